@@ -1,0 +1,5 @@
+"""python -m distill_app"""
+
+from distill_app.cli import main
+
+main()

@@ -1,0 +1,314 @@
+"""Auxiliary modules trained only while distilling.
+
+Constructors get `in_shape` and `out_shape`, shapes of activations with the batch dimension, from the program: of the
+adapter's source and, where the config names one, of its target. `forward` takes the source's tensor.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shape = Sequence[int]
+
+
+def _require_map(shape: Shape, *, adapter: str, argument: str) -> None:
+    if len(shape) != 4:
+        raise ValueError(
+            f"{adapter} works on maps (B, C, H, W), got {argument}={tuple(shape)}: name a stage, such as stage3, "
+            f"or use distill_app.adapters.LinearProjector for embeddings"
+        )
+
+
+def resize_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    """Brings a map (B, C, H, W) to a size: average-pools what is too large, interpolates what is too small."""
+    smaller = (min(feature.shape[-2], size[0]), min(feature.shape[-1], size[1]))
+    if tuple(feature.shape[-2:]) != smaller:
+        feature = F.adaptive_avg_pool2d(feature, smaller)
+    return feature if smaller == size else F.interpolate(feature, size, mode="bilinear", align_corners=False)
+
+
+class ConvRegressor(nn.Sequential):
+    """A convolution from one network's map to the shape of another's: FitNet's regressor, DAB's connector.
+
+    The convolution is 1x1 if the sizes are equal, 3x3 with stride 2 if the target has half the size, transposed 4x4
+    with stride 2 if it has twice the size. At any other ratio, and always if `pointwise`, it is 1x1 and the map is
+    average-pooled before or interpolated after it.
+
+    Romero et al. 2015, https://arxiv.org/abs/1412.6550; DAB: Heo et al. 2019, https://arxiv.org/abs/1811.03233, with
+    norm and pointwise set and no bias.
+
+    Args:
+        in_shape: (B, C, H, W) of the source.
+        out_shape: (B, C', H', W') of the target.
+        norm: Batch norm after the convolution.
+        activation: ReLU at the end.
+        bias: Whether the convolution has one; default: unless a norm follows.
+        pointwise: Never 3x3 or 4x4.
+
+    Raises:
+        ValueError: Source or target is not a map.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        *,
+        norm: bool = False,
+        activation: bool = False,
+        bias: bool | None = None,
+        pointwise: bool = False,
+    ):
+        _require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
+        _require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
+        bias = not norm if bias is None else bias
+        layers = self._convolution(in_shape, out_shape, bias=bias, pointwise=pointwise)
+        if norm:
+            layers.append(nn.BatchNorm2d(out_shape[1]))
+        if activation:
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+    @staticmethod
+    def _convolution(in_shape: Shape, out_shape: Shape, *, bias: bool, pointwise: bool) -> list[nn.Module]:
+        (channels, *size), (out_channels, *out_size) = in_shape[1:], out_shape[1:]
+        if not pointwise and out_size == [2 * side for side in size]:
+            return [nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1, bias=bias)]
+        if not pointwise and out_size != size and out_size == [(side + 1) // 2 for side in size]:
+            return [nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=bias)]
+        convolution = nn.Conv2d(channels, out_channels, 1, bias=bias)
+        if out_size == size:
+            return [convolution]
+        # A 1x1 convolution and average pooling commute; it costs less on the smaller map.
+        resize = Resize(out_size)
+        return [resize, convolution] if prod(out_size) < prod(size) else [convolution, resize]
+
+
+class Resize(nn.Module):
+    """`resize_map` as a module."""
+
+    def __init__(self, size: Sequence[int]):
+        super().__init__()
+        self.size = (size[0], size[1])
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, *size)."""
+        return resize_map(feature, self.size)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+class MatchChannels(nn.Sequential):
+    """The source as it is if it has the target's channels, else through a 1x1 convolution or a linear layer.
+
+    For losses that need equal widths and nothing else (FSP, L2): between networks of one family nothing is learnt, as
+    in the papers. The map's size stays as it is.
+
+    Args:
+        in_shape: (B, C) or (B, C, H, W) of the source.
+        out_shape: The same of the target.
+
+    Raises:
+        ValueError: One is a map and the other is not.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape):
+        if len(in_shape) != len(out_shape) or len(in_shape) not in (2, 4):
+            raise ValueError(
+                f"MatchChannels needs two maps (B, C, H, W) or two embeddings (B, C), got in_shape={tuple(in_shape)} "
+                f"and out_shape={tuple(out_shape)}: name taps of one kind"
+            )
+        if in_shape[1] == out_shape[1]:
+            super().__init__()
+        elif len(in_shape) == 2:
+            super().__init__(nn.Linear(in_shape[1], out_shape[1], bias=False))
+        else:
+            super().__init__(nn.Conv2d(in_shape[1], out_shape[1], 1, bias=False))
+
+
+class LinearProjector(nn.Module):
+    """A linear layer on a flattened activation: the embeddings of CRD and CCKD, projectors between widths.
+
+    Args:
+        in_shape: Of the source, (B, D) or (B, C, 1, 1) or any other; all but the batch is flattened.
+        out_shape: Of the target, flattened likewise; not needed if out_features is given.
+        out_features: Width of the output; it wins over out_shape. 128 for CRD and CCKD in their papers.
+        normalize: L2-normalise the output.
+        bias: Whether the layer has one.
+
+    Raises:
+        ValueError: Neither out_features nor out_shape.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape | None = None,
+        *,
+        out_features: int | None = None,
+        normalize: bool = False,
+        bias: bool = True,
+    ):
+        super().__init__()
+        if out_features is None and out_shape is None:
+            raise ValueError(
+                "LinearProjector needs a width: set module.out_features=128, or a target for the adapter"
+            )
+        width = out_features if out_features is not None else prod(out_shape[1:])  # type: ignore[index]
+        self.linear = nn.Linear(prod(in_shape[1:]), width, bias=bias)
+        self.normalize = normalize
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """(B, ...) -> (B, out_features)."""
+        projected = self.linear(activation.flatten(1))
+        return F.normalize(projected, dim=1) if self.normalize else projected
+
+
+def _convolutions(
+    layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float
+) -> list[nn.Module]:
+    """3x3 layers from each number of channels to the next, each with a leaky ReLU and, if `norm`, a batch norm."""
+    layers: list[nn.Module] = []
+    for before, after in zip(channels, channels[1:], strict=False):
+        layers.append(layer(before, after, 3, padding=1))
+        if norm:
+            layers.append(nn.BatchNorm2d(after))
+        layers.append(nn.LeakyReLU(slope))
+    return layers
+
+
+class FactorEncoder(nn.Sequential):
+    """Factor transfer's paraphraser (its encoder) and translator: three 3x3 convolutions C -> C -> F -> F.
+
+    As the paraphraser it reads the teacher and has no target: F = round(k C). As the translator it reads the student
+    and its target is the paraphraser's output: F is the number of channels of that, and k plays no part. The size of
+    the map stays; `losses.FactorTransfer` pools if the two differ.
+
+    Kim, Park, Kwak 2018, https://arxiv.org/abs/1802.04977.
+
+    Args:
+        in_shape: (B, C, H, W) of the source.
+        out_shape: (B, F, H', W') of the factors to match, if any.
+        k: Share of channels that the factors keep; 0.5 in the paper.
+        norm: Batch norm after each convolution.
+        slope: Of the leaky ReLUs.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape | None = None,
+        *,
+        k: float = 0.5,
+        norm: bool = True,
+        slope: float = 0.1,
+    ):
+        _require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
+        channels = in_shape[1]
+        factors = max(round(k * channels), 1) if out_shape is None else out_shape[1]
+        super().__init__(
+            *_convolutions(nn.Conv2d, [channels, channels, factors, factors], norm=norm, slope=slope)
+        )
+
+
+class FactorDecoder(nn.Sequential):
+    """Factor transfer's decoder, the encoder mirrored: transposed 3x3 convolutions F -> F -> C -> C.
+
+    It is trained with the encoder to give back the teacher's map, and not used afterwards.
+
+    Kim, Park, Kwak 2018, https://arxiv.org/abs/1802.04977.
+
+    Args:
+        in_shape: (B, F, H, W) of the factors.
+        out_shape: (B, C, H, W) of the map to give back.
+        norm: Batch norm after each convolution.
+        slope: Of the leaky ReLUs.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, norm: bool = True, slope: float = 0.1):
+        _require_map(in_shape, adapter="FactorDecoder", argument="in_shape")
+        channels = [in_shape[1], in_shape[1], out_shape[1], out_shape[1]]
+        super().__init__(*_convolutions(nn.ConvTranspose2d, channels, norm=norm, slope=slope))
+
+
+class VIDRegressor(nn.Sequential):
+    """VID's prediction of the teacher's map: conv1x1-ReLU-conv1x1-ReLU-conv1x1, no bias.
+
+    A larger source is average-pooled to the target's size first; a smaller one keeps its size, and
+    `losses.VariationalInformation` pools the teacher's map instead.
+
+    Ahn et al. 2019, https://arxiv.org/abs/1904.05835.
+
+    Args:
+        in_shape: (B, C, H, W) of the source.
+        out_shape: (B, C', H', W') of the target.
+        hidden_channels: Of the layers between; the target's channels if None, as in the authors' code.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, hidden_channels: int | None = None):
+        _require_map(in_shape, adapter="VIDRegressor", argument="in_shape")
+        _require_map(out_shape, adapter="VIDRegressor", argument="out_shape")
+        size = [min(side, out_side) for side, out_side in zip(in_shape[2:], out_shape[2:], strict=True)]
+        hidden = hidden_channels or out_shape[1]
+        layers: list[nn.Module] = [] if size == list(in_shape[2:]) else [Resize(size)]
+        for before, after in ((in_shape[1], hidden), (hidden, hidden), (hidden, out_shape[1])):
+            layers += [nn.Conv2d(before, after, 1, bias=False), nn.ReLU(inplace=True)]
+        super().__init__(*layers[:-1])
+
+
+class LogVarianceHead(nn.Sequential):
+    """PAD's log-variance of every target dimension, from the student's embedding: linear layer, batch norm.
+
+    Zhang et al. 2020, https://arxiv.org/abs/2008.01458. In train mode it needs more than one sample a batch.
+
+    Args:
+        in_shape: (B, D) or (B, D, 1, 1) of the student's embedding.
+        out_shape: The same of the teacher's.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape):
+        width = prod(out_shape[1:])
+        super().__init__(nn.Flatten(), nn.Linear(prod(in_shape[1:]), width), nn.BatchNorm1d(width))
+
+
+class SelfSupervisedHead(nn.Sequential):
+    """SSKD's head on the pooled features: linear layer, ReLU, linear layer.
+
+    Xu et al. 2020, https://arxiv.org/abs/2006.07114.
+
+    Args:
+        in_shape: (B, D) or (B, D, 1, 1) of the source.
+        out_features: Width of the output, and of the layer between; D if None, as in the authors' code.
+    """
+
+    def __init__(self, in_shape: Shape, *, out_features: int | None = None):
+        width = prod(in_shape[1:])
+        out = out_features or width
+        super().__init__(nn.Flatten(), nn.Linear(width, out), nn.ReLU(inplace=True), nn.Linear(out, out))
+
+
+class SelectView(nn.Module):
+    """One view of every image, from rows grouped by image; it has no parameters.
+
+    With it, losses that know nothing of views (cross-entropy, KD) read the upright images alone.
+
+    Args:
+        views: Rows an image.
+        view: Which of them; 0 is the upright one.
+
+    Raises:
+        ValueError: There is no such view.
+    """
+
+    def __init__(self, *, views: int = 4, view: int = 0):
+        super().__init__()
+        if not 0 <= view < views:
+            raise ValueError(f"view={view} does not exist; with views={views} it lies in 0..{views - 1}")
+        self.views, self.view = views, view
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B * views, ...) -> (B, ...)."""
+        return rows[self.view :: self.views]

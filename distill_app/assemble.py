@@ -1,0 +1,209 @@
+"""From a plan and example activations to the step of a stage: adapters, losses and weights, built from probed shapes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_app.build import Builder, ConfigError
+from distill_app.config import AdapterConf, LossTermConf
+from distill_app.hooks import TappedModel, shapes_in, tensors_in, untouched
+from distill_app.networks import Network, seeded
+from distill_app.step import Call, Namespace, Slot, Step, Term, evaluating
+from distill_app.wiring import StagePlan, bind, fetch
+
+
+@dataclass
+class Parts:
+    """Everything with weights that lives as long as the run; a later stage finds it here by name."""
+
+    networks: dict[str, Network] = field(default_factory=dict)
+    adapters: dict[str, nn.Module] = field(default_factory=dict)
+    losses: dict[str, nn.Module] = field(default_factory=dict)
+    confs: dict[str, Any] = field(default_factory=dict)  # what an adapter or a loss was built from
+
+    def state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
+        """The state dicts of all of it, by kind and name."""
+        return {
+            kind: {name: module.state_dict() for name, module in group.items()}
+            for kind, group in self._groups().items()
+        }
+
+    def _groups(self) -> dict[str, dict[str, nn.Module]]:
+        networks = {name: network.module for name, network in self.networks.items()}
+        return {"networks": networks, "adapters": self.adapters, "losses": self.losses}
+
+    def load(self, state: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        """Restores what `state` returned, strictly; what exists only here keeps its weights."""
+        for kind, group in self._groups().items():
+            for name, module in group.items():
+                if name in state[kind]:
+                    module.load_state_dict(state[kind][name])
+
+
+@dataclass
+class Context:
+    """What constructors may ask for by name, and where their modules go."""
+
+    builder: Builder
+    device: torch.device
+    seed: int
+    arguments: dict[str, Any]  # num_classes, num_samples, labels, sample_indices
+
+
+def example_namespace(
+    plan: StagePlan, networks: Mapping[str, Network], batch: Mapping[str, Any], call: Call
+) -> Namespace:
+    """One forward of every network that the stage reads, for the shapes: {network: {tap: activation}, batch: ...}."""
+    namespace: Namespace = {"batch": dict(batch)}
+    for name in dict.fromkeys([*plan.taps, *plan.shape_taps]):
+        wanted = dict.fromkeys([*plan.taps.get(name, []), *plan.shape_taps.get(name, [])])
+        with networks[name].tapped(wanted, stage=plan.name) as tapped, evaluating(tapped), torch.no_grad():
+            namespace[name] = call(tapped, batch)
+    return namespace
+
+
+def build_slots(
+    plan: StagePlan, confs: Mapping[str, Any], examples: Namespace, parts: Parts, context: Context
+) -> dict[str, Slot]:
+    """Adapters in order, each built from the shapes of its source and target unless an earlier stage built it."""
+    slots: dict[str, Slot] = {}
+    errors: list[str] = []
+    outputs = examples.setdefault("adapters", {})
+    for name in plan.adapters:
+        conf: AdapterConf = confs[name]
+        key = f"{plan.key}.adapters.{name}"
+        try:
+            source = fetch(bind(conf.source, plan.roles), examples)
+            module = parts.adapters.get(name)
+            if module is None or (
+                name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module
+            ):
+                module = _build_adapter(conf, key, source, plan, examples, context)
+                parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
+            slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters)
+            with evaluating(module), torch.no_grad():
+                outputs[name] = module(source)
+        except ConfigError as error:
+            errors += error.errors
+        except KeyError as error:
+            errors.append(f"{key}: {error.args[0]}")
+        except Exception as error:
+            errors.append(
+                f"{key}: cannot take {shapes_in(fetch(bind(conf.source, plan.roles), examples))}: {error}"
+            )
+    if errors:
+        raise ConfigError(errors)
+    return slots
+
+
+def _build_adapter(
+    conf: AdapterConf, key: str, source: Any, plan: StagePlan, examples: Namespace, context: Context
+) -> nn.Module:
+    shapes = {"in_shape": shapes_in(source)}
+    if conf.target is not None:
+        shapes["out_shape"] = shapes_in(fetch(bind(conf.target, plan.roles), examples))
+    with seeded(context.seed, key.rsplit(".", 1)[-1]):
+        return context.builder.build(conf.module, key=f"{key}.module", **shapes, **context.arguments).to(
+            context.device
+        )
+
+
+def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Context) -> dict[str, Term]:
+    """Loss terms, each tried on the example activations so that what it cannot take is known before the first batch."""
+    terms: dict[str, Term] = {}
+    errors: list[str] = []
+    for name, conf in plan.terms.items():
+        key = f"{plan.key}.losses.{name}"
+        try:
+            inputs = bind(conf.inputs, plan.roles)
+            values = fetch(inputs, examples)
+            terms[name] = Term(
+                _loss(name, conf, key, values, parts, context), inputs, _weight(conf, key, context)
+            )
+        except ConfigError as error:
+            errors += error.errors
+            continue
+        except KeyError as error:
+            errors.append(f"{key}.inputs: {error.args[0]}")
+            continue
+        errors += _try_loss(terms[name].loss, conf, key, values)
+    if errors:
+        raise ConfigError(errors)
+    return terms
+
+
+def _loss(name: str, conf: LossTermConf, key: str, values: Any, parts: Parts, context: Context) -> nn.Module:
+    kept = parts.losses.get(name)
+    if kept is not None and parts.confs[f"losses.{name}"] == conf.loss:
+        return kept
+    with seeded(context.seed, name):
+        shapes = {"input_shapes": shapes_in(values)}
+        loss = context.builder.build(conf.loss, key=f"{key}.loss", **shapes, **context.arguments).to(
+            context.device
+        )
+    parts.losses[name], parts.confs[f"losses.{name}"] = loss, conf.loss
+    return loss
+
+
+def _weight(conf: LossTermConf, key: str, context: Context) -> Any:
+    if isinstance(conf.weight, Mapping):
+        return context.builder.build(conf.weight, key=f"{key}.weight")
+    return float(conf.weight)
+
+
+def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> list[str]:
+    shapes = ", ".join(f"{argument} {shapes_in(value)}" for argument, value in values.items())
+    try:
+        with untouched(loss), torch.no_grad():
+            value = loss(**values)
+    except Exception as error:
+        return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{_suggestion(conf, values)}"]
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        return [
+            f"{key}: {type(loss).__name__} must return a scalar tensor, got {shapes_in(value) or value!r}"
+        ]
+    warned = [argument for argument, item in values.items() if not tensors_in(item)]
+    return [f"{key}.inputs.{argument}: the address gives no tensor" for argument in warned]
+
+
+def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
+    """If two activations differ in shape, the adapter that would bring one to the other."""
+    maps = {
+        argument: value
+        for argument, value in values.items()
+        if isinstance(value, Tensor) and value.dim() in (2, 4)
+    }
+    if len(maps) != 2:
+        return ""
+    (first, a), (second, b) = maps.items()
+    if a.shape == b.shape:
+        return ""
+    kind = "ConvRegressor" if a.dim() == 4 else "LinearProjector"
+    return (
+        f"; an adapter can bring {conf.inputs[first]} to the shape of {conf.inputs[second]}: "
+        f"adapters: {{fit: {{module: {{_target_: distill_app.adapters.{kind}}}, source: {conf.inputs[first]}, "
+        f"target: {conf.inputs[second]}}}}} and inputs.{first}: adapters.fit"
+    )
+
+
+def assemble(
+    plan: StagePlan,
+    confs: Mapping[str, AdapterConf],
+    tapped: Mapping[str, TappedModel],
+    examples: Namespace,
+    parts: Parts,
+    context: Context,
+    call: Call,
+) -> Step:
+    """Builds the step of a stage around the tapped networks that it trains.
+
+    Raises:
+        ConfigError: All that does not fit, with shapes.
+    """
+    slots = build_slots(plan, confs, examples, parts, context)
+    terms = build_terms(plan, examples, parts, context)
+    trained = {name: tapped[name] for name in plan.trained}
+    return Step(networks=trained, adapters=slots, terms=terms, call=call)

@@ -1,0 +1,114 @@
+"""Everything that can be wrong with a config, found before the first batch and reported in one list.
+
+The first part needs no torch and takes milliseconds: keys, types, schedule, addresses, data roots. The second imports
+targets, binds their arguments, builds the networks without storage, and tries adapters and losses on activations of
+the shapes that the networks give.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill_app.build import ConfigError
+from distill_app.config import AppConf, StageConf
+from distill_app.data.presence import missing_data
+from distill_app.wiring import StagePlan, model_key, models_of, plan_stages, unknown
+
+CHOICES = {"select": ("last", "best"), "corrupt_images": ("raise", "skip")}
+
+
+def check(cfg: DictConfig) -> Iterator[str]:
+    """Yields every error, those found quickly first.
+
+    Args:
+        cfg: The composed config; it is not changed.
+    """
+    errors, app, plans = read(cfg)
+    yield from errors
+    if app is not None:
+        from distill_app.probe import probe_errors  # imports torch
+
+        yield from probe_errors(app, plans, sound=not errors)
+
+
+def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
+    """The quick part: the errors, and the typed config with its plans if it could be read."""
+    errors = [*_dead_keys(cfg, ""), *_ghost_stages(cfg)]
+    errors += [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(cfg))]
+    if errors:
+        return errors, None, []
+    try:
+        resolved = cfg.copy()
+        OmegaConf.resolve(resolved)
+        app = OmegaConf.to_object(resolved)
+    except OmegaConfBaseException as error:
+        return [f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"], None, []
+    if not isinstance(app, AppConf):
+        raise TypeError("the config is not an AppConf; compose it with distill_app.compose")
+    plans, problems = plan_stages(app)
+    errors += problems
+    for name, model in models_of(app).items():
+        if not isinstance(model.net, dict) or "_target_" not in model.net:
+            errors.append(
+                f"{model_key(app, name)}.net: needs a _target_, a dotted path to what builds the network"
+            )
+    for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
+        errors += missing_data(data, key=data_key)
+    errors += _values(app, plans)
+    return errors, app, plans
+
+
+def _dead_keys(node: Any, key: str) -> Iterator[str]:
+    """Keys that `+key=value` put beside the schema, where nothing would ever read them."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    schema = OmegaConf.get_type(node)
+    known = [field.name for field in fields(schema)] if schema is not None and is_dataclass(schema) else None
+    for name in node:
+        path = f"{key}.{name}" if key else str(name)
+        if known is not None and name not in known:
+            yield f"{path}: {unknown('key', str(name), known)}"
+        else:
+            yield from _dead_keys(node._get_node(name), path)
+
+
+def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
+    """Stages that only an override brought into being: not scheduled, and without a loss."""
+    for part in ("prelude", "method"):
+        method = cfg[part]
+        for name in method.stages:
+            if name not in method.schedule and not method.stages[name].losses:
+                yield f"{part}.stages.{name}: {unknown('stage', str(name), method.schedule)}"
+
+
+def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+    """Numbers and words that no type can refuse."""
+    if app.runtime.corrupt_images not in CHOICES["corrupt_images"]:
+        yield f"runtime.corrupt_images: {unknown('policy', app.runtime.corrupt_images, CHOICES['corrupt_images'])}"
+    for plan in plans:
+        conf: StageConf = plan.conf
+        if conf.select not in CHOICES["select"]:
+            yield f"{plan.key}.select: {unknown('choice', conf.select, CHOICES['select'])}"
+        for name in ("epochs", "batch_size", "accumulation_steps"):
+            if getattr(conf, name) < 1:
+                yield f"{plan.key}.{name}: must be at least 1, got {getattr(conf, name)}"
+        if conf.lr <= 0:
+            yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
+        if not 0 <= conf.warmup_epochs < conf.epochs:
+            yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {conf.warmup_epochs}"
+        if "lr" in plan.optimizer:
+            yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={plan.optimizer['lr']}'"
+
+
+def require(cfg: DictConfig) -> None:
+    """Raises all errors of a config at once.
+
+    Raises:
+        ConfigError: There is at least one.
+    """
+    errors = list(check(cfg))
+    if errors:
+        raise ConfigError(errors)

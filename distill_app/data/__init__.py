@@ -1,0 +1,61 @@
+"""Data: sets, splits, order, augmentation. Names are imported on first use, so `presence` needs no torch."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill_app.data.bundled_images import BundledImages, FakeImages
+    from distill_app.data.folders import ImageFolder, open_image
+    from distill_app.data.loading import Loader, make_loader
+    from distill_app.data.order import EpochOrder, permutation, stable_hash
+    from distill_app.data.presence import missing_data
+    from distill_app.data.samples import CorruptImageError, Samples, SampleWrapper
+    from distill_app.data.split import budget, hold_out, labels_of
+
+_HOME = {
+    "BundledImages": "bundled_images",
+    "FakeImages": "bundled_images",
+    "ImageFolder": "folders",
+    "open_image": "folders",
+    "Loader": "loading",
+    "make_loader": "loading",
+    "EpochOrder": "order",
+    "permutation": "order",
+    "stable_hash": "order",
+    "missing_data": "presence",
+    "CorruptImageError": "samples",
+    "SampleWrapper": "samples",
+    "Samples": "samples",
+    "budget": "split",
+    "hold_out": "split",
+    "labels_of": "split",
+}
+
+__all__ = [
+    "BundledImages",
+    "CorruptImageError",
+    "EpochOrder",
+    "FakeImages",
+    "ImageFolder",
+    "Loader",
+    "SampleWrapper",
+    "Samples",
+    "budget",
+    "hold_out",
+    "labels_of",
+    "make_loader",
+    "missing_data",
+    "open_image",
+    "permutation",
+    "stable_hash",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

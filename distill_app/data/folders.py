@@ -1,0 +1,54 @@
+"""Image folders (one folder per class) whose files may come from strangers."""
+
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from torchvision.datasets import ImageFolder as TorchvisionImageFolder
+
+from distill_app.data.presence import folder_problems
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
+# Where Pillow itself begins to warn: 268 MB as RGB, and larger than any image of ImageNet.
+MAX_PIXELS = 89_478_485
+
+
+def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes an image to RGB, after its header has shown an expected format and size.
+
+    A few kilobytes can claim to be gigabytes of pixels, and every reader of a rare format is more code that
+    strangers' bytes can reach; so neither is started for a file that does not pass.
+
+    Raises:
+        ValueError: another format, or more pixels than allowed.
+        OSError: damaged bytes.
+    """
+    with open(path, "rb") as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except Image.UnidentifiedImageError as error:
+            raise ValueError(f"{path} is not an image of the formats {', '.join(FORMATS)}") from error
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{path}: {error}") from error
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ValueError(f"{path} would have {width} x {height} pixels; at most {max_pixels} are allowed")
+        return image.convert("RGB")
+
+
+class ImageFolder(TorchvisionImageFolder):
+    """torchvision's ImageFolder with `open_image`, and with an error that names the folder at fault.
+
+    Args:
+        root: holds one folder per class.
+        max_pixels: images with more are refused.
+
+    Raises:
+        FileNotFoundError: no root, no class folder, or a class folder without an image.
+    """
+
+    def __init__(self, root: str, *, max_pixels: int = MAX_PIXELS) -> None:
+        problems = folder_problems(root)
+        if problems:
+            raise FileNotFoundError("; ".join(problems))
+        super().__init__(root, loader=partial(open_image, max_pixels=max_pixels))

@@ -1,0 +1,62 @@
+"""The loader of one stage: workers, pinned memory, and an error that says what to do when a worker dies."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from distill_app.data.order import EpochOrder
+
+
+class Loader(DataLoader):
+    """A DataLoader whose errors are for the user to read."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise RuntimeError(
+                f"runtime.num_workers={self.num_workers}: a data loading worker died ({reason}). "
+                "Killed usually means out of memory (use fewer workers), a bus error too little /dev/shm; "
+                "runtime.num_workers=0 shows the worker's own error"
+            ) from error
+
+
+def make_loader(samples: Any, *, order: EpochOrder, num_workers: int, device: torch.device) -> Loader:
+    """A loader of collated batches, in the given order.
+
+    Args:
+        samples: `Samples` or a wrapper of it.
+        order: where each epoch's keys come from; call its `set_epoch` before iterating.
+        num_workers: processes that load; they live as long as the loader. 0: this process loads.
+        device: where the batches will go; memory is pinned for cuda only.
+    """
+    return Loader(
+        samples,
+        batch_sampler=order,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_quiet_worker,
+        # DataLoader draws a seed for its workers each epoch, by default from torch's global generator.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _quiet_worker(worker: int) -> None:
+    """Leaves signals to the main process, and one core to each worker.
+
+    Schedulers and terminals signal the whole process group. A worker killed by SIGTERM would raise in the
+    middle of the main process's last step; one that exits with 0 does not, and torch can still terminate it.
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -1,0 +1,248 @@
+"""From a key (position, view) to a sample: loading, augmentation with a seed of its own, corrupt images."""
+
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from distill_app.data.order import Key, stable_hash
+
+log = logging.getLogger(__name__)
+
+POLICIES = ("raise", "skip")
+# What Pillow, torchvision and our own opener raise for bytes that are not a good image. Errors of a program
+# (TypeError, KeyError, ...) are not among them and pass through.
+_BAD_IMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_MASK = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class CorruptImageError(ValueError):
+    """An image that cannot be read, or more of them than `runtime.max_skipped`."""
+
+
+def _splitmix64(value: int) -> int:
+    """The finaliser of SplitMix64 (Steele et al. 2014): neighbours give unrelated numbers, in 0.6 us."""
+    value = (value + 0x9E37_79B9_7F4A_7C15) & _MASK
+    value = ((value ^ value >> 30) * 0xBF58_476D_1CE4_E5B9) & _MASK
+    value = ((value ^ value >> 27) * 0x94D0_49BB_1331_11EB) & _MASK
+    return value ^ value >> 31
+
+
+@contextmanager
+def _generator_kept() -> Iterator[None]:
+    """Gives the caller torch's generator back as it was: without workers we run in the caller's process."""
+    state = torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+class Samples(Dataset):
+    """The samples of one split of one stage, loaded and augmented.
+
+    A sample is {"input", "target", "index"}: input as the transforms leave it (a PIL image becomes uint8
+    RGB), index the position in the underlying, unsplit data set. An item that is a dict keeps its other keys.
+
+    Each sample is made with torch's global CPU generator seeded by (seed, stage, view, index), which is what
+    torchvision's v2 transforms draw from: neither workers nor ranks nor restarts change an image. A transform
+    that draws from `random` or `numpy.random` is outside of this.
+
+    Args:
+        dataset: items are (image, label) or dicts with `input` and `target`.
+        indices: which items of the data set, in which positions; None: all.
+        transforms: applied to the image in this order.
+        seed: of the run.
+        stage: name of the stage.
+        corrupt: `raise` at an image that cannot be read, or `skip`: take the next position that can, in the
+            same view, and remember. An evaluation that skips counts the neighbour twice.
+        max_skipped: how many different images may be skipped, by all workers of this process together.
+
+    Raises:
+        ValueError: an unknown policy.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        transforms: Sequence[Callable[[Any], Any]] = (),
+        seed: int,
+        stage: str,
+        corrupt: str = "raise",
+        max_skipped: int = 10,
+    ) -> None:
+        if corrupt not in POLICIES:
+            raise ValueError(f"runtime.corrupt_images: {corrupt!r} is not one of {', '.join(POLICIES)}")
+        self.dataset = dataset
+        self.indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+        self.transforms = list(transforms)
+        self.corrupt = corrupt
+        self.max_skipped = max_skipped
+        self._base = stable_hash("sample", seed, stage)
+        # A byte per position in shared memory: every worker sees it, and marking twice counts once.
+        size = len(self.indices) if corrupt == "skip" else 0
+        self._bad = torch.zeros(size, dtype=torch.uint8).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def skipped(self) -> list[int]:
+        """Indices of the images that could not be read so far."""
+        return self.indices[self._bad.nonzero().flatten().numpy()].tolist() if len(self._bad) else []
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+        """The samples of a batch; a DataLoader calls this once per batch."""
+        with _generator_kept():
+            return [self.load(key) for key in keys]
+
+    def load(self, key: Key) -> dict[str, Any]:
+        """One sample; torch's generator stays where the last transform left it, for a wrapper to go on."""
+        position, view = key
+        for _ in range(len(self)):
+            index = int(self.indices[position])
+            seed = _splitmix64(_splitmix64(self._base ^ view) ^ index)
+            torch.default_generator.manual_seed(seed)
+            sample = self._read(position, index)
+            if sample is not None:
+                for transform in self.transforms:
+                    sample["input"] = transform(sample["input"])
+                sample["input"] = _as_tensor(sample["input"], index)
+                return sample
+            position = (position + 1) % len(self)
+        raise CorruptImageError("runtime.corrupt_images=skip: not one image of the data set can be read")
+
+    def _read(self, position: int, index: int) -> dict[str, Any] | None:
+        if len(self._bad) and self._bad[position]:
+            return None
+        try:
+            item = self.dataset[index]
+        except _BAD_IMAGE as error:
+            self._refuse_or_mark(position, index, error)
+            return None
+        return _as_sample(item, index)
+
+    def _refuse_or_mark(self, position: int, index: int, error: Exception) -> None:
+        problem = f"image {index}{_file_of(self.dataset, index)} cannot be read: {_first_line(error)}"
+        if self.corrupt == "raise":
+            raise CorruptImageError(
+                f"{problem}; mend or remove it, or set runtime.corrupt_images=skip"
+            ) from error
+        self._bad[position] = 1
+        count = int(self._bad.count_nonzero())
+        if count > self.max_skipped:
+            raise CorruptImageError(
+                f"{problem}; that makes {count}, and runtime.max_skipped is {self.max_skipped}"
+            ) from error
+        log.warning("%s; the next one is taken instead (%d of at most %d)", problem, count, self.max_skipped)
+
+
+def _as_sample(item: Any, index: int) -> dict[str, Any]:
+    if isinstance(item, Mapping):
+        if not {"input", "target"} <= item.keys():
+            raise ValueError(
+                f"dataset: item {index} has the keys {sorted(item)}; input and target are needed"
+            )
+        return {**item, "index": index}
+    if isinstance(item, tuple | list) and len(item) == 2:
+        image, target = item
+        return {"input": image, "target": target, "index": index}
+    size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
+    raise ValueError(
+        f"dataset: item {index} is a {type(item).__name__}{size}; (image, label) or a dict with the keys "
+        "input and target is needed"
+    )
+
+
+def _as_tensor(image: Any, index: int) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    if isinstance(image, Image.Image):
+        return pil_to_tensor(image.convert("RGB"))
+    raise ValueError(
+        f"dataset: the transforms leave image {index} as a {type(image).__name__}; end them with "
+        "torchvision.transforms.v2.PILToTensor or ToImage"
+    )
+
+
+def _file_of(dataset: Any, index: int) -> str:
+    try:
+        return f" ({dataset.samples[index][0]})"
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class SampleWrapper(Dataset):
+    """Adds keys to every sample; whatever `extend` puts there is collated and addressable as `batch.<key>`.
+
+        class WithRotation(SampleWrapper):
+            def extend(self, sample):
+                turns = int(torch.randint(4, ()))
+                return sample | {"rotated": sample["input"].rot90(turns, (1, 2)), "turns": turns}
+
+    In a config: `dataset.wrappers: {rotation: {_target_: mypackage.WithRotation}}`; it is called with the
+    samples and its other arguments. Random numbers drawn from torch's generator in `extend` are a function of
+    (seed, stage, view, index) too. For another view of the same image, override `load` and call
+    `self.samples.load((position, other_view))` as well.
+
+    Args:
+        samples: `Samples`, or another wrapper.
+    """
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def extend(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Returns the sample with what this wrapper adds; the default adds nothing."""
+        return sample
+
+    def load(self, key: Key) -> dict[str, Any]:
+        """One sample, extended."""
+        return self.extend(self.samples.load(key))
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Position -> index in the underlying data set."""
+        return self.samples.indices
+
+    @property
+    def skipped(self) -> list[int]:
+        """Indices of the images that could not be read so far."""
+        return self.samples.skipped
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+        with _generator_kept():
+            return [self.load(key) for key in keys]

@@ -1,0 +1,134 @@
+"""The data of one stage: training samples within the label budget, the split that epochs are judged on, the test set."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill_app.build import Builder
+from distill_app.config import RuntimeConf
+from distill_app.data.loading import Loader, make_loader
+from distill_app.data.order import EpochOrder
+from distill_app.data.samples import Samples
+from distill_app.data.split import budget, hold_out, labels_of
+from distill_app.wiring import StagePlan
+
+
+@dataclass
+class StageData:
+    """Loaders of a stage, and what its losses may ask for."""
+
+    train: Loader
+    order: EpochOrder
+    judge: Loader
+    judged_on: str  # validation, or test where nothing is held out
+    labels: np.ndarray  # of the training samples, in their order
+    indices: np.ndarray  # of the training samples in the underlying data set
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self, *, num_classes: int) -> dict[str, Any]:
+        """What constructors of losses and adapters may ask for by name."""
+        return {
+            "num_classes": num_classes,
+            "num_samples": len(self.indices),
+            "labels": self.labels,
+            "sample_indices": self.indices,
+        }
+
+
+class DataSource:
+    """Builds data sets from config, each once, and the loaders of the stages over them.
+
+    Args:
+        builder: Builds from config.
+        runtime: Workers, policies for corrupt images.
+        device: Where batches go.
+        seed: Of the run; splits do not depend on it, so that seeds are compared on the same images.
+    """
+
+    def __init__(self, *, builder: Builder, runtime: RuntimeConf, device: torch.device, seed: int):
+        self._builder, self._runtime, self._device, self._seed = builder, runtime, device, seed
+        self._built: dict[str, Any] = {}
+        self._evaluation: dict[str, Loader] = {}
+
+    def stage(self, plan: StagePlan) -> StageData:
+        """The loaders of a stage.
+
+        Raises:
+            ConfigError: A data set or transform cannot be built.
+            ValueError: A budget or split that the data cannot give.
+        """
+        conf, key = plan.data, plan.data_key
+        dataset = self._dataset(conf.train, key=f"{key}.train")
+        labels = labels_of(dataset)
+        train, validation = np.arange(len(labels)), np.arange(0)
+        if conf.validation_fraction:
+            train, validation = hold_out(labels, fraction=conf.validation_fraction)
+        train = budget(labels, train, per_class=plan.conf.labels_per_class)
+        samples = self._samples(dataset, train, conf.train_transform, plan, key=f"{key}.train_transform")
+        for name, wrapper in conf.wrappers.items():
+            samples = self._builder.build(wrapper, samples, key=f"{key}.wrappers.{name}")
+        order = EpochOrder(
+            len(train),
+            batch_size=plan.conf.batch_size,
+            seed=self._seed,
+            stage=plan.name,
+            shuffle=True,
+            drop_last=plan.conf.drop_last,
+        )
+        loader = make_loader(samples, order=order, num_workers=self._runtime.num_workers, device=self._device)
+        judge = self._judge(plan, dataset, validation)
+        identity = {
+            "dataset": conf.name,
+            "train": len(train),
+            "validation": len(validation),
+            "labels_per_class": plan.conf.labels_per_class,
+            "root": conf.root,
+            "label_counts": np.bincount(labels[train], minlength=conf.num_classes).tolist(),
+        }
+        return StageData(
+            loader, order, judge, "validation" if len(validation) else "test", labels[train], train, identity
+        )
+
+    def test(self, plan: StagePlan) -> Loader:
+        """The test set of a stage's data."""
+        conf, key = plan.data, plan.data_key
+        dataset = self._dataset(conf.test, key=f"{key}.test")
+        return self._evaluation_loader(plan, dataset, np.arange(len(dataset)), name=f"test {conf.test}")
+
+    def _judge(self, plan: StagePlan, dataset: Any, validation: np.ndarray) -> Loader:
+        if not len(validation):
+            return self.test(plan)
+        return self._evaluation_loader(plan, dataset, validation, name=f"validation {plan.data.train}")
+
+    def _evaluation_loader(self, plan: StagePlan, dataset: Any, indices: np.ndarray, *, name: str) -> Loader:
+        conf = plan.data
+        cache = f"{name} {conf.eval_transform}"
+        if cache not in self._evaluation:
+            key = f"{plan.data_key}.eval_transform"
+            samples = self._samples(dataset, indices, conf.eval_transform, plan, key=key)
+            order = EpochOrder(len(indices), batch_size=256, seed=self._seed, stage=name, shuffle=False)
+            self._evaluation[cache] = make_loader(
+                samples, order=order, num_workers=self._runtime.num_workers, device=self._device
+            )
+        return self._evaluation[cache]
+
+    def _dataset(self, conf: dict[str, Any], *, key: str) -> Any:
+        name = repr(conf)
+        if name not in self._built:
+            self._built[name] = self._builder.build(conf, key=key)
+        return self._built[name]
+
+    def _samples(
+        self, dataset: Any, indices: np.ndarray, transforms: list[Any], plan: StagePlan, *, key: str
+    ) -> Samples:
+        return Samples(
+            dataset,
+            indices=indices,
+            transforms=[self._builder.build(conf, key=f"{key}[{i}]") for i, conf in enumerate(transforms)],
+            seed=self._seed,
+            stage=plan.name,
+            corrupt=self._runtime.corrupt_images,
+            max_skipped=self._runtime.max_skipped,
+        )

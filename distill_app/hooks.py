@@ -1,0 +1,322 @@
+"""The hook-extraction engine: reads named activations ("taps") of any module, and stops where the last one is read.
+
+    tapped = TappedModel(torchvision.models.resnet18(), {"mid": "layer2", "pre": "layer4.-1.relu:in"})
+    activations = tapped(images)           # {"mid": (B, 128, 28, 28), "pre": (B, 512, 7, 7)}
+    tapped.close()                         # the network is as it was
+
+A tap is a module path with options: `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TapError(ValueError):
+    """A tap that cannot be read: a wrong path, a module that never ran, or an activation changed in place."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What to record: the input or the output of a module, of its last call or of all, and in which layout."""
+
+    name: str
+    path: str
+    edge: str = "out"
+    every_call: bool = False
+    clone: bool = False
+    layout: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, spec: str) -> "Tap":
+        """Reads `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
+
+        Args:
+            name: What the activation is called.
+            spec: The path of a module ("" is the whole network; negative numbers count from the end) and options.
+
+        Raises:
+            TapError: An option that does not exist.
+        """
+        path, *options = spec.split(":")
+        known = {"in", "out", "all", "clone", "nhwc", "tokens"}
+        for option in options:
+            if option not in known:
+                raise TapError(
+                    f"tap {name!r}: unknown option ':{option}' in {spec!r}; known: {sorted(known)}"
+                )
+        layout = next((option for option in ("nhwc", "tokens") if option in options), None)
+        edge = "in" if "in" in options else "out"
+        return cls(name, path, edge, "all" in options, "clone" in options, layout)
+
+    def __str__(self) -> str:
+        return f"{self.path or '(whole network)'}:{self.edge}"
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside wrappers of `torch.compile`, DataParallel and DistributedDataParallel."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def resolve(model: nn.Module, path: str) -> nn.Module:
+    """Finds a module by its dotted path; numbers that are no child's name count children, from the end if negative.
+
+    Raises:
+        TapError: Nothing is there; names the nearest paths.
+    """
+    module = unwrap(model)
+    parts = [part for part in path.split(".") if part] if path else []
+    while parts and parts[0] in ("module", "_orig_mod") and parts[0] not in dict(module.named_children()):
+        parts = parts[1:]
+    for part in parts:
+        children = dict(module.named_children())
+        if part in children:
+            module = children[part]
+        elif part.lstrip("-").isdigit() and -len(children) <= int(part) < len(children):
+            module = list(children.values())[int(part)]
+        else:
+            raise TapError(f"no module at {path!r} ({part!r} is not there); {_nearest_paths(model, path)}")
+    return module
+
+
+def _nearest_paths(model: nn.Module, path: str) -> str:
+    names = [name for name, _ in unwrap(model).named_modules() if name]
+    near = difflib.get_close_matches(path, names, n=4, cutoff=0.4)
+    return f"nearest: {', '.join(near or names[:8])}"
+
+
+class _Stop(Exception):
+    """Ends a forward once nothing further is read; never leaves the TappedModel that raised it."""
+
+    def __init__(self, owner: "TappedModel"):
+        super().__init__()
+        self.owner = owner
+
+
+class TappedModel(nn.Module):
+    """Runs a network and returns its taps instead of its output, no further than the last of them needs.
+
+    The first forward in each mode (train, eval) runs in full and learns the order in which the hooks fire; later ones
+    stop at the last firing that is read. If the order ever differs, every following forward runs in full. Hooks are
+    installed on construction: construct before `torch.compile` and before DistributedDataParallel.
+
+    Args:
+        model: Any module, unmodified. An in-place activation whose input is tapped runs out of place while tapped
+            (its output is bit-identical).
+        taps: Name -> `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
+        stop: Whether to end the forward early.
+        owner: What the network is called in messages.
+
+    Raises:
+        TapError: A path or option that does not exist, all of them in one message.
+    """
+
+    def __init__(
+        self, model: nn.Module, taps: Mapping[str, str], *, stop: bool = True, owner: str = "network"
+    ):
+        super().__init__()
+        self.model = model
+        self.owner = owner
+        self.stop = stop
+        self.taps = [Tap.parse(name, spec) for name, spec in taps.items()]
+        self._records: dict[str, list[tuple[Any, list[int]]]] = {}
+        self._fired: list[str] = []
+        self._orders: dict[bool, list[str]] = {}
+        self._handles: list[Any] = []
+        self._made_out_of_place: list[nn.Module] = []
+        modules = self._resolve_all()
+        for tap, module in zip(self.taps, modules, strict=True):
+            self._install(tap, module)
+
+    def _resolve_all(self) -> list[nn.Module]:
+        modules, errors = [], []
+        for tap in self.taps:
+            try:
+                modules.append(resolve(self.model, tap.path))
+            except TapError as error:
+                errors.append(f"tap {tap.name!r} of {self.owner}: {error}")
+        if errors:
+            raise TapError("; ".join(errors))
+        return modules
+
+    def _install(self, tap: Tap, module: nn.Module) -> None:
+        if tap.edge == "in":
+            if getattr(module, "inplace", False):
+                module.inplace = False
+                self._made_out_of_place.append(module)
+
+            def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+                inputs = args if args else tuple(kwargs.values())
+                self._record(tap, inputs[0] if len(inputs) == 1 else inputs)
+
+            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        else:
+
+            def after(module: nn.Module, args: tuple, output: Any) -> None:
+                self._record(tap, output)
+
+            self._handles.append(module.register_forward_hook(after))
+
+    def _record(self, tap: Tap, value: Any) -> None:
+        value = _clone(value) if tap.clone else value
+        entry = (value, [leaf._version for leaf in tensors_in(value)])
+        if tap.every_call:
+            self._records.setdefault(tap.name, []).append(entry)
+        else:
+            self._records[tap.name] = [entry]
+        self._fired.append(tap.name)
+        order = self._orders.get(self.training)
+        if not (self.stop and order):
+            return
+        at = len(self._fired)
+        if at > len(order) or order[at - 1] != tap.name:
+            self._orders[self.training] = []  # the order varies: from here on in full
+        elif at == len(order) and tap.path:
+            raise _Stop(self)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Runs the network on these arguments.
+
+        Returns:
+            Tap name -> activation; a list over calls for a tap with `:all`.
+
+        Raises:
+            TapError: A tapped module never ran, or an activation was changed in place after it was captured.
+        """
+        self._records, self._fired = {}, []
+        try:
+            self.model(*args, **kwargs)
+        except _Stop as stop:
+            if stop.owner is not self:
+                raise
+        try:
+            values = {tap.name: self._value(tap) for tap in self.taps}
+            self._orders.setdefault(self.training, list(self._fired))
+        finally:
+            self._records = {}
+        return values
+
+    def _value(self, tap: Tap) -> Any:
+        entries = self._records.get(tap.name)
+        if entries is None:
+            raise TapError(f"tap {tap.name!r} of {self.owner}: module {tap} never ran in this forward")
+        for value, versions in entries:
+            if [leaf._version for leaf in tensors_in(value)] != versions:
+                raise TapError(
+                    f"tap {tap.name!r} of {self.owner}: the activation at {tap} was changed in place after it was "
+                    f"captured; tap the input of the activation that follows, or write '{tap.path}:{tap.edge}:clone'"
+                )
+        values = [_as_map(value, tap) for value, _ in entries]
+        return values if tap.every_call else values[-1]
+
+    def calls(self, name: str) -> int:
+        """How often the tapped module ran in the last forward."""
+        return self._fired.count(name)
+
+    @property
+    def stops_at(self) -> str | None:
+        """The tap at which forwards of the current mode end, None if they run to the end."""
+        order = self._orders.get(self.training)
+        if not (self.stop and order):
+            return None
+        last = next(tap for tap in self.taps if tap.name == order[-1])
+        return last.name if last.path else None
+
+    def close(self) -> None:
+        """Removes the hooks and restores in-place activations."""
+        for handle in self._handles:
+            handle.remove()
+        for module in self._made_out_of_place:
+            module.inplace = True  # type: ignore[assignment]
+        self._handles, self._made_out_of_place = [], []
+
+    def __enter__(self) -> "TappedModel":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @torch.no_grad()
+    def probe(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """One forward that learns the firing order and leaves buffers and random state as they were."""
+        with untouched(self):
+            return self(*args, **kwargs)
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Restores a module's buffers and the random state on exit, whatever ran in between."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    devices = sorted(
+        {b.device.index for b, _ in buffers if b.device.type == "cuda" and b.device.index is not None}
+    )
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors of nested dicts, lists and tuples, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [leaf for item in value.values() for leaf in tensors_in(item)]
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in tensors_in(item)]
+    return []
+
+
+def shapes_in(value: Any) -> Any:
+    """The same nesting with the shape of each tensor, as a tuple, in its place."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, Mapping):
+        return {key: shapes_in(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shapes_in(item) for item in value]
+    return None
+
+
+def _clone(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {key: _clone(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clone(item) for item in value]
+    return value
+
+
+def _as_map(value: Any, tap: Tap) -> Any:
+    """The activation as a (B, C, H, W) map where the tap's layout says how it is stored."""
+    if tap.layout is None:
+        return value
+    if tap.layout == "nhwc":
+        if not isinstance(value, Tensor) or value.dim() != 4:
+            raise TapError(f"tap {tap.name!r}: ':nhwc' wants a (B, H, W, C) tensor, got {shapes_in(value)}")
+        return value.permute(0, 3, 1, 2)
+    if not isinstance(value, Tensor) or value.dim() != 3:
+        raise TapError(f"tap {tap.name!r}: ':tokens' wants a (B, tokens, D) tensor, got {shapes_in(value)}")
+    count = value.shape[1]
+    for extra in (1, 0, 2):  # a class token, none, or class and distillation tokens in front of the patches
+        side = math.isqrt(max(count - extra, 0))
+        if side and side * side == count - extra:
+            return value[:, extra:].transpose(1, 2).unflatten(2, (side, side))
+    raise TapError(
+        f"tap {tap.name!r}: {count} tokens are not a square of patches; use the tap without ':tokens'"
+    )

@@ -1,0 +1,48 @@
+"""Distillation losses: plain modules over tensors, named in configs as `distill_app.losses.<Class>`.
+
+Forward takes keyword tensors (`student`, `teacher`, others where needed) and returns a scalar, computed in float32 at
+least. The gradient does not flow into `teacher`, but for CCKD and CRD, where both embeddings are learnt.
+"""
+
+from distill_app.losses.contrastive import ContrastiveRepresentation
+from distill_app.losses.features import (
+    ActivationBoundary,
+    AttentionTransfer,
+    FactorTransfer,
+    FlowOfSolution,
+    PrimeAwareL2,
+    VariationalInformation,
+)
+from distill_app.losses.logits import KLDivergence, VirtualTeacherKL
+from distill_app.losses.relations import (
+    CorrelationCongruence,
+    ProbabilisticTransfer,
+    RelationalAngle,
+    RelationalDistance,
+    SimilarityPreserving,
+)
+from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
+from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
+
+__all__ = [
+    "ActivationBoundary",
+    "AttentionTransfer",
+    "ContrastivePrediction",
+    "ContrastiveRepresentation",
+    "CorrelationCongruence",
+    "CosineDecay",
+    "ExponentialDecay",
+    "FactorTransfer",
+    "FlowOfSolution",
+    "KLDivergence",
+    "LinearWarmup",
+    "PrimeAwareL2",
+    "ProbabilisticTransfer",
+    "RelationalAngle",
+    "RelationalDistance",
+    "RotatedKL",
+    "SimilarityKL",
+    "SimilarityPreserving",
+    "VariationalInformation",
+    "VirtualTeacherKL",
+]

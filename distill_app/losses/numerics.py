@@ -1,0 +1,62 @@
+"""What several loss families need of tensors: precision, equal map sizes, and the error for shapes that do not fit."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """At least float32: sums and exponentials of bf16 or fp16 activations lose too much. float64 stays float64."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def as_target(tensor: Tensor) -> Tensor:
+    """What the student is compared with: at least float32, and no gradient flows back into it."""
+    return full_precision(tensor).detach()
+
+
+def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pools two maps (B, C, H, W) to the smaller height and the smaller width of the two."""
+    size = (min(first.shape[-2], second.shape[-2]), min(first.shape[-1], second.shape[-1]))
+    return _pool(first, size), _pool(second, size)
+
+
+def _pool(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    return feature if tuple(feature.shape[-2:]) == size else F.adaptive_avg_pool2d(feature, size)
+
+
+def require_same_shape(student: Tensor, teacher: Tensor, *, loss: str) -> None:
+    """Refuses what would otherwise broadcast silently or fail with a message about operands.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if student.shape != teacher.shape:
+        adapter = "LinearProjector" if student.dim() == 2 else "ConvRegressor"
+        raise ValueError(
+            f"{loss} needs student and teacher of one shape, got student {tuple(student.shape)} and "
+            f"teacher {tuple(teacher.shape)}: read the student through an adapter (distill_app.adapters.{adapter})"
+        )
+
+
+def require_same_batch(student: Tensor, teacher: Tensor, *, loss: str) -> None:
+    """Refuses relations between samples of two different batches.
+
+    Raises:
+        ValueError: The first dimensions differ.
+    """
+    if student.shape[:1] != teacher.shape[:1]:
+        raise ValueError(
+            f"{loss} compares samples of one batch, got student {tuple(student.shape)} and "
+            f"teacher {tuple(teacher.shape)}: give both sides an address with the same first dimension"
+        )
+
+
+def require_choice(value: str, allowed: tuple[str, ...], *, argument: str) -> None:
+    """Refuses an option that does not exist.
+
+    Raises:
+        ValueError: The value is none of those allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{argument}={value!r} does not exist; allowed: {', '.join(allowed)}")

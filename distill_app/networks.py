@@ -1,0 +1,140 @@
+"""The networks of an experiment: building them from config, with their weights, and reading their taps."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill_app.build import Builder, ConfigError
+from distill_app.config import AppConf
+from distill_app.data.order import stable_hash
+from distill_app.hooks import TappedModel
+from distill_app.models.weights import load_weights
+from distill_app.wiring import StagePlan, model_key, models_of
+
+
+@dataclass
+class Network:
+    """A network, the paths of its taps, and where its weights came from."""
+
+    name: str
+    module: nn.Module
+    taps: dict[str, str]
+    origin: str = "random initialisation"
+    loaded: bool = False
+
+    def tapped(self, wanted: Iterable[str], *, stage: str, stop: bool = True) -> TappedModel:
+        """Installs hooks for these taps; `output` is the whole network's."""
+        paths = {"output": "", **self.taps}
+        owner = f"{self.name} in stage {stage!r}"
+        return TappedModel(self.module, {tap: paths[tap] for tap in wanted}, owner=owner, stop=stop)
+
+
+@contextmanager
+def seeded(seed: int, name: str) -> Iterator[None]:
+    """Random state of its own for building one thing, so that what else is built plays no part."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stable_hash(seed, "build", name) % 2**63)
+        yield
+
+
+def networks_read(plans: Iterable[StagePlan]) -> list[str]:
+    """The networks that any stage runs, trains or takes weights from, each once."""
+    names: dict[str, None] = {}
+    for plan in plans:
+        sources = [plan.network(source) for source in plan.conf.init_from.values()]
+        names.update(dict.fromkeys([*plan.taps, *plan.trained, *sources]))
+    return list(names)
+
+
+def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.device | str) -> Network:
+    """Builds one network; on the meta device without weights.
+
+    Equal architectures start from equal weights within a seed: a student and its baseline differ in training alone.
+
+    Raises:
+        ConfigError: It cannot be built.
+        ValueError: Its weights cannot be loaded.
+    """
+    conf, key = models_of(app)[name], f"{model_key(app, name)}.net"
+    with seeded(app.seed, "network"):
+        if str(device) == "meta":
+            return Network(name, _without_storage(builder, conf.net, key), conf.taps)
+        module = builder.build(conf.net, key=key)
+    origin, loaded = load_weights(
+        module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights
+    )
+    return Network(name, module.to(device), conf.taps, origin, loaded)
+
+
+def _without_storage(builder: Builder, conf: Any, key: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return builder.build(conf, key=key)
+    except ConfigError:
+        # Some constructors look at values, which the meta device does not have; a config that is wrong fails again.
+        return builder.build(conf, key=key).to("meta")
+
+
+def start_from(network: Network, source: Network) -> str:
+    """Copies every weight whose name and shape agree; says how many did not.
+
+    Raises:
+        ValueError: None agrees.
+    """
+    own, other = network.module.state_dict(), source.module.state_dict()
+    fitting = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise ValueError(
+            f"{network.name} cannot start from {source.name}: no weight agrees in name and shape"
+        )
+    network.module.load_state_dict(fitting, strict=False)
+    left = sorted(set(own) - set(fitting))
+    kept = f"; kept its own {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""
+    return f"{network.name} starts from {source.name}: {len(fitting)} of {len(own)} tensors{kept}"
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers the module's parameters hold."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.Module]:
+    """The modules that `freeze` names: `network`, `network.path`, or `network:package.Class`.
+
+    Raises:
+        ValueError: An entry that names nothing.
+    """
+    from distill_app.hooks import resolve
+
+    found: list[nn.Module] = []
+    for entry in plan.conf.freeze:
+        place, _, kind = entry.partition(":")
+        role, _, path = place.partition(".")
+        network = networks.get(plan.network(role))
+        if network is None:
+            raise ValueError(
+                f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})"
+            )
+        scope = resolve(network.module, path)
+        if not kind:
+            found.append(scope)
+            continue
+        named = [module for module in scope.modules() if kind in (type(module).__name__, _path_of(module))]
+        if not named:
+            raise ValueError(f"{plan.key}.freeze: no module of class {kind!r} in {place}")
+        found += named
+    return found
+
+
+def _path_of(module: nn.Module) -> str:
+    """The dotted path of a module's class as users write it, without torch's private folders."""
+    cls = type(module)
+    return (
+        f"torch.nn.{cls.__name__}"
+        if cls.__module__.startswith("torch.nn.")
+        else f"{cls.__module__}.{cls.__name__}"
+    )

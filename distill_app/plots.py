@@ -1,0 +1,86 @@
+"""The figures: curves of one run, results of many. Drawn without pyplot, which would need a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+_DPI = 150
+
+
+def curves(
+    path: Path,
+    *,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    rows: Sequence[Mapping[str, Any]],
+    title: str = "",
+) -> None:
+    """Accuracy by epoch, a line per stage; test accuracy of each row, dashed, in the colour of its stage."""
+    figure, axes = _figure(width=8.0, height=4.5)
+    colours: dict[str, str] = {}
+    for stage, points in curves.items():
+        colours[stage] = _COLOURS[len(colours) % len(_COLOURS)]
+        points = sorted(points)
+        epochs, values = [x for x, _ in points], [100 * y for _, y in points]
+        marker = "o" if len(points) <= 40 else ""
+        axes.plot(epochs, values, color=colours[stage], marker=marker, ms=3.5, lw=1.8, label=_plain(stage))
+    for row in rows:
+        value = row.get("accuracy")
+        if not isinstance(value, (int, float)):
+            continue
+        stage = str(row.get("stage") or row.get("name"))
+        colour = colours.setdefault(stage, _COLOURS[len(colours) % len(_COLOURS)])
+        label = f"test: {_plain(row.get('name'))} {100 * value:.2f}%"
+        axes.axhline(100 * value, color=colour, ls="--", lw=1.2, alpha=0.85, label=label)
+    axes.set(xlabel="Epoch of the stage", ylabel="Accuracy (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title(_plain(title), loc="left", fontsize=11)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    figure.savefig(path, dpi=_DPI)
+
+
+def results(path: Path, *, records: Sequence[Mapping[str, Any]]) -> None:
+    """Test accuracy with its standard deviation, a panel per data set and model pair; small dots are runs."""
+    panels: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["accuracy"] is not None:
+            key = (record["dataset"], record["teacher"], record["student"])
+            panels.setdefault(key, []).append(record)
+    count = max(1, len(panels))
+    heights = [len(entries) + 1.5 for entries in panels.values()] or [1.0]
+    figure, axes = _figure(width=8.0, height=0.32 * sum(heights) + 0.6 * count, heights=heights)
+    for axis, (key, entries) in zip(axes if count > 1 else [axes], panels.items(), strict=False):
+        for i, entry in enumerate(entries):
+            values = [100 * value for value in entry["accuracy_values"]]
+            axis.plot(values, [i] * len(values), ".", color="#999999", ms=4, zorder=1)
+            error = None if entry["accuracy_std"] is None else 100 * entry["accuracy_std"]
+            style = {"fmt": "o", "color": _COLOURS[0], "ms": 6, "capsize": 3, "lw": 1.6}
+            axis.errorbar(100 * entry["accuracy"], i, xerr=error, zorder=2, **style)
+        labels = [f"{_plain(entry['method'])}: {_plain(entry['result'])}" for entry in entries]
+        axis.set_yticks(range(len(entries)), labels, fontsize=9)
+        axis.set_ylim(len(entries) - 0.4, -0.6)
+        axis.set_title(_plain(f"{key[0]}, {key[1]} to {key[2]}"), loc="left", fontsize=11)
+        axis.set_xlabel("Test accuracy (%), mean and standard deviation", fontsize=9)
+    figure.savefig(path, dpi=_DPI)
+
+
+def _figure(*, width: float, height: float, heights: Sequence[float] = (1.0,)) -> tuple[Any, Any]:
+    # Imported here: a second, which the commands that draw nothing need not pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # An image may have 2^16 pixels a side; hundreds of panels are cut rather than refused.
+    figure = Figure(figsize=(width, min(height, 400.0)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(heights), 1, height_ratios=list(heights))
+    for axis in axes if len(heights) > 1 else [axes]:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, lw=0.6)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _plain(text: Any) -> str:
+    # A dollar sign would start mathematical text, and fail on what is none.
+    return "".join(c if c.isprintable() else "?" for c in str(text)).replace("$", r"\$")

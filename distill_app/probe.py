@@ -1,0 +1,170 @@
+"""The slow part of the check: targets and arguments, and a dry assembly of every stage on shapes alone.
+
+Networks are built on torch's meta device, which has shapes and no storage; adapters and losses, which may look at
+values, are built for real and tried on noise of the shapes that the networks gave.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from distill_app.assemble import Context, Parts, build_slots, build_terms, example_namespace
+from distill_app.build import Builder, ConfigError
+from distill_app.config import AppConf
+from distill_app.data.samples import SampleWrapper
+from distill_app.hooks import TapError
+from distill_app.machine import choose_device
+from distill_app.networks import Network, build_network, frozen_modules, networks_read
+from distill_app.stage import Stage, adapter_confs
+from distill_app.wiring import StagePlan
+
+
+def probe_errors(app: AppConf, plans: list[StagePlan], *, sound: bool) -> Iterator[str]:
+    """Yields what binding and probing find.
+
+    Args:
+        app: The typed config.
+        plans: Its stages.
+        sound: Whether the quick part found nothing; else addresses may lead nowhere, and only targets are looked at.
+    """
+    builder = Builder(app.runtime.allow)
+    errors = [*_runtime(app), *_targets(app, plans, builder)]
+    networks, network_errors = _networks(app, plans, builder)
+    errors += network_errors
+    yield from dict.fromkeys(errors)
+    if errors or not sound:
+        return
+    parts = Parts(networks=networks)
+    for plan in plans:
+        yield from _stage(plan, plans, parts, builder)
+
+
+def _runtime(app: AppConf) -> list[str]:
+    try:
+        choose_device(app.runtime)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator[str]:
+    """Everything with a `_target_` but the networks, which are built."""
+    yield from builder.problems(app.launcher, key="launcher")
+    shapes = ("in_shape", "out_shape")
+    data_arguments = ("num_classes", "num_samples", "labels", "sample_indices")
+    for plan in plans:
+        data, key = plan.data, plan.data_key
+        for part in ("train", "test"):
+            yield from builder.problems(getattr(data, part), key=f"{key}.{part}")
+        for part in ("train_transform", "eval_transform"):
+            for position, transform in enumerate(getattr(data, part)):
+                yield from builder.problems(transform, key=f"{key}.{part}[{position}]")
+        for name, wrapper in data.wrappers.items():
+            yield from builder.problems(wrapper, key=f"{key}.wrappers.{name}", positional=1)
+        yield from builder.problems(data.task, key=f"{key}.task", context=("normalize", "num_classes"))
+        yield from builder.problems(
+            plan.optimizer, key=plan.optimizer_key, positional=1, context=("params", "lr")
+        )
+        if plan.scheduler.schedule is not None:
+            filled = ("T_max", "total_steps", "total_iters", "max_lr")
+            yield from builder.problems(
+                plan.scheduler.schedule, key="stage.scheduler.schedule", positional=1, context=filled
+            )
+        for name in plan.declared:
+            adapter = plan.conf.adapters[name]
+            given = shapes if adapter.target is not None else shapes[:1]  # type: ignore[union-attr]
+            where = f"{plan.key}.adapters.{name}.module"
+            yield from builder.problems(adapter.module, key=where, context=(*given, *data_arguments))  # type: ignore[union-attr]
+        for name, term in plan.terms.items():
+            where = f"{plan.key}.losses.{name}"
+            yield from builder.problems(
+                term.loss, key=f"{where}.loss", context=("input_shapes", *data_arguments)
+            )
+            if isinstance(term.weight, Mapping):
+                yield from builder.problems(term.weight, key=f"{where}.weight")
+
+
+def _networks(app: AppConf, plans: list[StagePlan], builder: Builder) -> tuple[dict[str, Network], list[str]]:
+    networks, errors = {}, []
+    for name in networks_read(plans):
+        try:
+            networks[name] = build_network(app, name, builder=builder, device="meta")
+        except ConfigError as error:
+            errors += error.errors
+    return networks, errors
+
+
+def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Builder) -> list[str]:
+    try:
+        task = Stage.task_of(plan, builder)
+        batch = _example(plan, task, builder)
+        frozen_modules(parts.networks, plan)
+        examples = _shapes_as_noise(example_namespace(plan, parts.networks, _on_meta(batch), task.call))
+        examples["batch"] = batch
+        labels = np.arange(max(8, 2 * plan.data.num_classes)) % plan.data.num_classes
+        arguments = {
+            "num_classes": plan.data.num_classes,
+            "num_samples": len(labels),
+            "labels": labels,
+            "sample_indices": np.arange(len(labels)),
+        }
+        context = Context(builder, torch.device("cpu"), 0, arguments)
+        build_slots(plan, adapter_confs(plans, plan), examples, parts, context)
+        build_terms(plan, examples, parts, context)
+    except ConfigError as error:
+        return error.errors
+    except (TapError, ValueError) as error:
+        return [f"{plan.key}: {error}"]
+    except Exception as error:
+        return [
+            f"{plan.key}: a network of this stage cannot run on images of {plan.data.image_size} px "
+            f"({plan.data_key}.image_size): {type(error).__name__}: {str(error).splitlines()[0]}"
+        ]
+    return []
+
+
+class _Noise(SampleWrapper):
+    """Two samples of noise, for wrappers to extend."""
+
+    def __init__(self, batch: dict[str, Tensor]):
+        self.batch = batch
+
+    def load(self, key: Any) -> dict[str, Any]:
+        return {name: value[key[0]] for name, value in self.batch.items()}
+
+    @property
+    def indices(self) -> np.ndarray:
+        return np.arange(2)
+
+    def __len__(self) -> int:
+        return 2
+
+
+def _example(plan: StagePlan, task: Any, builder: Builder) -> dict[str, Any]:
+    """A prepared batch of noise, with what the data set's wrappers add."""
+    samples: Any = _Noise(task.example(image_size=plan.data.image_size))
+    for name, wrapper in plan.data.wrappers.items():
+        samples = builder.build(wrapper, samples, key=f"{plan.data_key}.wrappers.{name}")
+    return task.prepare(default_collate(samples.__getitems__([(0, 0), (1, 0)])), device=torch.device("cpu"))
+
+
+def _on_meta(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _shapes_as_noise(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (
+            torch.randn(value.shape)
+            if value.is_floating_point()
+            else torch.zeros(value.shape, dtype=value.dtype)
+        )
+    if isinstance(value, Mapping):
+        return {key: _shapes_as_noise(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shapes_as_noise(item) for item in value]
+    return value

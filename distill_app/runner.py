@@ -1,0 +1,293 @@
+"""The stage runner: for every stage of the schedule build, train, evaluate, checkpoint; at the end test and report.
+
+`run_experiment` is what a launcher calls. It looks into the run's folder first: a run that was finished returns its
+summary, one that was interrupted goes on after its last complete epoch, and else the run starts.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from distill_app.assemble import Parts
+from distill_app.build import Builder
+from distill_app.checkpoint import Checkpoints, save_weights
+from distill_app.config import AppConf
+from distill_app.data.stage_data import DataSource
+from distill_app.machine import choose_device, set_up
+from distill_app.networks import build_network, networks_read, parameter_count, start_from
+from distill_app.records import Status, run_lock, write_json, write_records
+from distill_app.report import final_plot, summary_table
+from distill_app.stage import Stage
+from distill_app.tracking import Tracker
+from distill_app.training import train_epoch
+from distill_app.wiring import StagePlan, plan_stages
+
+COLUMNS = ("name", "accuracy", "agreement", "parameters", "seconds")
+
+
+def run_experiment(config: Mapping[str, Any], *, output_dir: str, command: list[str]) -> dict[str, Any]:
+    """Runs, resumes, or finds finished the experiment of a resolved config.
+
+    Args:
+        config: The resolved config as plain containers.
+        output_dir: The run's folder.
+        command: The command line, for the records.
+
+    Returns:
+        The summary, as in `summary.json`.
+    """
+    folder = Path(output_dir)
+    status = Status(folder)
+    with run_lock(folder):
+        if status.read().get("state") == "done":
+            return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        status.set("running")
+        app = to_app(config)
+        with Tracker(folder, tensorboard=app.runtime.tensorboard) as tracker:
+            try:
+                runner = StageRunner(app, output_dir=folder, tracker=tracker)
+                write_records(
+                    folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity()
+                )
+                summary = runner.run()
+            except KeyboardInterrupt:
+                status.set("failed", reason="interrupted")
+                raise
+            except Exception as error:
+                tracker.warning(f"failed: {error}")
+                status.set("failed", reason=f"{type(error).__name__}: {error}")
+                raise
+        status.set("done")
+    return summary
+
+
+def to_app(config: Mapping[str, Any]) -> AppConf:
+    """The typed config from plain containers."""
+    merged = OmegaConf.merge(OmegaConf.structured(AppConf), OmegaConf.create(dict(config)))
+    app = OmegaConf.to_object(merged)
+    assert isinstance(app, AppConf)  # for the type checker: the schema is the root
+    return app
+
+
+class StageRunner:
+    """Walks through the stages; networks, adapters and learnt losses live as long as it does.
+
+    Args:
+        app: The config, checked.
+        output_dir: The run's folder.
+        tracker: Where it reports to.
+    """
+
+    def __init__(self, app: AppConf, *, output_dir: Path, tracker: Tracker):
+        self.app, self.folder, self.tracker = app, output_dir, tracker
+        self.plans, errors = plan_stages(app)
+        if errors:
+            raise ValueError("\n".join(errors))
+        self.device = choose_device(app.runtime)
+        set_up(app.runtime)
+        self.builder = Builder(app.runtime.allow)
+        self.data = DataSource(builder=self.builder, runtime=app.runtime, device=self.device, seed=app.seed)
+        self.checkpoints = Checkpoints(output_dir / "checkpoints", keep=app.runtime.keep_checkpoints)
+        self.parts = Parts()
+        self.done: dict[str, dict[str, Any]] = {}  # stage -> what it took and reached
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is left of the schedule and tests what came out of it."""
+        self.build_networks()
+        state = self.last_state()
+        for plan in self.plans:
+            if self.skipped(plan):
+                continue
+            stage = Stage.prepare(plan, self)
+            if state is not None and plan.name in state["done"]:
+                stage.close()
+                continue
+            first_epoch = self.restore(stage, state) if state is not None else self.start(stage)
+            state = None
+            self.run_stage(stage, first_epoch)
+            stage.close()
+        return self.conclude()
+
+    def build_networks(self) -> None:
+        """Every network that some stage reads or trains, with its weights; says where those came from."""
+        for name in networks_read(self.plans):
+            network = build_network(self.app, name, builder=self.builder, device=self.device)
+            self.parts.networks[name] = network
+            self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
+
+    def skipped(self, plan: StagePlan) -> bool:
+        """Whether the stage would train only what already came trained."""
+        trained = [self.parts.networks[name] for name in plan.trained]
+        if plan.conf.skip_if_loaded and trained and all(network.loaded for network in trained):
+            self.tracker.info(f"stage {plan.name}: skipped, {', '.join(plan.trained)} came with weights")
+            return True
+        return False
+
+    def start(self, stage: Stage) -> int:
+        """What happens once at the beginning of a stage, not after a resume."""
+        for role, source in stage.plan.conf.init_from.items():
+            networks = self.parts.networks
+            network = networks[stage.plan.network(role)]
+            self.tracker.info(start_from(network, networks[stage.plan.network(source)]))
+        return 0
+
+    def run_stage(self, stage: Stage, first_epoch: int) -> None:
+        """Trains and judges epoch by epoch; ends with the weights that the stage hands on."""
+        plan, epochs = stage.plan, stage.plan.conf.epochs
+        self.tracker.info(stage.describe())
+        self.tracker.start_stage(
+            plan.name, epochs=epochs, steps_per_epoch=stage.batches_per_epoch, first_epoch=first_epoch
+        )
+        for epoch in range(first_epoch, epochs):
+            began = time.perf_counter()
+            losses = train_epoch(stage, epoch, tracker=self.tracker, log_every=self.app.runtime.log_every)
+            metrics = {**{f"loss_{name}": value for name, value in losses.items()}, **stage.judge()}
+            stage.seconds += time.perf_counter() - began
+            self.tracker.epoch(
+                stage=plan.name, epoch=epoch, metrics=metrics, timing={"seconds": time.perf_counter() - began}
+            )
+            self.save(stage, epoch, metrics)
+        if plan.conf.select == "best" and stage.best_epoch is not None:
+            self.parts.load(self.checkpoints.load(f"{plan.name}/best", map_location=self.device)["parts"])
+        self.done[plan.name] = {
+            "seconds": stage.seconds,
+            "best": stage.best,
+            "trained": plan.trained,
+            "epochs": epochs,
+        }
+
+    def save(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+        """One checkpoint per epoch, marked as the last, and as the best of its stage where it is."""
+        name = stage.plan.name
+        marks = ["last", f"{name}/last"]
+        if stage.is_best(epoch, metrics):
+            marks.append(f"{name}/best")
+        state = {
+            "stage": name,
+            "epoch": epoch,
+            "done": self.done,
+            "parts": self.parts.state(),
+            **stage.state(),
+        }
+        self.checkpoints.save(state, name=f"{name}/epoch_{epoch:04d}", mark=tuple(marks))
+
+    def last_state(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from, if there is one."""
+        if not self.checkpoints.has("last"):
+            return None
+        state = self.checkpoints.load("last", map_location=self.device)
+        self.done = dict(state["done"])
+        self.tracker.info(f"going on after epoch {state['epoch'] + 1} of stage {state['stage']}")
+        order = {plan.name: position for position, plan in enumerate(self.plans)}
+
+        def happened(record: dict[str, Any]) -> bool:
+            at = (order.get(record.get("stage", ""), len(order)), record.get("epoch", 0))
+            return at <= (order[state["stage"]], state["epoch"])
+
+        self.tracker.rewind(happened)
+        return state
+
+    def restore(self, stage: Stage, state: Mapping[str, Any]) -> int:
+        """Puts everything back as it was after the checkpoint's epoch."""
+        self.parts.load(state["parts"])
+        if state["stage"] != stage.plan.name:  # the stage before had ended, this one had not begun
+            return self.start(stage)
+        stage.load(state)
+        return state["epoch"] + 1
+
+    def conclude(self) -> dict[str, Any]:
+        """The test set, once; then weights, summary, table and plot."""
+        rows = self.test_rows()
+        self.tracker.final(rows)
+        files = {}
+        for name in dict.fromkeys(name for plan in self.plans for name in plan.trained):
+            files[name] = f"{name}.pt"
+            save_weights(self.parts.networks[name].module, self.folder / files[name])
+        summary = {
+            "method": self.app.method.name,
+            "dataset": self.app.dataset.name,
+            "seed": self.app.seed,
+            "student": _net_name(self.app.student.net),
+            "teacher": _net_name(self.app.teacher.net) if "teacher" in self.parts.networks else None,
+            "rows": rows,
+            "files": files,
+            "student_file": files.get("student"),
+            "stages": self.done,
+        }
+        write_json(self.folder / "summary.json", summary)
+        self.tracker.info("\n" + summary_table(rows, COLUMNS))
+        plot = final_plot(self.folder)
+        self.tracker.info(f"\nplot: {plot}\nrun:  {self.folder}")
+        return summary
+
+    def test_rows(self) -> list[dict[str, Any]]:
+        """One row for every network that was trained or learnt from: accuracy on the test set of its data."""
+        last: dict[str, StagePlan] = {}
+        for plan in self.plans:
+            for name in [*plan.taps, *plan.trained]:
+                if name in plan.trained or name not in last:
+                    last[name] = plan
+        return [self._test_row(name, plan) for name, plan in last.items()]
+
+    def _test_row(self, name: str, plan: StagePlan) -> dict[str, Any]:
+        network = self.parts.networks[name]
+        teacher = self._teacher_for(plan)
+        reference = teacher.module if teacher is not None and teacher is not network else None
+        task = Stage.task_of(plan, self.builder)
+        metrics = task.evaluate(network.module, self.data.test(plan), device=self.device, reference=reference)
+        seconds = [stage["seconds"] for stage in self.done.values() if name in stage["trained"]]
+        return {
+            "name": self._label(name, plan),
+            "network": name,
+            "stage": plan.name,
+            **metrics,
+            "parameters": parameter_count(network.module),
+            "seconds": round(sum(seconds), 1) if seconds else None,
+        }
+
+    def _teacher_for(self, plan: StagePlan) -> Any:
+        """The teacher, if it was trained on, or taught, data of the same classes."""
+        teacher = self.parts.networks.get(plan.network("teacher")) or self.parts.networks.get("teacher")
+        return teacher if plan.data.name == self.app.dataset.name else None
+
+    def _label(self, name: str, plan: StagePlan) -> str:
+        if name in plan.trained and plan.conf.label:
+            return plan.conf.label
+        taught = any(name in other.trained and len(other.taps) > 1 for other in self.plans)
+        return f"{name} with {self.app.method.name}" if taught and name == "student" else name
+
+    def data_identity(self) -> dict[str, Any]:
+        """What data each stage sees, for the records."""
+        return {plan.name: self.data.stage(plan).identity for plan in self.plans}
+
+
+def _net_name(net: Any) -> str:
+    """What the architecture is called in summaries: the factory's or class's name, with its sizes."""
+    sizes = [
+        f"{key}={value}"
+        for key, value in net.items()
+        if key in ("depth", "widths", "width", "model_name", "model")
+    ]
+    return " ".join([str(net["_target_"]).rsplit(".", 1)[-1], *sizes])
+
+
+def describe(config: Mapping[str, Any]) -> str:
+    """The plan of a config as text: for each stage what runs, how far, what is trained, and the shapes of the taps."""
+    app = to_app(config)
+    with tempfile.TemporaryDirectory() as folder, Tracker(folder, enabled=False) as tracker:
+        runner = StageRunner(app, output_dir=Path(folder), tracker=tracker)
+        runner.build_networks()
+        texts = []
+        for plan in runner.plans:
+            if runner.skipped(plan):
+                texts.append(f"\nstage {plan.name}: skipped, what it trains comes with weights")
+                continue
+            stage = Stage.prepare(plan, runner)
+            texts.append(stage.describe())
+            stage.close()
+    return "\n".join(texts)

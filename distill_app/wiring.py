@@ -1,0 +1,289 @@
+"""Addresses, and what follows from them: which networks, taps and adapters each stage needs. Imports no torch.
+
+An address names a tensor of the step: `batch.<key>`, `<role or network>.<tap>` or `adapters.<name>`; further dots
+descend into a nested value (`teacher.fpn.0`). The namespace they are looked up in is one dict per space.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from distill_app.config import AppConf, DatasetConf, MethodConf, ModelConf, SchedulerConf, StageConf
+
+BATCH_KEYS = ("input", "target", "index")
+ROLES = ("student", "teacher")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a tensor comes from, with roles already replaced by the networks that play them."""
+
+    space: str
+    name: str
+    rest: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, roles: Mapping[str, str]) -> "Address":
+        """Splits `space.name[.rest]`.
+
+        Raises:
+            ValueError: The text has no dot.
+        """
+        space, *names = str(text).split(".")
+        if not names or not all(names):
+            raise ValueError(
+                f"{text!r} is no address; write student.<tap>, teacher.<tap>, batch.<key> or adapters.<name>"
+            )
+        return cls(roles.get(space, space), names[0], tuple(names[1:]))
+
+    def __str__(self) -> str:
+        return ".".join((self.space, self.name, *self.rest))
+
+    def fetch(self, namespace: Mapping[str, Any]) -> Any:
+        """Looks the value up in `{space: {name: value}}`.
+
+        Raises:
+            KeyError: Nothing provides it; the message lists what there is.
+        """
+        value = namespace.get(self.space, {})
+        for step in (self.name, *self.rest):
+            if isinstance(value, Mapping) and step in value:
+                value = value[step]
+            elif isinstance(value, list | tuple) and step.lstrip("-").isdigit() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                there = list(value) if isinstance(value, Mapping) else type(value).__name__
+                raise KeyError(f"nothing provides {self}: {step!r} is not among {there}")
+        return value
+
+
+def addresses(inputs: Any) -> list[str]:
+    """The address texts in a nested `inputs` or `source`."""
+    if isinstance(inputs, Mapping):
+        return [text for item in inputs.values() for text in addresses(item)]
+    if isinstance(inputs, list | tuple):
+        return [text for item in inputs for text in addresses(item)]
+    return [] if inputs is None else [str(inputs)]
+
+
+def bind(inputs: Any, roles: Mapping[str, str]) -> Any:
+    """The same nesting with an Address in the place of each text."""
+    if isinstance(inputs, Mapping):
+        return {key: bind(item, roles) for key, item in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return [bind(item, roles) for item in inputs]
+    return None if inputs is None else Address.parse(str(inputs), roles)
+
+
+def fetch(inputs: Any, namespace: Mapping[str, Any]) -> Any:
+    """The same nesting with the value in the place of each Address."""
+    if isinstance(inputs, Address):
+        return inputs.fetch(namespace)
+    if isinstance(inputs, Mapping):
+        return {key: fetch(item, namespace) for key, item in inputs.items()}
+    if isinstance(inputs, list):
+        return [fetch(item, namespace) for item in inputs]
+    return None
+
+
+@dataclass
+class StagePlan:
+    """One stage of the schedule with its inheritance resolved and its needs known."""
+
+    name: str
+    key: str  # where it stands in the config, for messages
+    conf: StageConf
+    data: DatasetConf
+    data_key: str
+    optimizer: dict[str, Any]
+    optimizer_key: str
+    scheduler: SchedulerConf
+    roles: dict[str, str] = field(default_factory=dict)
+    taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps that are read
+    shape_taps: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # read once, for the shape of an adapter's target
+    adapters: list[str] = field(default_factory=list)  # those that are read, sources before readers
+    declared: list[str] = field(default_factory=list)  # the adapters that this stage itself declares
+    trained: list[str] = field(default_factory=list)  # networks
+    trained_adapters: list[str] = field(default_factory=list)
+
+    def network(self, role: str) -> str:
+        """The network that plays a role here."""
+        return self.roles.get(role, role)
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The loss terms that are switched on."""
+        return {name: term for name, term in self.conf.losses.items() if term is not None}
+
+
+def models_of(app: AppConf) -> dict[str, ModelConf]:
+    """Every network of the experiment by the name that addresses use."""
+    extra = {**app.prelude.extra_models, **app.method.extra_models, **app.extra_models}
+    return {"student": app.student, "teacher": app.teacher, **extra}
+
+
+def model_key(app: AppConf, network: str) -> str:
+    """The config key of a network."""
+    if network in ROLES:
+        return network
+    for part, owner in (("", app), ("method.", app.method), ("prelude.", app.prelude)):
+        if network in owner.extra_models:  # type: ignore[attr-defined]
+            return f"{part}extra_models.{network}"
+    return f"extra_models.{network}"
+
+
+def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
+    """Resolves the schedule (prelude, then method) into plans.
+
+    Returns:
+        The plans in order, and what is wrong with them, one message per error with its config key.
+    """
+    plans: list[StagePlan] = []
+    errors: list[str] = []
+    known_adapters: dict[str, Any] = {}
+    for part, method in (("prelude", app.prelude), ("method", app.method)):
+        before = None
+        for name in method.schedule:
+            if name not in method.stages:
+                errors.append(f"{part}.schedule: {unknown('stage', name, method.stages)}")
+                continue
+            if any(plan.name == name for plan in plans):
+                errors.append(
+                    f"{part}.schedule: the stage {name!r} is there twice; every stage has a name of its own"
+                )
+                continue
+            before = _inherit(app, part, method, name, before)
+            _wire(before, app, known_adapters, errors)
+            plans.append(before)
+    if not plans:
+        errors.append("method.schedule: no stage to run; name at least one of method.stages")
+    return plans, errors
+
+
+def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: StagePlan | None) -> StagePlan:
+    """Null objects come from the stage before in the same schedule, else from the recipe and the data set."""
+    conf, key = method.stages[name], f"{part}.stages.{name}"
+    optimizer, optimizer_key = app.stage.optimizer, "stage.optimizer"
+    data, data_key, scheduler = app.dataset, "dataset", app.stage.scheduler
+    if before is not None:
+        optimizer, optimizer_key = before.optimizer, before.optimizer_key
+        data, data_key, scheduler = before.data, before.data_key, before.scheduler
+    if conf.optimizer is not None:
+        optimizer, optimizer_key = conf.optimizer, f"{key}.optimizer"
+    if conf.data is not None:
+        data, data_key = conf.data, f"{key}.data"
+    return StagePlan(
+        name=name,
+        key=key,
+        conf=conf,
+        data=data,
+        data_key=data_key,
+        optimizer=optimizer,
+        optimizer_key=optimizer_key,
+        scheduler=replace(conf.scheduler or scheduler),
+        roles=dict(conf.roles),
+    )
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
+    """The words for a name that does not exist: what was given, the nearest, and what is allowed."""
+    names = [str(name) for name in allowed]
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {given!r}{hint} (there are: {', '.join(names) or 'none'})"
+
+
+def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str]) -> None:
+    """Fills in what the stage reads and trains; `known` holds the adapters declared so far."""
+    models = models_of(app)
+    for role, network in {**plan.roles, **plan.conf.init_from}.items():
+        if network not in models:
+            errors.append(f"{plan.key}: {unknown('network', network, models)} for {role!r}")
+    plan.declared = [name for name, adapter in plan.conf.adapters.items() if adapter is not None]
+    known.update({name: plan.conf.adapters[name] for name in plan.declared})
+    if not plan.terms:
+        errors.append(f"{plan.key}.losses: a stage needs at least one loss term")
+    need = _Need(app, plan, plan.taps, models, known, errors)
+    for name, term in plan.terms.items():
+        for text in addresses(term.inputs):
+            _need(text, f"{plan.key}.losses.{name}.inputs", need)
+    _trained(plan, models, known, errors)
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Who reads: the stage, where the taps are noted, what exists, where errors go, and the adapters on the way."""
+
+    app: AppConf
+    plan: StagePlan
+    taps: dict[str, list[str]]
+    models: Mapping[str, ModelConf]
+    known: Mapping[str, Any]
+    errors: list[str]
+    chain: tuple[str, ...] = ()
+
+
+def _need(text: str, key: str, need: _Need) -> None:
+    """Notes that an address is read; adapters bring in what they read themselves."""
+    plan, models, errors = need.plan, need.models, need.errors
+    try:
+        address = Address.parse(text, plan.roles)
+    except ValueError as error:
+        errors.append(f"{key}: {error}")
+        return
+    if address.space == "batch":
+        return
+    if address.space == "adapters":
+        if address.name in need.chain:
+            errors.append(
+                f"{key}: adapters read each other in a circle: {' -> '.join((*need.chain, address.name))}"
+            )
+        elif address.name not in need.known:
+            errors.append(f"{key}: {unknown('adapter', address.name, need.known)}")
+        elif address.name not in plan.adapters:
+            adapter, where = need.known[address.name], f"{plan.key}.adapters.{address.name}"
+            for source in addresses(adapter.source):
+                _need(source, f"{where}.source", replace(need, chain=(*need.chain, address.name)))
+            if address.name in plan.declared:
+                for target in addresses(adapter.target):
+                    for_shape = replace(need, taps=plan.shape_taps, chain=(*need.chain, address.name))
+                    _need(target, f"{where}.target", for_shape)
+            plan.adapters.append(address.name)
+        return
+    if address.space not in models:
+        errors.append(f"{key}: {unknown('space', text, ['batch', 'adapters', *models])} in the address")
+        return
+    taps = models[address.space].taps
+    if address.name != "output" and address.name not in taps:
+        where = f"{model_key(need.app, address.space)}.taps"
+        errors.append(f"{key}: {text}: {unknown('tap', address.name, [*taps, 'output'])} in {where}")
+        return
+    needed = need.taps.setdefault(address.space, [])
+    if address.name not in needed:
+        needed.append(address.name)
+
+
+def _trained(plan: StagePlan, models: Mapping[str, Any], known: Mapping[str, Any], errors: list[str]) -> None:
+    for entry in plan.conf.train:
+        kind, _, name = entry.partition(".")
+        network = plan.network(entry)
+        if kind == "adapters" and name:
+            if name not in known:
+                errors.append(f"{plan.key}.train: {unknown('adapter', name, known)}")
+            plan.trained_adapters.append(name)
+        elif network in models:
+            plan.trained.append(network)
+        else:
+            allowed = [*models, *(f"adapters.{name}" for name in known)]
+            errors.append(f"{plan.key}.train: {unknown('network', entry, allowed)}")
+    plan.trained_adapters += [name for name in plan.declared if name not in plan.trained_adapters]
+    plan.trained_adapters = [name for name in plan.trained_adapters if name in plan.adapters]
+    for network in plan.trained:
+        if network not in plan.taps:
+            errors.append(
+                f"{plan.key}.train: no loss term reads {network!r}, so nothing would train it; "
+                f"wire a loss to one of its taps or take it out of the list"
+            )

@@ -1,0 +1,116 @@
+"""The order of samples is a function of (seed, stage, epoch), and ranks share it out."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distill_app.data import EpochOrder, permutation, stable_hash
+
+# Old runs resume only as long as these stay.
+HASH = 15328909306374931213
+PERMUTATION = [0, 5, 2, 3, 6, 1, 4, 7]
+
+
+def make_order(num_samples=103, **changes):
+    arguments = {"batch_size": 8, "seed": 0, "stage": "distill", "shuffle": True}
+    return EpochOrder(num_samples, **(arguments | changes))
+
+
+def positions(order):
+    return [position for batch in order for position, _ in batch]
+
+
+def test_hash_is_pinned_and_the_same_in_another_process():
+    code = "from distill_app.data import stable_hash; print(stable_hash('distill', 3, -1))"
+    there = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+    )
+    assert int(there.stdout) == stable_hash("distill", 3, -1) == HASH
+    assert stable_hash(np.int64(3)) == stable_hash(3) != stable_hash("3")
+    assert stable_hash("a", "b") != stable_hash("ab") != stable_hash("a\nb")
+    with pytest.raises(TypeError):
+        stable_hash(0.5)
+
+
+def test_permutation_is_pinned():
+    assert permutation(8, "a", 1).tolist() == PERMUTATION
+
+
+def test_order_depends_on_seed_stage_and_epoch_only():
+    first, same = make_order(), make_order(batch_size=5)
+    assert positions(first) == positions(same) == positions(first)
+    assert sorted(positions(first)) == list(range(103))
+    others = [make_order(seed=1), make_order(stage="hint"), make_order()]
+    others[2].set_epoch(1)
+    assert len({tuple(positions(order)) for order in [first, *others]}) == 4
+
+
+def test_views_follow_the_epoch_and_repeat_when_limited():
+    order = make_order(views=3)
+    fresh = make_order()
+    for epoch in range(7):
+        order.set_epoch(epoch)
+        fresh.set_epoch(epoch)
+        assert {view for batch in order for _, view in batch} == {epoch % 3}
+        assert {view for batch in fresh for _, view in batch} == {epoch}
+
+
+def test_starting_in_the_middle_gives_the_rest_and_the_next_epoch_is_whole():
+    order = make_order()
+    batches = list(order)
+    order.set_position(5)
+    assert list(order) == batches[5:]
+    assert len(order) == len(batches) == 13
+    order.set_epoch(1)
+    assert len(list(order)) == 13
+    with pytest.raises(ValueError, match="batch 14"):
+        order.set_position(14)
+
+
+def test_last_batch_is_short_or_dropped():
+    assert [len(batch) for batch in make_order()][-1] == 7
+    dropped = make_order(drop_last=True)
+    assert [len(batch) for batch in dropped] == [8] * len(dropped) == [8] * 12
+
+
+@pytest.mark.parametrize("num_samples", [1, 15, 16, 17, 103])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_training_ranks_get_equal_batches_and_together_those_of_one_rank(num_samples, world_size):
+    ranks = [make_order(num_samples, batch_size=4, rank=r, world_size=world_size) for r in range(world_size)]
+    one = list(make_order(num_samples, batch_size=4 * world_size))
+    shares = [list(order) for order in ranks]
+    assert {len(order) for order in ranks} == {len(share) for share in shares} == {len(one)}
+    for number, whole in enumerate(one):
+        pieces = [share[number] for share in shares]
+        together = [key for piece in pieces for key in piece]
+        assert len({len(piece) for piece in pieces}) == 1
+        assert together[: len(whole)] == whole and len(together) - len(whole) < world_size
+    assert {p for order in ranks for p in positions(order)} == set(range(num_samples))
+
+
+@pytest.mark.parametrize("num_samples", [1, 10, 64, 103])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_evaluation_ranks_cover_every_sample_exactly_once(num_samples, world_size):
+    ranks = [
+        make_order(num_samples, shuffle=False, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    assert sorted(p for order in ranks for p in positions(order)) == list(range(num_samples))
+    assert all(len(list(order)) == len(order) for order in ranks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_samples": 0}, "no samples"),
+        ({"batch_size": 0}, "stage.batch_size"),
+        ({"rank": 2, "world_size": 2}, "rank 2"),
+        ({"views": 0}, "views"),
+        ({"drop_last": True, "num_samples": 7}, "stage.drop_last: 7 samples"),
+        ({"drop_last": True, "shuffle": False}, "every sample"),
+    ],
+)
+def test_impossible_orders_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_order(**changes)
