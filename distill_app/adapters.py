@@ -154,9 +154,7 @@ class LinearProjector(nn.Module):
     ):
         super().__init__()
         if out_features is None and out_shape is None:
-            raise ValueError(
-                "LinearProjector needs a width: set module.out_features=128, or a target for the adapter"
-            )
+            raise ValueError("LinearProjector needs a width: set module.out_features=128, or a target for the adapter")
         width = out_features if out_features is not None else prod(out_shape[1:])  # type: ignore[index]
         self.linear = nn.Linear(prod(in_shape[1:]), width, bias=bias)
         self.normalize = normalize
@@ -167,9 +165,7 @@ class LinearProjector(nn.Module):
         return F.normalize(projected, dim=1) if self.normalize else projected
 
 
-def _convolutions(
-    layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float
-) -> list[nn.Module]:
+def _convolutions(layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float) -> list[nn.Module]:
     """3x3 layers from each number of channels to the next, each with a leaky ReLU and, if `norm`, a batch norm."""
     layers: list[nn.Module] = []
     for before, after in zip(channels, channels[1:], strict=False):
@@ -209,9 +205,7 @@ class FactorEncoder(nn.Sequential):
         _require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
         channels = in_shape[1]
         factors = max(round(k * channels), 1) if out_shape is None else out_shape[1]
-        super().__init__(
-            *_convolutions(nn.Conv2d, [channels, channels, factors, factors], norm=norm, slope=slope)
-        )
+        super().__init__(*_convolutions(nn.Conv2d, [channels, channels, factors, factors], norm=norm, slope=slope))
 
 
 class FactorDecoder(nn.Sequential):

@@ -1,4 +1,4 @@
-"""From a plan and example activations to the step of a stage: adapters, losses and weights, built from probed shapes."""
+"""From a plan and example activations to the step of a stage: adapters and losses, built from probed shapes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,9 +78,7 @@ def build_slots(
         try:
             source = fetch(bind(conf.source, plan.roles), examples)
             module = parts.adapters.get(name)
-            if module is None or (
-                name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module
-            ):
+            if module is None or (name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module):
                 module = _build_adapter(conf, key, source, plan, examples, context)
                 parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
             slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters)
@@ -91,9 +89,7 @@ def build_slots(
         except KeyError as error:
             errors.append(f"{key}: {error.args[0]}")
         except Exception as error:
-            errors.append(
-                f"{key}: cannot take {shapes_in(fetch(bind(conf.source, plan.roles), examples))}: {error}"
-            )
+            errors.append(f"{key}: cannot take {shapes_in(fetch(bind(conf.source, plan.roles), examples))}: {error}")
     if errors:
         raise ConfigError(errors)
     return slots
@@ -106,9 +102,7 @@ def _build_adapter(
     if conf.target is not None:
         shapes["out_shape"] = shapes_in(fetch(bind(conf.target, plan.roles), examples))
     with seeded(context.seed, key.rsplit(".", 1)[-1]):
-        return context.builder.build(conf.module, key=f"{key}.module", **shapes, **context.arguments).to(
-            context.device
-        )
+        return context.builder.build(conf.module, key=f"{key}.module", **shapes, **context.arguments).to(context.device)
 
 
 def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Context) -> dict[str, Term]:
@@ -120,9 +114,7 @@ def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Con
         try:
             inputs = bind(conf.inputs, plan.roles)
             values = fetch(inputs, examples)
-            terms[name] = Term(
-                _loss(name, conf, key, values, parts, context), inputs, _weight(conf, key, context)
-            )
+            terms[name] = Term(_loss(name, conf, key, values, parts, context), inputs, _weight(conf, key, context))
         except ConfigError as error:
             errors += error.errors
             continue
@@ -141,9 +133,7 @@ def _loss(name: str, conf: LossTermConf, key: str, values: Any, parts: Parts, co
         return kept
     with seeded(context.seed, name):
         shapes = {"input_shapes": shapes_in(values)}
-        loss = context.builder.build(conf.loss, key=f"{key}.loss", **shapes, **context.arguments).to(
-            context.device
-        )
+        loss = context.builder.build(conf.loss, key=f"{key}.loss", **shapes, **context.arguments).to(context.device)
     parts.losses[name], parts.confs[f"losses.{name}"] = loss, conf.loss
     return loss
 
@@ -162,9 +152,7 @@ def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> lis
     except Exception as error:
         return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{_suggestion(conf, values)}"]
     if not isinstance(value, Tensor) or value.dim() != 0:
-        return [
-            f"{key}: {type(loss).__name__} must return a scalar tensor, got {shapes_in(value) or value!r}"
-        ]
+        return [f"{key}: {type(loss).__name__} must return a scalar tensor, got {shapes_in(value) or value!r}"]
     warned = [argument for argument, item in values.items() if not tensors_in(item)]
     return [f"{key}.inputs.{argument}: the address gives no tensor" for argument in warned]
 
@@ -172,9 +160,7 @@ def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> lis
 def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
     """If two activations differ in shape, the adapter that would bring one to the other."""
     maps = {
-        argument: value
-        for argument, value in values.items()
-        if isinstance(value, Tensor) and value.dim() in (2, 4)
+        argument: value for argument, value in values.items() if isinstance(value, Tensor) and value.dim() in (2, 4)
     }
     if len(maps) != 2:
         return ""

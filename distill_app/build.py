@@ -62,9 +62,7 @@ class Builder:
         if errors:
             raise ConfigError(errors)
         target = self.locate(conf["_target_"], key=key)
-        given = {
-            name: value for name, value in context.items() if _accepts(target, name) and name not in conf
-        }
+        given = {name: value for name, value in context.items() if _accepts(target, name) and name not in conf}
         try:
             make = instantiate({**conf, "_partial_": True}, _convert_="all")
             return make(*args, **given)
@@ -93,18 +91,12 @@ class Builder:
         try:
             found = get_object(path)
         except Exception as error:
-            raise ConfigError(
-                [f"{key}._target_: cannot import {path!r}: {_import_hint(path, error)}"]
-            ) from error
+            raise ConfigError([f"{key}._target_: cannot import {path!r}: {_import_hint(path, error)}"]) from error
         home = getattr(found, "__module__", None) or ""
-        if not any(
-            home == root.split(".")[0] or home.startswith(root.split(".")[0] + ".") for root in self.roots
-        ):
+        if not any(home == root.split(".")[0] or home.startswith(root.split(".")[0] + ".") for root in self.roots):
             raise ConfigError([f"{key}._target_: {path!r} leads to {home!r}, outside what may be built"])
         if not callable(found):
-            raise ConfigError(
-                [f"{key}._target_: {path!r} is a {type(found).__name__}, not something to call"]
-            )
+            raise ConfigError([f"{key}._target_: {path!r} is a {type(found).__name__}, not something to call"])
         return found
 
     def _inside(self, path: str) -> bool:
@@ -169,9 +161,7 @@ def _binding_problems(
         return []
     kinds = inspect.Parameter
     parameters = list(signature.parameters.values())
-    by_position = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)][
-        :positional
-    ]
+    by_position = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)][:positional]
     named = {
         p.name: p
         for p in parameters
@@ -182,11 +172,7 @@ def _binding_problems(
     what = conf["_target_"]
     errors = []
     if not open_ended:
-        errors += [
-            f"{key}.{name}: {unknown('argument', name, named)} of {what}"
-            for name in given
-            if name not in named
-        ]
+        errors += [f"{key}.{name}: {unknown('argument', name, named)} of {what}" for name in given if name not in named]
     if not partial:
         errors += [
             f"{key}.{name}: {what} needs this argument; set it: '{key}.{name}=...'"

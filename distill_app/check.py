@@ -52,9 +52,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     errors += problems
     for name, model in models_of(app).items():
         if not isinstance(model.net, dict) or "_target_" not in model.net:
-            errors.append(
-                f"{model_key(app, name)}.net: needs a _target_, a dotted path to what builds the network"
-            )
+            errors.append(f"{model_key(app, name)}.net: needs a _target_, a dotted path to what builds the network")
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += _values(app, plans)
@@ -68,7 +66,7 @@ def _dead_keys(node: Any, key: str) -> Iterator[str]:
     schema = OmegaConf.get_type(node)
     known = [field.name for field in fields(schema)] if schema is not None and is_dataclass(schema) else None
     for name in node:
-        path = f"{key}.{name}" if key else str(name)
+        path = f"{key}.{name!s}" if key else str(name)
         if known is not None and name not in known:
             yield f"{path}: {unknown('key', str(name), known)}"
         else:
@@ -98,9 +96,11 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
         if conf.lr <= 0:
             yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
         if not 0 <= conf.warmup_epochs < conf.epochs:
-            yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {conf.warmup_epochs}"
+            given = conf.warmup_epochs
+            yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {given}"
         if "lr" in plan.optimizer:
-            yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={plan.optimizer['lr']}'"
+            lr = plan.optimizer["lr"]
+            yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={lr}'"
 
 
 def require(cfg: DictConfig) -> None:

@@ -139,13 +139,7 @@ class Checkpoints:
 
     def _path(self, name: str) -> Path:
         parts = PurePosixPath(name).parts
-        if (
-            not parts
-            or name.startswith(("/", "."))
-            or ".." in parts
-            or "\\" in name
-            or not name.isprintable()
-        ):
+        if not parts or name.startswith(("/", ".")) or ".." in parts or "\\" in name or not name.isprintable():
             raise ValueError(f"{name!r} is no checkpoint name; names look like distill/epoch_0003")
         return self.folder.joinpath(*parts)
 

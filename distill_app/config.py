@@ -84,9 +84,7 @@ class RecipeConf:
     epochs: int = MISSING
     lr: float = MISSING
     batch_size: int = MISSING
-    reference_batch_size: int | None = (
-        None  # linear scaling rule: lr x (global batch / this); null: lr as it is
-    )
+    reference_batch_size: int | None = None  # linear scaling rule: lr x (global batch / this); null: lr as it is
     accumulation_steps: int = 1
     clip_grad_norm: float | None = None
     warmup_epochs: int = 0
@@ -168,9 +166,7 @@ class AppConf:
     dataset: DatasetConf = field(default_factory=DatasetConf)
     teacher: ModelConf = field(default_factory=ModelConf)
     student: ModelConf = field(default_factory=ModelConf)
-    extra_models: dict[str, ModelConf] = field(
-        default_factory=dict
-    )  # addressed by name, as those of a method
+    extra_models: dict[str, ModelConf] = field(default_factory=dict)  # addressed by name, as those of a method
     prelude: MethodConf = field(default_factory=MethodConf)
     method: MethodConf = field(default_factory=MethodConf)
     stage: RecipeConf = field(default_factory=RecipeConf)

@@ -85,10 +85,8 @@ def _key(key: str, cause: str) -> str:
 
 
 def _keys(node: Any, prefix: str) -> Iterator[str]:
-    if isinstance(node, DictConfig) and not (
-        node._is_none() or node._is_missing() or node._is_interpolation()
-    ):
+    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
         for name in node:
-            path = f"{prefix}.{name}" if prefix else str(name)
+            path = f"{prefix}.{name!s}" if prefix else str(name)
             yield path
             yield from _keys(node._get_node(name), path)

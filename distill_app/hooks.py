@@ -48,9 +48,7 @@ class Tap:
         known = {"in", "out", "all", "clone", "nhwc", "tokens"}
         for option in options:
             if option not in known:
-                raise TapError(
-                    f"tap {name!r}: unknown option ':{option}' in {spec!r}; known: {sorted(known)}"
-                )
+                raise TapError(f"tap {name!r}: unknown option ':{option}' in {spec!r}; known: {sorted(known)}")
         layout = next((option for option in ("nhwc", "tokens") if option in options), None)
         edge = "in" if "in" in options else "out"
         return cls(name, path, edge, "all" in options, "clone" in options, layout)
@@ -122,9 +120,7 @@ class TappedModel(nn.Module):
         TapError: A path or option that does not exist, all of them in one message.
     """
 
-    def __init__(
-        self, model: nn.Module, taps: Mapping[str, str], *, stop: bool = True, owner: str = "network"
-    ):
+    def __init__(self, model: nn.Module, taps: Mapping[str, str], *, stop: bool = True, owner: str = "network"):
         super().__init__()
         self.model = model
         self.owner = owner
@@ -153,7 +149,7 @@ class TappedModel(nn.Module):
     def _install(self, tap: Tap, module: nn.Module) -> None:
         if tap.edge == "in":
             if getattr(module, "inplace", False):
-                module.inplace = False
+                module.inplace = False  # type: ignore[assignment]
                 self._made_out_of_place.append(module)
 
             def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -258,9 +254,7 @@ class TappedModel(nn.Module):
 def untouched(module: nn.Module) -> Iterator[None]:
     """Restores a module's buffers and the random state on exit, whatever ran in between."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    devices = sorted(
-        {b.device.index for b, _ in buffers if b.device.type == "cuda" and b.device.index is not None}
-    )
+    devices = sorted({b.device.index for b, _ in buffers if b.device.type == "cuda" and b.device.index is not None})
     try:
         with torch.random.fork_rng(devices=devices):
             yield
@@ -317,6 +311,4 @@ def _as_map(value: Any, tap: Tap) -> Any:
         side = math.isqrt(max(count - extra, 0))
         if side and side * side == count - extra:
             return value[:, extra:].transpose(1, 2).unflatten(2, (side, side))
-    raise TapError(
-        f"tap {tap.name!r}: {count} tokens are not a square of patches; use the tap without ':tokens'"
-    )
+    raise TapError(f"tap {tap.name!r}: {count} tokens are not a square of patches; use the tap without ':tokens'")

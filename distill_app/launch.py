@@ -78,9 +78,7 @@ class Submitit:
         self.max_num_timeout, self.signal_delay_s = max_num_timeout, signal_delay_s
         for key in ("nodes", "tasks_per_node"):
             if self.params.get(key, 1) != 1:
-                raise ValueError(
-                    f"launcher.params.{key} is {self.params[key]}, allowed is 1: a run is one process"
-                )
+                raise ValueError(f"launcher.params.{key} is {self.params[key]}, allowed is 1: a run is one process")
 
     def __call__(self, task: Task) -> dict[str, Any]:
         """Submits, writes `job.json` beside the run's other records, prints how to follow the job."""
@@ -119,9 +117,7 @@ class Submitit:
             local.update_parameters(**self._local_parameters())
             return local
         try:
-            executor = submitit.AutoExecutor(
-                folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout
-            )
+            executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
         except RuntimeError as error:
             raise RuntimeError(
                 f"launcher: no SLURM on this machine ({error}); use launcher=local or launcher=submitit_local"
@@ -142,8 +138,7 @@ class Submitit:
             export = f"export SRUN_CPUS_PER_TASK={given['cpus_per_task']}"
             given["setup"] = [*given.get("setup", ()), export]
         return {
-            key if key in shared or key.startswith("slurm_") else f"slurm_{key}": value
-            for key, value in given.items()
+            key if key in shared or key.startswith("slurm_") else f"slurm_{key}": value for key, value in given.items()
         }
 
     def _local_parameters(self) -> dict[str, Any]:

@@ -64,9 +64,7 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
         if str(device) == "meta":
             return Network(name, _without_storage(builder, conf.net, key), conf.taps)
         module = builder.build(conf.net, key=key)
-    origin, loaded = load_weights(
-        module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights
-    )
+    origin, loaded = load_weights(module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights)
     return Network(name, module.to(device), conf.taps, origin, loaded)
 
 
@@ -88,9 +86,7 @@ def start_from(network: Network, source: Network) -> str:
     own, other = network.module.state_dict(), source.module.state_dict()
     fitting = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise ValueError(
-            f"{network.name} cannot start from {source.name}: no weight agrees in name and shape"
-        )
+        raise ValueError(f"{network.name} cannot start from {source.name}: no weight agrees in name and shape")
     network.module.load_state_dict(fitting, strict=False)
     left = sorted(set(own) - set(fitting))
     kept = f"; kept its own {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""
@@ -116,9 +112,7 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
         role, _, path = place.partition(".")
         network = networks.get(plan.network(role))
         if network is None:
-            raise ValueError(
-                f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})"
-            )
+            raise ValueError(f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})")
         scope = resolve(network.module, path)
         if not kind:
             found.append(scope)
@@ -133,8 +127,4 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
 def _path_of(module: nn.Module) -> str:
     """The dotted path of a module's class as users write it, without torch's private folders."""
     cls = type(module)
-    return (
-        f"torch.nn.{cls.__name__}"
-        if cls.__module__.startswith("torch.nn.")
-        else f"{cls.__module__}.{cls.__name__}"
-    )
+    return f"torch.nn.{cls.__name__}" if cls.__module__.startswith("torch.nn.") else f"{cls.__module__}.{cls.__name__}"

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule of a stage: parameter groups, warm-up, what the schedule leaves to be filled in."""
+"""Optimiser and learning-rate schedule of a stage: parameter groups, warm-up, and what the config leaves open."""
 
 import math
 from collections.abc import Mapping
@@ -134,17 +134,11 @@ def _place(entry: str, plan: StagePlan) -> str:
 
 
 def _norm_and_bias(step: Step) -> set[nn.Parameter]:
-    norms = {
-        p for module in step.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)
-    }
-    return norms | {
-        parameter for name, parameter in step.named_parameters() if name.rsplit(".", 1)[-1] == "bias"
-    }
+    norms = {p for module in step.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    return norms | {parameter for name, parameter in step.named_parameters() if name.rsplit(".", 1)[-1] == "bias"}
 
 
-def schedule(
-    optimizer: Optimizer, plan: StagePlan, *, builder: Builder, lr: float, units: int
-) -> LRScheduler | None:
+def schedule(optimizer: Optimizer, plan: StagePlan, *, builder: Builder, lr: float, units: int) -> LRScheduler | None:
     """The schedule of the stage, with linear warm-up in front: the schedule proper starts when the warm-up ends.
 
     Args:
@@ -159,9 +153,7 @@ def schedule(
     """
     conf, warmup = plan.scheduler, plan.conf.warmup_epochs * units
     if conf.interval not in ("epoch", "step"):
-        raise ConfigError(
-            [f"stage.scheduler.interval: {unknown('interval', conf.interval, ('epoch', 'step'))}"]
-        )
+        raise ConfigError([f"stage.scheduler.interval: {unknown('interval', conf.interval, ('epoch', 'step'))}"])
     left = max(1, plan.conf.epochs * units - warmup)
     main = None
     if conf.schedule is not None:

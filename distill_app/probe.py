@@ -66,9 +66,7 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
         for name, wrapper in data.wrappers.items():
             yield from builder.problems(wrapper, key=f"{key}.wrappers.{name}", positional=1)
         yield from builder.problems(data.task, key=f"{key}.task", context=("normalize", "num_classes"))
-        yield from builder.problems(
-            plan.optimizer, key=plan.optimizer_key, positional=1, context=("params", "lr")
-        )
+        yield from builder.problems(plan.optimizer, key=plan.optimizer_key, positional=1, context=("params", "lr"))
         if plan.scheduler.schedule is not None:
             filled = ("T_max", "total_steps", "total_iters", "max_lr")
             yield from builder.problems(
@@ -81,9 +79,7 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
             yield from builder.problems(adapter.module, key=where, context=(*given, *data_arguments))  # type: ignore[union-attr]
         for name, term in plan.terms.items():
             where = f"{plan.key}.losses.{name}"
-            yield from builder.problems(
-                term.loss, key=f"{where}.loss", context=("input_shapes", *data_arguments)
-            )
+            yield from builder.problems(term.loss, key=f"{where}.loss", context=("input_shapes", *data_arguments))
             if isinstance(term.weight, Mapping):
                 yield from builder.problems(term.weight, key=f"{where}.weight")
 
@@ -158,11 +154,7 @@ def _on_meta(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shapes_as_noise(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return (
-            torch.randn(value.shape)
-            if value.is_floating_point()
-            else torch.zeros(value.shape, dtype=value.dtype)
-        )
+        return torch.randn(value.shape) if value.is_floating_point() else torch.zeros(value.shape, dtype=value.dtype)
     if isinstance(value, Mapping):
         return {key: _shapes_as_noise(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

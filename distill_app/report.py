@@ -40,10 +40,7 @@ def summary_table(
         padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
         return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
 
-    rule = [
-        "-" * (w - 1) + (":" if r else "-") if markdown else "-" * w
-        for w, r in zip(widths, right, strict=True)
-    ]
+    rule = ["-" * (w - 1) + (":" if r else "-") if markdown else "-" * w for w, r in zip(widths, right, strict=True)]
     return "\n".join([line(head), line(rule), *(line(row) for row in cells)])
 
 
@@ -201,9 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     records = aggregate(runs)
     table, status = results_csv(records), status_text(runs)
-    print(
-        table if arguments.csv else f"{results_table(records)}\n\n{status}", end="" if arguments.csv else "\n"
-    )
+    print(table if arguments.csv else f"{results_table(records)}\n\n{status}", end="" if arguments.csv else "\n")
     image = "\n\n![Test accuracy](report.png)" if records else ""
     try:
         write_text(root / "report.csv", table)

@@ -51,9 +51,7 @@ def run_experiment(config: Mapping[str, Any], *, output_dir: str, command: list[
         with Tracker(folder, tensorboard=app.runtime.tensorboard) as tracker:
             try:
                 runner = StageRunner(app, output_dir=folder, tracker=tracker)
-                write_records(
-                    folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity()
-                )
+                write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity())
                 summary = runner.run()
             except KeyboardInterrupt:
                 status.set("failed", reason="interrupted")
@@ -103,7 +101,7 @@ class StageRunner:
         for plan in self.plans:
             if self.skipped(plan):
                 continue
-            stage = Stage.prepare(plan, self)
+            stage = Stage(plan, self)
             if state is not None and plan.name in state["done"]:
                 stage.close()
                 continue
@@ -269,9 +267,7 @@ class StageRunner:
 def _net_name(net: Any) -> str:
     """What the architecture is called in summaries: the factory's or class's name, with its sizes."""
     sizes = [
-        f"{key}={value}"
-        for key, value in net.items()
-        if key in ("depth", "widths", "width", "model_name", "model")
+        f"{key}={value}" for key, value in net.items() if key in ("depth", "widths", "width", "model_name", "model")
     ]
     return " ".join([str(net["_target_"]).rsplit(".", 1)[-1], *sizes])
 
@@ -287,7 +283,7 @@ def describe(config: Mapping[str, Any]) -> str:
             if runner.skipped(plan):
                 texts.append(f"\nstage {plan.name}: skipped, what it trains comes with weights")
                 continue
-            stage = Stage.prepare(plan, runner)
+            stage = Stage(plan, runner)
             texts.append(stage.describe())
             stage.close()
     return "\n".join(texts)

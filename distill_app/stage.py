@@ -10,7 +10,7 @@ from distill_app.assemble import Context, assemble, example_namespace
 from distill_app.build import Builder
 from distill_app.data.order import stable_hash
 from distill_app.data.stage_data import StageData
-from distill_app.hooks import TappedModel
+from distill_app.hooks import TappedModel, shapes_in
 from distill_app.networks import Network, frozen_modules, parameter_count
 from distill_app.optimize import Optimization, optimization, optimizer_steps
 from distill_app.step import Step, run_frozen
@@ -21,50 +21,40 @@ if TYPE_CHECKING:
 
 
 class Stage:
-    """What `prepare` built for a plan; see its attributes."""
+    """A plan, built around the networks, adapters and losses of the run.
 
-    plan: StagePlan
-    data: StageData
-    task: Any
-    step: Step
-    frozen: dict[str, TappedModel]  # run without gradient, by name
-    optimization: Optimization
-    device: torch.device
-    seed: int
-    unused: list[str]  # parameters that no loss term depends on
-    best: float | None = None
-    best_epoch: int | None = None
-    seconds: float = 0.0
+    Args:
+        plan: The stage.
+        runner: Where the networks, data and devices are.
 
-    @classmethod
-    def prepare(cls, plan: StagePlan, runner: "StageRunner") -> "Stage":
-        """Builds a stage around the networks, adapters and losses of the run.
+    Raises:
+        ConfigError: Parts do not fit each other.
+        ValueError: The data cannot give what the stage asks for.
+    """
 
-        Raises:
-            ConfigError: Parts do not fit each other.
-            ValueError: The data cannot give what the stage asks for.
-        """
-        stage = cls()
-        stage.plan, stage.device, stage.seed = plan, runner.device, runner.app.seed
-        stage.data = runner.data.stage(plan)
-        stage.task = cls.task_of(plan, runner.builder)
-        stage._runtime = runner.app.runtime
-        networks = runner.parts.networks
-        stage._networks = networks
-        set_trainable(networks, plan)
-        examples = example_namespace(plan, networks, stage.example_batch(), stage.task.call)
-        tapped = {name: networks[name].tapped(taps, stage=plan.name) for name, taps in plan.taps.items()}
-        stage.frozen = {name: network for name, network in tapped.items() if name not in plan.trained}
-        arguments = stage.data.arguments(num_classes=plan.data.num_classes)
-        context = Context(runner.builder, runner.device, runner.app.seed, arguments)
-        confs = adapter_confs(runner.plans, plan)
-        stage.step = assemble(plan, confs, tapped, examples, runner.parts, context, stage.task.call)
-        stage._freeze(networks)
-        stage._refuse_single_sample()
-        stage.optimization = optimization(
-            stage.step, plan, builder=runner.builder, steps_per_epoch=stage.optimizer_steps_per_epoch
+    def __init__(self, plan: StagePlan, runner: "StageRunner"):
+        self.plan, self.device, self.seed = plan, runner.device, runner.app.seed
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.seconds = 0.0
+        self._limit = runner.app.runtime.max_steps_per_epoch
+        self._networks = runner.parts.networks
+        self.data: StageData = runner.data.stage(plan)
+        self.task: Any = self.task_of(plan, runner.builder)
+        set_trainable(self._networks, plan)
+        self.examples = example_namespace(plan, self._networks, self.example_batch(), self.task.call)
+        self.tapped = {name: self._networks[name].tapped(taps, stage=plan.name) for name, taps in plan.taps.items()}
+        self.frozen = {name: network for name, network in self.tapped.items() if name not in plan.trained}
+        context = Context(
+            runner.builder, runner.device, runner.app.seed, self.data.arguments(num_classes=plan.data.num_classes)
         )
-        return stage
+        confs = adapter_confs(runner.plans, plan)
+        self.step: Step = assemble(plan, confs, self.tapped, self.examples, runner.parts, context, self.task.call)
+        self.unused = self._freeze()
+        self._refuse_single_sample()
+        self.optimization: Optimization = optimization(
+            self.step, plan, builder=runner.builder, steps_per_epoch=self.optimizer_steps_per_epoch
+        )
 
     @staticmethod
     def task_of(plan: StagePlan, builder: Builder) -> Any:
@@ -77,8 +67,7 @@ class Stage:
     @property
     def batches_per_epoch(self) -> int:
         """How many batches an epoch has."""
-        limit = self._runtime.max_steps_per_epoch
-        return min(len(self.data.order), limit) if limit else len(self.data.order)
+        return min(len(self.data.order), self._limit) if self._limit else len(self.data.order)
 
     @property
     def optimizer_steps_per_epoch(self) -> int:
@@ -91,20 +80,22 @@ class Stage:
         keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
         return self.task.prepare(default_collate(samples.__getitems__(keys)), device=self.device)  # type: ignore[attr-defined]
 
-    def _freeze(self, networks: Mapping[str, Network]) -> None:
-        """Takes out of training what the config freezes and what no loss term depends on."""
-        self.step.held = frozen_modules(networks, self.plan)
+    def _freeze(self) -> list[str]:
+        """Takes out of training what the config freezes, and what no loss term depends on; returns the latter."""
+        self.step.held = frozen_modules(self._networks, self.plan)
         for module in self.step.held:
             module.requires_grad_(False)
         for name, adapter in self.step.adapters.items():
             adapter.requires_grad_(name in self.plan.trained_adapters)
-        self.enter_training()
-        batch = self.example_batch()
-        unused = set(self.step.unused_parameters(batch, run_frozen(self.frozen, batch, self.task.call)))
+        unused = self._dry_backward(self.example_batch())
         for name, parameter in self.step.named_parameters():
             if name in unused:
                 parameter.requires_grad_(False)
-        self.unused = sorted(unused)
+        return unused
+
+    def _dry_backward(self, batch: dict[str, Any]) -> list[str]:
+        self.enter_training()
+        return self.step.unused_parameters(batch, run_frozen(self.frozen, batch, self.task.call))
 
     def enter_training(self) -> None:
         """Train mode for the step, eval mode for every network outside of it."""
@@ -117,9 +108,8 @@ class Stage:
         order, conf = self.data.order, self.plan.conf
         if conf.drop_last or order.num_samples % conf.batch_size != 1:
             return
-        batch = self.example_batch(1)
         try:
-            self.step.unused_parameters(batch, run_frozen(self.frozen, batch, self.task.call))
+            self._dry_backward(self.example_batch(1))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -165,28 +155,49 @@ class Stage:
         self.best, self.best_epoch, self.seconds = state["best"], state["best_epoch"], state["seconds"]
 
     def describe(self) -> str:
-        """What the stage trains, what it runs and how far, and its terms, in a few lines."""
+        """What the stage runs and how far, what it reads, trains and minimises, in a few lines."""
+        conf = self.plan.conf
         lines = [
-            f"\nstage {self.plan.name} on {self.data.identity['dataset']}: {len(self.data.indices)} images"
+            f"\nstage {self.plan.name}: {len(self.data.indices)} images of {self.plan.data.name}, {conf.epochs} epochs "
+            f"of {self.batches_per_epoch} batches of {conf.batch_size}, judged on {self.data.judged_on}"
         ]
-        for name, network in {**self.step.networks, **self.frozen}.items():
-            stop = network.stops_at  # type: ignore[union-attr]
+        for name, network in self.tapped.items():
             mode = "trained" if name in self.plan.trained else "frozen"
-            lines.append(f"  {name:<10} {mode}, {'runs up to ' + stop if stop else 'runs to its end'}")
+            lines.append(f"  network {name}: {mode}, runs {_extent(network)}")
+            lines += [f"    {tap}: {shapes_in(self.examples[name][tap])}" for tap in self.plan.taps[name]]
         for name in self.plan.adapters:
-            mode = "trained" if name in self.plan.trained_adapters else "frozen"
+            module, mode = self.step.adapters[name], "trained" if name in self.plan.trained_adapters else "frozen"
+            shape = shapes_in(self.examples["adapters"][name])
+            lines.append(f"  adapter {name}: {mode}, {parameter_count(module):,} parameters, gives {shape}")
+        for name, term in self.plan.terms.items():
             lines.append(
-                f"  adapter {name}: {mode}, {parameter_count(self.step.adapters[name]):,} parameters"
+                f"  term {name}: {_weight_text(term.weight)} x {_target_name(term.loss)}({_wiring(term.inputs)})"
             )
         count = sum(parameter.numel() for parameter in self.optimization.parameters)
-        unused = f"; {len(self.unused)} tensors that nothing reads stay as they are" if self.unused else ""
-        lines.append(f"  trains {count:,} parameters{unused}")
+        left = f"; {len(self.unused)} tensors on which no term depends stay as they are" if self.unused else ""
+        lines.append(f"  trains {count:,} parameters with {_target_name(self.plan.optimizer)}, lr {conf.lr:g}{left}")
         return "\n".join(lines)
 
     def close(self) -> None:
         """Takes the hooks out."""
-        for network in [*self.step.networks.values(), *self.frozen.values()]:
-            network.close()  # type: ignore[operator, union-attr]
+        for network in self.tapped.values():
+            network.close()
+
+
+def _extent(network: TappedModel) -> str:
+    return f"up to {network.stops_at} and no further" if network.stops_at else "to its end"
+
+
+def _target_name(conf: Mapping[str, Any]) -> str:
+    return str(conf["_target_"]).rsplit(".", 1)[-1]
+
+
+def _weight_text(weight: Any) -> str:
+    return _target_name(weight) if isinstance(weight, Mapping) else f"{weight:g}"
+
+
+def _wiring(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{argument}={source}" for argument, source in inputs.items())
 
 
 def set_trainable(networks: Mapping[str, Network], plan: StagePlan) -> None:

@@ -101,9 +101,7 @@ class StagePlan:
     scheduler: SchedulerConf
     roles: dict[str, str] = field(default_factory=dict)
     taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps that are read
-    shape_taps: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # read once, for the shape of an adapter's target
+    shape_taps: dict[str, list[str]] = field(default_factory=dict)  # read once, for the shape of an adapter's target
     adapters: list[str] = field(default_factory=list)  # those that are read, sources before readers
     declared: list[str] = field(default_factory=list)  # the adapters that this stage itself declares
     trained: list[str] = field(default_factory=list)  # networks
@@ -151,9 +149,7 @@ def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
                 errors.append(f"{part}.schedule: {unknown('stage', name, method.stages)}")
                 continue
             if any(plan.name == name for plan in plans):
-                errors.append(
-                    f"{part}.schedule: the stage {name!r} is there twice; every stage has a name of its own"
-                )
+                errors.append(f"{part}.schedule: the stage {name!r} is there twice; every stage has a name of its own")
                 continue
             before = _inherit(app, part, method, name, before)
             _wire(before, app, known_adapters, errors)
@@ -238,9 +234,7 @@ def _need(text: str, key: str, need: _Need) -> None:
         return
     if address.space == "adapters":
         if address.name in need.chain:
-            errors.append(
-                f"{key}: adapters read each other in a circle: {' -> '.join((*need.chain, address.name))}"
-            )
+            errors.append(f"{key}: adapters read each other in a circle: {' -> '.join((*need.chain, address.name))}")
         elif address.name not in need.known:
             errors.append(f"{key}: {unknown('adapter', address.name, need.known)}")
         elif address.name not in plan.adapters:

@@ -106,9 +106,7 @@ class EpochOrder(Sampler[list[Key]]):
         """Batches of a whole epoch on this rank, wherever it starts."""
         if self.pad:
             global_batch = self.batch_size * self.world_size
-            return (
-                self.num_samples // global_batch if self.drop_last else -(-self.num_samples // global_batch)
-            )
+            return self.num_samples // global_batch if self.drop_last else -(-self.num_samples // global_batch)
         share = self.num_samples // self.world_size + (self.rank < self.num_samples % self.world_size)
         return -(-share // self.batch_size)
 
@@ -141,9 +139,7 @@ class EpochOrder(Sampler[list[Key]]):
 
 def _check(num_samples: int, *, batch_size: int, rank: int, world_size: int, views: int | None) -> None:
     if num_samples < 1:
-        raise ValueError(
-            "dataset: there are no samples; look at dataset.root and dataset.validation_fraction"
-        )
+        raise ValueError("dataset: there are no samples; look at dataset.root and dataset.validation_fraction")
     if batch_size < 1:
         raise ValueError(f"stage.batch_size: at least 1, not {batch_size}")
     if not 0 <= rank < world_size:

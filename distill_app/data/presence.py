@@ -35,9 +35,7 @@ def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
     splits = {name: conf[name] for name in ("train", "test") if isinstance(conf.get(name), dict)}
     expected = {EXPECTED.get(split.get("_target_", "")) for split in splits.values()} - {None}
     problems = [
-        f"{place} has no {name}{hint}"
-        for name in sorted(map(str, expected))
-        if not Path(conf["root"], name).is_dir()
+        f"{place} has no {name}{hint}" for name in sorted(map(str, expected)) if not Path(conf["root"], name).is_dir()
     ]
     folders = {
         name: split["root"]

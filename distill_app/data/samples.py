@@ -148,9 +148,7 @@ class Samples(Dataset):
     def _refuse_or_mark(self, position: int, index: int, error: Exception) -> None:
         problem = f"image {index}{_file_of(self.dataset, index)} cannot be read: {_first_line(error)}"
         if self.corrupt == "raise":
-            raise CorruptImageError(
-                f"{problem}; mend or remove it, or set runtime.corrupt_images=skip"
-            ) from error
+            raise CorruptImageError(f"{problem}; mend or remove it, or set runtime.corrupt_images=skip") from error
         self._bad[position] = 1
         count = int(self._bad.count_nonzero())
         if count > self.max_skipped:
@@ -163,9 +161,7 @@ class Samples(Dataset):
 def _as_sample(item: Any, index: int) -> dict[str, Any]:
     if isinstance(item, Mapping):
         if not {"input", "target"} <= item.keys():
-            raise ValueError(
-                f"dataset: item {index} has the keys {sorted(item)}; input and target are needed"
-            )
+            raise ValueError(f"dataset: item {index} has the keys {sorted(item)}; input and target are needed")
         return {**item, "index": index}
     if isinstance(item, tuple | list) and len(item) == 2:
         image, target = item

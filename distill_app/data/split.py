@@ -34,9 +34,7 @@ def labels_of(dataset: Any) -> np.ndarray:
         )
     with _generator_kept():
         items = (dataset[index] for index in range(len(dataset)))
-        return np.asarray(
-            [int(item["target"] if isinstance(item, dict) else item[1]) for item in items], np.int64
-        )
+        return np.asarray([int(item["target"] if isinstance(item, dict) else item[1]) for item in items], np.int64)
 
 
 def hold_out(labels: np.ndarray, *, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

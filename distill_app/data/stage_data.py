@@ -1,4 +1,4 @@
-"""The data of one stage: training samples within the label budget, the split that epochs are judged on, the test set."""
+"""The data of one stage: training samples within the label budget, the split that judges epochs, the test set."""
 
 from dataclasses import dataclass, field
 from typing import Any

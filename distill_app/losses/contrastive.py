@@ -85,9 +85,7 @@ class ContrastiveRepresentation(nn.Module):
         self.momentum, self.eps = momentum, eps
         self._sort_by_class(np.asarray(labels), sample_indices)
         for side in ("student", "teacher"):
-            self.register_buffer(
-                f"{side}_memory", _random_memory(len(np.asarray(labels)), input_shapes[side][1])
-            )
+            self.register_buffer(f"{side}_memory", _random_memory(len(np.asarray(labels)), input_shapes[side][1]))
             self.register_buffer(f"{side}_z", torch.tensor(-1.0))
 
     def _sort_by_class(self, labels: npt.NDArray, sample_indices: npt.ArrayLike | None) -> None:
@@ -95,9 +93,7 @@ class ContrastiveRepresentation(nn.Module):
         size = len(labels)
         indices = np.arange(size) if sample_indices is None else np.asarray(sample_indices)
         if len(indices) != size:
-            raise ValueError(
-                f"labels has {size} samples, sample_indices {len(indices)}; they must be parallel"
-            )
+            raise ValueError(f"labels has {size} samples, sample_indices {len(indices)}; they must be parallel")
         order = np.argsort(labels, kind="stable")
         _, starts = np.unique(labels[order], return_index=True)
         if len(starts) < 2:
@@ -110,9 +106,7 @@ class ContrastiveRepresentation(nn.Module):
         self.register_buffer("row_of", torch.from_numpy(row_of), persistent=False)
         self.register_buffer("boundaries", torch.from_numpy(np.append(starts, size)), persistent=False)
 
-    def forward(
-        self, student: Tensor, teacher: Tensor, index: Tensor, negatives: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, index: Tensor, negatives: Tensor | None = None) -> Tensor:
         """The loss, a scalar.
 
         Args:
@@ -131,9 +125,7 @@ class ContrastiveRepresentation(nn.Module):
         )
         rows = self.row_of[index]
         positives, drawn = self.draw(rows)
-        candidates = torch.cat(
-            [positives.unsqueeze(1), drawn if negatives is None else self.row_of[negatives]], dim=1
-        )
+        candidates = torch.cat([positives.unsqueeze(1), drawn if negatives is None else self.row_of[negatives]], dim=1)
         loss = self._contrast(student, self.teacher_memory, self.student_z, candidates)
         loss = loss + self._contrast(teacher, self.student_memory, self.teacher_z, candidates)
         if self.training:

@@ -48,9 +48,7 @@ class AttentionTransfer(nn.Module):
         """
         for role, feature in (("student", student), ("teacher", teacher)):
             if feature.dim() != 4:
-                raise ValueError(
-                    f"AttentionTransfer needs maps (B, C, H, W), got {role} {tuple(feature.shape)}"
-                )
+                raise ValueError(f"AttentionTransfer needs maps (B, C, H, W), got {role} {tuple(feature.shape)}")
         student, teacher = pool_to_smaller(full_precision(student), as_target(teacher))
         difference = self._attention(student) - self._attention(teacher)
         if self.norm == "mse":
@@ -190,9 +188,7 @@ class VariationalInformation(nn.Module):
         eps: Smallest variance.
     """
 
-    def __init__(
-        self, input_shapes: Mapping[str, Sequence[int]], *, init_variance: float = 5.0, eps: float = 1e-5
-    ):
+    def __init__(self, input_shapes: Mapping[str, Sequence[int]], *, init_variance: float = 5.0, eps: float = 1e-5):
         super().__init__()
         if init_variance <= eps:
             raise ValueError(f"init_variance={init_variance} must be above eps={eps}")

@@ -88,9 +88,7 @@ class VirtualTeacherKL(nn.Module):
         if not 0 < correct_probability < 1:
             raise ValueError(f"correct_probability={correct_probability} must lie between 0 and 1")
         if form == "consistent" and multiplier != 1:
-            raise ValueError(
-                f"multiplier={multiplier} has no part in form='consistent': use the term's weight"
-            )
+            raise ValueError(f"multiplier={multiplier} has no part in form='consistent': use the term's weight")
         self.temperature, self.correct_probability = temperature, correct_probability
         self.multiplier, self.form = multiplier, form
 

@@ -36,13 +36,9 @@ class CifarResNet(nn.Module):
     ):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(
-                f"depth: got {depth}, a CIFAR ResNet has 6n + 2 layers: 8, 14, 20, 32, 44, 56, 110, ..."
-            )
+            raise ValueError(f"depth: got {depth}, a CIFAR ResNet has 6n + 2 layers: 8, 14, 20, 32, 44, 56, 110, ...")
         if len(widths) != 3:
-            raise ValueError(
-                f"widths: got {list(widths)}, a CIFAR ResNet has three stages: widths=[16,32,64]"
-            )
+            raise ValueError(f"widths: got {list(widths)}, a CIFAR ResNet has three stages: widths=[16,32,64]")
         blocks = (depth - 2) // 6
         stem = widths[0] if stem_width is None else stem_width
         self.conv1 = nn.Conv2d(3, stem, 3, stride=stem_stride, padding=1, bias=False)

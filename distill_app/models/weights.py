@@ -81,21 +81,11 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             f"not loaded because they could run code ({type(error).__name__}); save net.state_dict() instead"
         ) from error
     if isinstance(content, Mapping):
-        nested = next(
-            (content[key] for key in NESTED_UNDER if isinstance(content.get(key), Mapping)), content
-        )
-        if nested and all(
-            isinstance(key, str) and isinstance(value, Tensor) for key, value in nested.items()
-        ):
+        nested = next((content[key] for key in NESTED_UNDER if isinstance(content.get(key), Mapping)), content)
+        if nested and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in nested.items()):
             return nested
-    found = (
-        f"a dict of {_some(map(str, content))}"
-        if isinstance(content, Mapping)
-        else f"a {type(content).__name__}"
-    )
-    raise ValueError(
-        f"checkpoint: {path} holds {found}; allowed: a state dict, or one under {', '.join(NESTED_UNDER)}"
-    )
+    found = f"a dict of {_some(map(str, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    raise ValueError(f"checkpoint: {path} holds {found}; allowed: a state dict, or one under {', '.join(NESTED_UNDER)}")
 
 
 def _load_strictly(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -136,15 +126,11 @@ def _mismatch(net: nn.Module, state: Mapping[str, Tensor]) -> str:
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
     parts = [f"missing {_some(absent)}"] if absent else []
     parts += [f"unexpected {_some(extra)}"] if extra else []
-    detail = (
-        f"{name} is {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here" for name in shapes
-    )
+    detail = (f"{name} is {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here" for name in shapes)
     parts += [f"other shapes: {_some(detail)}"] if shapes else []
     if not (absent or extra) and shapes and all(name.rpartition(".")[0] == head for name in shapes):
         there, here = len(state[shapes[0]]), len(own[shapes[0]])
-        cause = (
-            f"the file has {there} classes, the network {here}; set num_classes={there} or use another file"
-        )
+        cause = f"the file has {there} classes, the network {here}; set num_classes={there} or use another file"
     else:
         cause = "the file is of another architecture than net"
     return f"does not fit {type(net).__name__}: {'; '.join(parts)}. Likely cause: {cause}"
@@ -158,11 +144,7 @@ def _some(items: Iterable[str], *, limit: int = 4) -> str:
 
 def head_of(net: nn.Module) -> str:
     """The path of the classifier head: the last module, as defined, that has parameters of its own."""
-    paths = [
-        path
-        for path, module in net.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    ]
+    paths = [path for path, module in net.named_modules() if next(module.parameters(recurse=False), None) is not None]
     return paths[-1] if paths else ""
 
 
@@ -208,9 +190,7 @@ def _choose(builder: str, name: str) -> WeightsEnum:
     try:
         available = get_model_weights(getattr(importlib.import_module(module), function))
     except (ValueError, AttributeError, ImportError) as error:
-        raise ValueError(
-            f"weights: torchvision has no weights for {builder}; set checkpoint to a file"
-        ) from error
+        raise ValueError(f"weights: torchvision has no weights for {builder}; set checkpoint to a file") from error
     names = list(available.__members__)
     chosen = name.rpartition(".")[2]  # ResNet18_Weights.IMAGENET1K_V1 is as good as IMAGENET1K_V1
     if chosen not in names:

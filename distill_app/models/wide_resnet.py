@@ -68,6 +68,4 @@ class PreActivationBlock(nn.Module):
 
 def _stage(in_channels: int, *, width: int, blocks: int, stride: int) -> nn.Sequential:
     first = PreActivationBlock(in_channels, width=width, stride=stride)
-    return nn.Sequential(
-        first, *(PreActivationBlock(width, width=width, stride=1) for _ in range(blocks - 1))
-    )
+    return nn.Sequential(first, *(PreActivationBlock(width, width=width, stride=1) for _ in range(blocks - 1)))

@@ -38,9 +38,7 @@ class Classification:
             for key, value in batch.items()
         }
         for key, value in prepared.items():
-            if key == "input" or (
-                isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() >= 4
-            ):
+            if key == "input" or (isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() >= 4):
                 prepared[key] = self._normalized(value)
         return prepared
 

@@ -16,7 +16,7 @@ class Golden:
 
     def __init__(self, name: str):
         with np.load(DATA / f"{name}.npz") as file:
-            self.arrays = {key: torch.from_numpy(np.ascontiguousarray(file[key])) for key in file.files}
+            self.arrays = {key: torch.from_numpy(file[key]) for key in file.files}
         inputs = {key[3:]: value.clone() for key, value in self.arrays.items() if key.startswith("in/")}
         for value in inputs.values():
             value.requires_grad_(value.is_floating_point())
