@@ -5,6 +5,7 @@ adapter's source and, where the config names one, of its target. `forward` takes
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import torch.nn.functional as F
@@ -168,7 +169,7 @@ class LinearProjector(nn.Module):
 def _convolutions(layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float) -> list[nn.Module]:
     """3x3 layers from each number of channels to the next, each with a leaky ReLU and, if `norm`, a batch norm."""
     layers: list[nn.Module] = []
-    for before, after in zip(channels, channels[1:], strict=False):
+    for before, after in pairwise(channels):
         layers.append(layer(before, after, 3, padding=1))
         if norm:
             layers.append(nn.BatchNorm2d(after))

@@ -49,11 +49,6 @@ def run(cfg: DictConfig, *, output_dir: str | None = None) -> dict[str, Any]:
     return carry_out(cfg.copy(), output_dir=folder, command=["distill_app.run"])
 
 
-def default_config() -> DictConfig:
-    """The config without any override."""
-    return compose()
-
-
 def options_of(group: str) -> list[str]:
     """The options of a config group."""
     folder = Path(conf_dir(), group)

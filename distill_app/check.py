@@ -5,7 +5,7 @@ targets, binds their arguments, builds the networks without storage, and tries a
 the shapes that the networks give.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -36,12 +36,13 @@ def check(cfg: DictConfig) -> Iterator[str]:
 
 def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     """The quick part: the errors, and the typed config with its plans if it could be read."""
-    errors = [*_dead_keys(cfg, ""), *_ghost_stages(cfg)]
-    errors += [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(cfg))]
-    if errors:
-        return errors, None, []
+    resolved = cfg.copy()
+    OmegaConf.set_struct(resolved, False)
+    errors = [*_dead_keys(resolved, ""), *_ghost_stages(resolved)]
+    missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
+    if missing:
+        return errors + missing, None, []
     try:
-        resolved = cfg.copy()
         OmegaConf.resolve(resolved)
         app = OmegaConf.to_object(resolved)
     except OmegaConfBaseException as error:
@@ -60,14 +61,15 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
 
 
 def _dead_keys(node: Any, key: str) -> Iterator[str]:
-    """Keys that `+key=value` put beside the schema, where nothing would ever read them."""
+    """Takes out the keys that `+key=value` put beside the schema, where nothing would ever read them."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     schema = OmegaConf.get_type(node)
     known = [field.name for field in fields(schema)] if schema is not None and is_dataclass(schema) else None
-    for name in node:
+    for name in list(node):
         path = f"{key}.{name!s}" if key else str(name)
         if known is not None and name not in known:
+            node._content.pop(name)  # type: ignore[union-attr]
             yield f"{path}: {unknown('key', str(name), known)}"
         else:
             yield from _dead_keys(node._get_node(name), path)
@@ -103,12 +105,20 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
             yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={lr}'"
 
 
-def require(cfg: DictConfig) -> None:
+def require(cfg: DictConfig, *, show: Callable[[str], None] | None = None) -> None:
     """Raises all errors of a config at once.
+
+    Args:
+        cfg: The composed config.
+        show: Is told of every error as soon as it is found: the first ones need not wait for torch to be imported.
 
     Raises:
         ConfigError: There is at least one.
     """
-    errors = list(check(cfg))
+    errors = []
+    for error in check(cfg):
+        errors.append(error)
+        if show is not None:
+            show(error)
     if errors:
         raise ConfigError(errors)

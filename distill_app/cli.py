@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 VERBS = ("resume", "evaluate", "export", "report")
@@ -11,55 +12,72 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `distill` and of `python -m distill_app`.
 
     Exit codes: 0 done; 2 something is wrong with what was typed or configured; 1 the run failed; 130 interrupted.
+    HYDRA_FULL_ERROR=1 shows tracebacks.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Hydra then raises instead of printing and exiting, and what went wrong is told below, in one place.
-    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then raises instead of printing and exiting; what went wrong is told here, in one place.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        code = _dispatch(arguments)
+        code = _verb(arguments) if arguments and arguments[0].isidentifier() else _experiment(arguments, full=full)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # `distill --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except Exception as error:
-        from distill_app.errors import explain
-
-        if traceback_wanted:
-            raise
-        text, code = explain(error, arguments)
-        if text is None:
-            raise
-        print(text, file=sys.stderr)
+        code = _tell(error, full=full)
     sys.exit(code)
 
 
-def _dispatch(arguments: list[str]) -> int:
-    if arguments and arguments[0] in VERBS:
-        if arguments[0] == "report":
-            from distill_app.report import main as report
+def _verb(arguments: list[str]) -> int:
+    verb, *rest = arguments
+    if verb == "report":
+        from distill_app.report import main as report
 
-            return int(report(arguments[1:]) or 0)
+        return int(report(rest) or 0)
+    if verb in VERBS:
         from distill_app.verbs import run_verb
 
-        return run_verb(arguments[0], arguments[1:])
-    if arguments and _looks_like_a_verb(arguments[0]):
-        from distill_app.wiring import unknown
+        return run_verb(verb, rest)
+    from distill_app.wiring import unknown
 
-        print(
-            f"error: {unknown('verb', arguments[0], VERBS)}; overrides have the form key=value",
-            file=sys.stderr,
-        )
+    print(f"error: {unknown('verb', verb, VERBS)}; overrides have the form key=value", file=sys.stderr)
+    return 2
+
+
+def _experiment(arguments: list[str], *, full: bool) -> int:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from distill_app.app import start
+    from distill_app.errors import Listing, composition_errors
+
+    listing = Listing()
+    try:
+        failures = start(arguments, show=listing.add)
+    except (HydraException, OmegaConfBaseException) as error:
+        if full:
+            raise
+        for text in composition_errors(error, [word for word in arguments if not word.startswith("-")]):
+            listing.add(text)
         return 2
-    from distill_app.app import main as hydra_main
-
-    sys.argv = [sys.argv[0], *arguments]
-    hydra_main()
-    return 0
-
-
-def _looks_like_a_verb(argument: str) -> bool:
-    return argument.isidentifier()
+    codes = []
+    for failure in failures:
+        if len(failures) > 1 or "-m" in arguments or "--multirun" in arguments:
+            print(f"failed: {' '.join(failure.overrides)}", file=sys.stderr)
+        codes.append(_tell(failure.error, full=full, told=listing.count > 0))
+    return max(codes, default=0)
 
 
-if __name__ == "__main__":
-    main()
+def _tell(error: Exception, *, full: bool, told: bool = False) -> int:
+    """Says what went wrong, unless it was told already, and returns the exit code."""
+    from distill_app.errors import explain
+
+    text, code = explain(error)
+    if full or text is None:
+        traceback.print_exception(error)
+    elif not (told and code == 2):
+        print(text, file=sys.stderr)
+    return code

@@ -155,6 +155,7 @@ class StageRunner:
         self.done[plan.name] = {
             "seconds": stage.seconds,
             "best": stage.best,
+            "last": stage.last,
             "trained": plan.trained,
             "epochs": epochs,
         }
@@ -212,6 +213,7 @@ class StageRunner:
             "seed": self.app.seed,
             "student": _net_name(self.app.student.net),
             "teacher": _net_name(self.app.teacher.net) if "teacher" in self.parts.networks else None,
+            "objective": self._objective(),
             "rows": rows,
             "files": files,
             "student_file": files.get("student"),
@@ -222,6 +224,11 @@ class StageRunner:
         plot = final_plot(self.folder)
         self.tracker.info(f"\nplot: {plot}\nrun:  {self.folder}")
         return summary
+
+    def _objective(self) -> float | None:
+        """What the last stage reached on the split that judges epochs: for choosing settings, unlike the test set."""
+        last = self.done.get(self.plans[-1].name, {})
+        return last.get("best" if self.plans[-1].conf.select == "best" else "last")
 
     def test_rows(self) -> list[dict[str, Any]]:
         """One row for every network that was trained or learnt from: accuracy on the test set of its data."""

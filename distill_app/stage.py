@@ -35,6 +35,7 @@ class Stage:
     def __init__(self, plan: StagePlan, runner: "StageRunner"):
         self.plan, self.device, self.seed = plan, runner.device, runner.app.seed
         self.best: float | None = None
+        self.last: float | None = None
         self.best_epoch: int | None = None
         self.seconds = 0.0
         self._limit = runner.app.runtime.max_steps_per_epoch
@@ -135,6 +136,7 @@ class Stage:
     def is_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Whether the epoch is the best of the stage so far: by the task's metric, else by the total loss."""
         value = metrics.get(f"{self.data.judged_on}_{self.task.metric}", -metrics["loss_total"])
+        self.last = value
         if self.best is not None and value <= self.best:
             return False
         self.best, self.best_epoch = value, epoch
@@ -145,6 +147,7 @@ class Stage:
         return {
             "optimization": self.optimization.state(),
             "best": self.best,
+            "last": self.last,
             "best_epoch": self.best_epoch,
             "seconds": self.seconds,
         }
@@ -152,7 +155,8 @@ class Stage:
     def load(self, state: Mapping[str, Any]) -> None:
         """Restores what `state` returned."""
         self.optimization.load(state["optimization"])
-        self.best, self.best_epoch, self.seconds = state["best"], state["best_epoch"], state["seconds"]
+        self.best, self.best_epoch, self.last = state["best"], state["best_epoch"], state["last"]
+        self.seconds = state["seconds"]
 
     def describe(self) -> str:
         """What the stage runs and how far, what it reads, trains and minimises, in a few lines."""

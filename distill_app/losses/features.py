@@ -62,8 +62,8 @@ class AttentionTransfer(nn.Module):
 class FactorTransfer(nn.Module):
     """Factor transfer, second stage: the student's factors against the paraphraser's.
 
-    N(F) = vec(F) / ||.||_2. L = mean over B x D of |N(F_s) - N(F_t)| if p = 1, else mean over B of ||N(F_s) - N(F_t)||_p
-    (not divided by D, as in torchdistill).
+    N(F) = vec(F) / ||.||_2. With p = 1, L = mean over B x D of |N(F_s) - N(F_t)|; else, as in torchdistill and not
+    divided by D, L = mean over B of ||N(F_s) - N(F_t)||_p.
 
     Kim, Park, Kwak 2018, https://arxiv.org/abs/1802.04977. Factors (B, C, H, W) come from `adapters.FactorEncoder`, on
     the teacher's map (the paraphraser, frozen) and on the student's (the translator, with as many channels); if sizes
@@ -137,7 +137,7 @@ class FlowOfSolution(nn.Module):
                 f"FlowOfSolution needs a list of two maps (B, C, H, W) as {role}, got shapes "
                 f"{[tuple(feature.shape) for feature in pair]}; write {role}: [{role}.stage1, {role}.stage2]"
             )
-        size = tuple(min(feature.shape[axis] for feature in pair) for axis in (-2, -1))
+        size = (min(feature.shape[-2] for feature in pair), min(feature.shape[-1] for feature in pair))
         pool = F.adaptive_avg_pool2d if self.pool == "average" else F.adaptive_max_pool2d
         first, second = (f if tuple(f.shape[-2:]) == size else pool(f, size) for f in pair)
         return first.flatten(2) @ second.flatten(2).transpose(1, 2) / (size[0] * size[1])
@@ -149,8 +149,8 @@ class ActivationBoundary(nn.Module):
     L = 1/B * sum over elements of (s + m)^2 [s > -m, t <= 0] + (s - m)^2 [s <= m, t > 0]
 
     Heo, Lee, Yun, Choi 2019, https://arxiv.org/abs/1811.03233. Both tensors are pre-activations of one shape, the
-    student's through a connector (`adapters.ConvRegressor` with norm: true). The authors' scale 3 / 1000 and their layer
-    weights, 2^(i - n + 1) for layer i of n, are the weights of the terms.
+    student's through a connector (`adapters.ConvRegressor` with norm and pointwise). The authors' scale 3 / 1000 and
+    their layer weights, 2^(i - n + 1) for layer i = 0..n-1 of n, are the weights of the terms.
 
     Args:
         margin: In units of the activation.

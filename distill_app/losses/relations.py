@@ -1,5 +1,7 @@
 """Losses over relations between the samples of a batch. All take (B, ...) tensors and need no equal widths."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -138,7 +140,7 @@ class CorrelationCongruence(nn.Module):
         for power in range(1, self.order + 1):
             term = term * product * (2 * self.gamma / power)
             total = total + term
-        return total * torch.exp(product.new_tensor(-2 * self.gamma))
+        return total * math.exp(-2 * self.gamma)
 
 
 class SimilarityPreserving(nn.Module):

@@ -1,7 +1,7 @@
 """Weights of loss terms as functions of time: callables of the epoch, a float that counts fractions of an epoch.
 
-In a config: `weight: {_target_: distill_app.losses.LinearWarmup, value: 1.0, epochs: 20}`. Epochs count from the start of
-the stage. Any other callable of one number serves as well.
+In a config: `weight: {_target_: distill_app.losses.LinearWarmup, value: 1.0, epochs: 20}`. Epochs count from the
+start of the stage. Any other callable of one number serves as well.
 """
 
 import math

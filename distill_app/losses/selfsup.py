@@ -1,8 +1,8 @@
 """Losses of self-supervision KD (SSKD): Xu, Liu, Li, Loy 2020, https://arxiv.org/abs/2006.07114.
 
-Rows are grouped by image: with `views` = 4, rows 0..3 are the upright first image and its three rotations, rows 4..7 the
-second image. The labels are one per image. Cross-entropy and KD on the upright images alone need no loss of their own:
-`adapters.SelectView` gives the upright rows.
+Rows are grouped by image: with `views` = 4, rows 0..3 are the upright first image and its three rotations, rows 4..7
+the second image. The labels are one per image. Cross-entropy and KD on the upright images alone need no loss of their
+own: `adapters.SelectView` gives the upright rows.
 """
 
 import torch

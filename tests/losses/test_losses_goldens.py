@@ -77,7 +77,7 @@ def composite(g, model_weights):
     return total + sum(w * value for w, value in zip(model_weights, g.model_losses, strict=True))
 
 
-SIX = "mdistiller repdistiller mmrazor_batchmean aberhu".split()
+SIX = ["mdistiller", "repdistiller", "mmrazor_batchmean", "aberhu"]
 TWO = ["repdistiller", "mdistiller", "aberhu"]
 TABLE = {
     "kd": [
@@ -89,13 +89,15 @@ TABLE = {
         (["td_T4_a0.1_b0.9_batchmean"], lambda g: 0.1 * ce(g) + 0.9 * kd(g, 4.0)),
         (
             ["td_T4_a0.5_sum"],
-            lambda g: 0.5 * nn.CrossEntropyLoss(reduction="sum")(g.student_logits, g.labels)
-            + 0.5 * kd(g, 4.0, reduction="sum"),
+            lambda g: (
+                0.5 * nn.CrossEntropyLoss(reduction="sum")(g.student_logits, g.labels)
+                + 0.5 * kd(g, 4.0, reduction="sum")
+            ),
         ),
         (["td_T4_a0.5_mean"], lambda g: 0.5 * ce(g) + 0.5 * kd(g, 4.0, reduction="mean")),
     ],
     "at": [
-        ("td_code repdistiller_p2 mdistiller_p2 mmrazor szagoruyko lenscloth cirkd".split(), attention),
+        (["td_code", "repdistiller_p2", "mdistiller_p2", "mmrazor", "szagoruyko", "lenscloth", "cirkd"], attention),
         (["repdistiller_p4"], lambda g: attention(g, exponent=4)),
         (["repdistiller_size_mismatch"], pair(losses.AttentionTransfer(), "s1", "t1big")),
         (["td_paper"], lambda g: attention(g, norm="p")),
@@ -186,7 +188,9 @@ TABLE = {
         (["td_model_weight_dict"], lambda g: composite(g, [1.0, 2.0, 0.0, 0.5])),
     ],
 }
-ROWS = [pytest.param(file, case, fn, id=f"{file}-{case}") for file, rows in TABLE.items() for cs, fn in rows for case in cs]
+ROWS = [
+    pytest.param(file, case, fn, id=f"{file}-{case}") for file, rows in TABLE.items() for cs, fn in rows for case in cs
+]
 
 
 @pytest.mark.parametrize(("file", "case", "compute"), ROWS)

@@ -1,0 +1,105 @@
+"""Adapters: built from shapes alone, they give what their losses take."""
+
+import pytest
+import torch
+from torch import nn
+
+from distill_app import adapters, losses
+
+SIZES = [(8, 8), (4, 4), (16, 16), (7, 7), (3, 3), (12, 5), (1, 1)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("options", [{}, {"norm": True, "activation": True}, {"norm": True, "pointwise": True}])
+def test_conv_regressor_reaches_any_size(size, options):
+    source = torch.randn(2, 3, 8, 8)
+    out_shape = (2, 5, *size)
+    assert adapters.ConvRegressor(source.shape, out_shape, **options)(source).shape == out_shape
+
+
+@pytest.mark.parametrize(
+    ("in_size", "out_size", "kind", "kernel"),
+    [
+        (8, 8, nn.Conv2d, 1),
+        (8, 4, nn.Conv2d, 3),
+        (7, 4, nn.Conv2d, 3),
+        (4, 8, nn.ConvTranspose2d, 4),
+        (8, 3, nn.Conv2d, 1),
+    ],
+)
+def test_conv_regressor_chooses_its_convolution_by_the_ratio_of_sizes(in_size, out_size, kind, kernel):
+    module = adapters.ConvRegressor((2, 3, in_size, in_size), (2, 5, out_size, out_size))
+    (convolution,) = [layer for layer in module if not isinstance(layer, adapters.Resize)]
+    assert type(convolution) is kind
+    assert convolution.kernel_size == (kernel, kernel)
+    assert convolution.bias is not None
+
+
+def test_pooling_before_a_pointwise_convolution_changes_nothing_but_the_cost():
+    source = torch.randn(2, 3, 8, 8)
+    module = adapters.ConvRegressor(source.shape, (2, 5, 3, 3))
+    resize, convolution = module
+    torch.testing.assert_close(module(source), resize(convolution(source)))
+
+
+def test_conv_regressor_refuses_embeddings_with_a_hint():
+    with pytest.raises(ValueError, match=r"out_shape=\(2, 64\).*LinearProjector"):
+        adapters.ConvRegressor((2, 3, 8, 8), (2, 64))
+
+
+def test_match_channels_learns_nothing_where_nothing_differs():
+    source = torch.randn(2, 3, 8, 8)
+    same = adapters.MatchChannels(source.shape, (2, 3, 4, 4))
+    assert same(source) is source
+    assert list(same.parameters()) == []
+    assert adapters.MatchChannels(source.shape, (2, 5, 4, 4))(source).shape == (2, 5, 8, 8)
+    assert adapters.MatchChannels((2, 6), (2, 9))(torch.randn(2, 6)).shape == (2, 9)
+    with pytest.raises(ValueError, match="taps of one kind"):
+        adapters.MatchChannels((2, 6), (2, 9, 1, 1))
+
+
+def test_linear_projector_flattens_and_normalises():
+    source = torch.randn(2, 6, 1, 1)
+    assert adapters.LinearProjector(source.shape, (2, 9))(source).shape == (2, 9)
+    unit = adapters.LinearProjector(source.shape, (2, 9), out_features=4, normalize=True)(source)
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(2))
+    with pytest.raises(ValueError, match="out_features=128"):
+        adapters.LinearProjector(source.shape)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_factor_modules_fit_each_other_between_networks_of_any_size(norm):
+    teacher, student = torch.randn(2, 10, 4, 4), torch.randn(2, 6, 8, 8)
+    encoder = adapters.FactorEncoder(teacher.shape, k=0.5, norm=norm)
+    factors = encoder(teacher)
+    assert factors.shape == (2, 5, 4, 4)
+    assert adapters.FactorDecoder(factors.shape, teacher.shape, norm=norm)(factors).shape == teacher.shape
+    translator = adapters.FactorEncoder(student.shape, factors.shape, norm=norm)
+    assert translator(student).shape == (2, 5, 8, 8)
+    losses.FactorTransfer()(student=translator(student), teacher=factors).backward()
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+    assert all(parameter.grad is not None for parameter in translator.parameters())
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 4), (16, 16), (12, 4)])
+def test_vid_regressor_and_loss_agree_on_the_smaller_size(size):
+    student, teacher = torch.randn(2, 3, 8, 8), torch.randn(2, 5, *size)
+    module = adapters.VIDRegressor(student.shape, teacher.shape)
+    assert [layer.bias for layer in module if isinstance(layer, nn.Conv2d)] == [None] * 3
+    loss = losses.VariationalInformation({"teacher": teacher.shape})
+    assert loss(student=module(student), teacher=teacher).isfinite()
+
+
+def test_heads_give_the_widths_that_their_losses_take():
+    pooled = torch.randn(4, 6, 1, 1)
+    assert adapters.LogVarianceHead(pooled.shape, (4, 9))(pooled).shape == (4, 9)
+    assert adapters.SelfSupervisedHead(pooled.shape)(pooled).shape == (4, 6)
+    assert adapters.SelfSupervisedHead(pooled.shape, out_features=3)(pooled).shape == (4, 3)
+
+
+def test_select_view_gives_one_view_of_every_image():
+    rows = torch.arange(8).unsqueeze(1)
+    assert adapters.SelectView()(rows).squeeze(1).tolist() == [0, 4]
+    assert adapters.SelectView(views=4, view=3)(rows).squeeze(1).tolist() == [3, 7]
+    with pytest.raises(ValueError, match=r"0\.\.3"):
+        adapters.SelectView(view=4)

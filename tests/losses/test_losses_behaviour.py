@@ -1,0 +1,289 @@
+"""What holds for every loss, whatever its formula, and what single losses promise beyond it."""
+
+import pytest
+import torch
+from torch import nn
+
+from distill_app import losses
+
+GENERATOR = torch.Generator()
+
+
+def tensor(*shape, seed):
+    return torch.randn(*shape, generator=GENERATOR.manual_seed(seed), dtype=torch.float64)
+
+
+def inputs(batch, student, teacher=None, **others):
+    """Student and teacher tensors of a batch; shapes are without the batch dimension."""
+    return {
+        "student": tensor(batch, *student, seed=1),
+        "teacher": tensor(batch, *(teacher or student), seed=2),
+        **{name: make(batch) for name, make in others.items()},
+    }
+
+
+def labels(batch):
+    return torch.arange(batch) % 5
+
+
+def maps(batch):
+    return {
+        "student": [tensor(batch, 4, 8, 8, seed=1), tensor(batch, 6, 4, 4, seed=2)],
+        "teacher": [tensor(batch, 4, 8, 8, seed=3), tensor(batch, 6, 8, 8, seed=4)],
+    }
+
+
+def views(student, teacher, **others):
+    def make(batch):
+        sides = {name: tensor(4 * batch, *shape, seed=i) for i, (name, shape) in enumerate((student, teacher))}
+        return {**sides, **{name: fn(batch) for name, fn in others.items()}}
+
+    return make
+
+
+# Name -> a fresh loss, its inputs for a batch size.
+LOSSES = {
+    "kl": (losses.KLDivergence, lambda b: inputs(b, (5,))),
+    "kl_dense": (losses.KLDivergence, lambda b: inputs(b, (5, 3, 3))),
+    "at": (losses.AttentionTransfer, lambda b: inputs(b, (4, 8, 8), (6, 4, 4))),
+    "at_norm": (lambda: losses.AttentionTransfer(norm="p"), lambda b: inputs(b, (4, 4, 4), (6, 8, 8))),
+    "ft": (losses.FactorTransfer, lambda b: inputs(b, (4, 8, 8), (4, 4, 4))),
+    "fsp": (losses.FlowOfSolution, maps),
+    "fsp_max": (lambda: losses.FlowOfSolution(pool="max"), maps),
+    "dab": (losses.ActivationBoundary, lambda b: inputs(b, (4, 4, 4))),
+    "vid": (
+        lambda: losses.VariationalInformation({"teacher": (8, 4, 8, 8)}),
+        lambda b: inputs(b, (4, 4, 4), (4, 8, 8)),
+    ),
+    "pad_l2": (losses.PrimeAwareL2, lambda b: inputs(b, (6,), log_variance=lambda n: tensor(n, 6, seed=3))),
+    "pkt": (losses.ProbabilisticTransfer, lambda b: inputs(b, (6,), (9,))),
+    "rkd_distance": (losses.RelationalDistance, lambda b: inputs(b, (6,), (9,))),
+    "rkd_angle": (losses.RelationalAngle, lambda b: inputs(b, (6,), (9,))),
+    "cckd": (losses.CorrelationCongruence, lambda b: inputs(b, (6,), (9,))),
+    "cckd_bilinear": (lambda: losses.CorrelationCongruence(kernel="bilinear"), lambda b: inputs(b, (6,), (9,))),
+    "spkd": (losses.SimilarityPreserving, lambda b: inputs(b, (4, 4, 4), (6, 2, 2))),
+    "crd": (
+        lambda: losses.ContrastiveRepresentation(labels(40), {"student": (8, 6), "teacher": (8, 6)}, negatives=16),
+        lambda b: inputs(b, (6,), index=lambda n: torch.arange(n) * 3),
+    ),
+    "tfkd_reg": (
+        losses.VirtualTeacherKL,
+        lambda b: {"student": tensor(b, 5, seed=1), "target": labels(b)},
+    ),
+    "tfkd_consistent": (
+        lambda: losses.VirtualTeacherKL(form="consistent"),
+        lambda b: {"student": tensor(b, 5, seed=1), "target": labels(b)},
+    ),
+    "sskd_similarity": (losses.SimilarityKL, views(("student", (6,)), ("teacher", (9,)))),
+    "sskd_rotated": (losses.RotatedKL, views(("student", (5,)), ("teacher", (5,)), target=labels)),
+    "sskd_pretext": (losses.ContrastivePrediction, lambda b: {"embedding": tensor(4 * b, 6, seed=1)}),
+}
+TEACHER_IS_LEARNT = {"cckd", "cckd_bilinear", "crd"}
+RELATIONS = {"pkt", "rkd_distance", "rkd_angle", "spkd", "sskd_similarity", "sskd_pretext"}
+
+
+def leaves(values, role):
+    found = values.get(role, [])
+    return found if isinstance(found, list) else [found]
+
+
+def converted(values, dtype):
+    def convert(value):
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        return value.detach().to(dtype).requires_grad_() if value.is_floating_point() else value
+
+    return {name: convert(value) for name, value in values.items()}
+
+
+def what_learns(values):
+    return leaves(values, "embedding") or leaves(values, "student")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_reaches_the_student_and_not_the_teacher(name):
+    make, given = LOSSES[name]
+    values = converted(given(8), torch.float64)
+    make().double()(**values).backward()
+    assert all(leaf.grad.isfinite().all() and leaf.grad.abs().sum() > 0 for leaf in what_learns(values))
+    for teacher in leaves(values, "teacher"):
+        assert (teacher.grad is not None) == (name in TEACHER_IS_LEARNT)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_batch_of_one_is_finite(name):
+    make, given = LOSSES[name]
+    values = converted(given(1), torch.float32)
+    value = make()(**values)
+    value.backward()
+    assert value.isfinite()
+    assert all(leaf.grad.isfinite().all() for leaf in what_learns(values))
+    if name in RELATIONS:
+        torch.testing.assert_close(value, torch.tensor(0.0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_activations_are_computed_in_float32(name):
+    make, given = LOSSES[name]
+    loss = make()
+    state = {key: value.clone() for key, value in loss.state_dict().items()}
+    results = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        rounded = converted(converted(given(8), torch.bfloat16), dtype)
+        loss.load_state_dict(state)
+        torch.manual_seed(0)
+        results[dtype] = loss(**rounded)
+        results[dtype].backward()
+        assert all(leaf.grad.isfinite().all() for leaf in what_learns(rounded))
+    assert results[torch.bfloat16].dtype == torch.float32
+    torch.testing.assert_close(results[torch.bfloat16], results[torch.float32], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_descent_lowers_the_loss(name):
+    make, given = LOSSES[name]
+    values = converted(given(8), torch.float64)
+    loss = make().double()
+    learnt = what_learns(values)
+    state = {key: value.clone() for key, value in loss.state_dict().items()}
+    optimizer = torch.optim.Adam([*learnt, *loss.parameters()], lr=0.02)
+    history = []
+    for _ in range(40):
+        torch.manual_seed(0)
+        loss.load_state_dict({**state, **dict(loss.named_parameters())})  # the same memories and constants each time
+        optimizer.zero_grad()
+        value = loss(**values)
+        value.backward()
+        optimizer.step()
+        history.append(float(value))
+    assert history[-1] < history[0]
+
+
+@pytest.mark.parametrize("name", sorted({"pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft"}))
+def test_zero_features_give_finite_gradients(name):
+    make, given = LOSSES[name]
+    values = converted(given(4), torch.float32)
+    values["student"] = torch.zeros_like(values["student"]).requires_grad_()
+    value = make()(**values)
+    value.backward()
+    assert value.isfinite()
+    assert values["student"].grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "student", "teacher"),
+    [
+        (losses.KLDivergence(), (8, 5), (8, 7)),
+        (losses.FactorTransfer(), (8, 4, 8, 8), (8, 6, 8, 8)),
+        (losses.ActivationBoundary(), (8, 4, 8, 8), (8, 4, 4, 4)),
+        (losses.VariationalInformation({"teacher": (8, 6, 4, 4)}), (8, 4, 4, 4), (8, 6, 4, 4)),
+        (losses.RelationalDistance(), (8, 4), (6, 4)),
+        (losses.SimilarityPreserving(), (8, 4, 2, 2), (4, 4, 2, 2)),
+        (losses.AttentionTransfer(), (8, 4), (8, 6)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_shapes_that_do_not_fit_are_named(loss, student, teacher):
+    with pytest.raises(ValueError, match=type(loss).__name__) as caught:
+        loss(student=torch.zeros(student), teacher=torch.zeros(teacher))
+    assert str(student) in str(caught.value)
+
+
+def test_fsp_names_all_shapes_and_the_adapter():
+    loss = losses.FlowOfSolution()
+    shallow, deep, wide = torch.zeros(2, 4, 8, 8), torch.zeros(2, 6, 4, 4), torch.zeros(2, 12, 4, 4)
+    with pytest.raises(ValueError, match=r"\(2, 12, 4, 4\).*MatchChannels"):
+        loss(student=[shallow, deep], teacher=[shallow, wide])
+    with pytest.raises(ValueError, match=r"student: \[student.stage1, student.stage2\]"):
+        loss(student=[shallow], teacher=[shallow, deep])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: losses.AttentionTransfer(norm="l2"),
+        lambda: losses.FlowOfSolution(pool="avg"),
+        lambda: losses.KLDivergence(reduction="batch"),
+        lambda: losses.CorrelationCongruence(kernel="rbf"),
+        lambda: losses.VirtualTeacherKL(form="paper"),
+    ],
+)
+def test_unknown_option_lists_the_allowed(make):
+    with pytest.raises(ValueError, match="allowed: "):
+        make()
+
+
+def test_temperature_keeps_the_size_of_the_gradient():
+    """What T^2 is for; dropping it would shrink the gradient 16-fold between T = 4 and T = 16."""
+    sizes = []
+    for temperature in (4.0, 16.0):
+        student = tensor(8, 5, seed=1).requires_grad_()
+        losses.KLDivergence(temperature)(student=student, teacher=tensor(8, 5, seed=2)).backward()
+        sizes.append(float(student.grad.norm()))
+    assert 0.5 < sizes[0] / sizes[1] < 2
+
+
+def test_kl_allows_classes_that_the_teacher_excludes():
+    teacher = tensor(4, 5, seed=2)
+    teacher[:, 3] = -torch.inf
+    assert losses.KLDivergence()(student=tensor(4, 5, seed=1), teacher=teacher).isfinite()
+
+
+def test_dense_logits_count_every_position_as_a_row():
+    student, teacher = tensor(2, 5, 3, 3, seed=1), tensor(2, 5, 3, 3, seed=2)
+    rows = [z.permute(0, 2, 3, 1).reshape(-1, 5) for z in (student, teacher)]
+    flat = losses.KLDivergence()(student=rows[0], teacher=rows[1])
+    torch.testing.assert_close(losses.KLDivergence()(student=student, teacher=teacher), flat)
+
+
+def test_vid_learns_its_variance_from_the_published_start():
+    loss = losses.VariationalInformation({"teacher": (8, 4, 4, 4)})
+    variance = nn.functional.softplus(loss.raw_variance) + loss.eps
+    torch.testing.assert_close(variance, torch.full((4,), 5.0))
+    before = loss.raw_variance.detach().clone()
+    optimizer = torch.optim.SGD(loss.parameters(), lr=1.0)
+    loss(student=torch.zeros(8, 4, 4, 4), teacher=torch.ones(8, 4, 4, 4)).backward()
+    optimizer.step()
+    assert (loss.raw_variance < before).all()  # the residual is smaller than the variance
+    assert "raw_variance" in loss.state_dict()
+
+
+def test_rkd_distance_ignores_scale_and_rkd_angle_also_moves():
+    teacher = tensor(6, 4, seed=1)
+    scaled = losses.RelationalDistance()(student=3 * teacher, teacher=teacher)
+    moved = losses.RelationalAngle()(student=3 * teacher + 1, teacher=teacher)
+    torch.testing.assert_close(torch.stack([scaled, moved]), torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_error_level_keeps_the_right_rows_and_the_least_wrong_share():
+    scores = torch.tensor([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [3, 2, 1], [1, 9, 2]])
+    target = torch.tensor([0, 2, 1, 1, 1])  # ranks 0, 2, 1, 1, 0
+    mask = losses.selfsup.error_level_mask
+    assert mask(scores, target, 1.0).tolist() == [True] * 5
+    assert mask(scores, target, 0.7).tolist() == [True, False, True, True, True]
+    assert mask(scores, target, 0.4).tolist() == [True, False, True, False, True]
+    assert mask(scores, target, 0.0).tolist() == [True, False, False, False, True]
+
+
+def test_rotated_kl_reads_no_upright_view_and_is_zero_if_nothing_is_kept():
+    loss = losses.RotatedKL(keep=0.0)
+    student = tensor(8, 3, seed=1).requires_grad_()
+    teacher = torch.tensor([[9.0, 0, 0]]).repeat(8, 1)
+    right = loss(student=student, teacher=teacher, target=torch.tensor([0, 0]))
+    right.backward()
+    assert (student.grad[::4] == 0).all()
+    assert (student.grad[1:4] != 0).any()
+    assert loss(student=student, teacher=teacher, target=torch.tensor([1, 1])) == 0
+    with pytest.raises(ValueError, match="one label an image"):
+        loss(student=student, teacher=teacher, target=torch.zeros(8, dtype=torch.long))
+
+
+def test_weight_schedules_reach_their_ends():
+    warmup = losses.LinearWarmup(value=2.0, epochs=20)
+    assert [warmup(epoch) for epoch in (0, 5, 20, 90)] == [0.0, 0.5, 2.0, 2.0]
+    decay = losses.CosineDecay(value=1.0, epochs=10, final=0.2)
+    assert [round(decay(epoch), 12) for epoch in (0, 5, 10, 11)] == [1.0, 0.6, 0.2, 0.2]
+    assert losses.ExponentialDecay(value=1.0, rate=0.5)(2.0) == 0.25
+    assert losses.LinearWarmup(value=1.0, epochs=4)(2.5) == 0.625
+    with pytest.raises(ValueError, match="epochs=0"):
+        losses.LinearWarmup(value=1.0, epochs=0)
