@@ -156,6 +156,7 @@ class RuntimeConf:
     allow: list[str] = field(default_factory=lambda: ["timm"])
     corrupt_images: str = "raise"  # or skip
     max_skipped: int = 10
+    max_epochs: int | None = None  # cuts every stage short, for debugging
     max_steps_per_epoch: int | None = None
 
 

@@ -92,12 +92,9 @@ def _composition(error: BaseException, overrides: Sequence[str]) -> tuple[str, s
         group, option = found["group"], found["option"]
         culprit = _about(overrides, lambda key, value: key.split("@")[0] == group and value == option)
         return _option(group, option), culprit
-    found = re.search(r"Could not override '(?P<key>[^']+)'", text) or re.search(
-        r"Key '(?P<key>[^']+)' is not in", text
-    )
-    if found:
-        culprit = _about(overrides, lambda key, value: key == found["key"])
-        return _key(found["key"], cause), culprit
+    if named := re.search(r"(Could not override|Key) '(?P<key>[^']+)'", text):
+        key_path = named["key"]
+        return _key(key_path, cause), _about(overrides, lambda key, value: key == key_path)
     if found := re.search(r"Error merging override (?P<override>\S+)", text):
         wanted = found["override"]
         culprit = _about(overrides, lambda key, value: f"{key}={value}" == wanted)

@@ -29,8 +29,8 @@ class KLDivergence(nn.Module):
 
     Args:
         temperature: Of both sides. 4 is common on CIFAR, 1 on ImageNet.
-        reduction: "batchmean" sums over classes and averages over rows; "sum" and "mean" are as in
-            `torch.nn.KLDivLoss`, so "mean" also divides by the number of classes.
+        reduction: "batchmean" sums over classes and averages over rows; "mean" also averages over classes, as
+            some published code does.
     """
 
     def __init__(self, temperature: float = 4.0, *, reduction: str = "batchmean"):
@@ -101,4 +101,4 @@ class VirtualTeacherKL(nn.Module):
         if self.form == "consistent":
             return softened_kl(student, virtual.log(), self.temperature).mean()
         soft = F.softmax(virtual / self.temperature, dim=1)
-        return F.kl_div(F.log_softmax(student, dim=1), soft, reduction="mean") * self.multiplier
+        return F.kl_div(F.log_softmax(student, dim=1), soft, reduction="none").mean() * self.multiplier

@@ -155,7 +155,7 @@ def test_gradient_descent_lowers_the_loss(name):
         value = loss(**values)
         value.backward()
         optimizer.step()
-        history.append(float(value))
+        history.append(value.item())
     assert history[-1] < history[0]
 
 

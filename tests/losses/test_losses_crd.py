@@ -204,6 +204,8 @@ dist.all_gather(both, state)
 assert torch.equal(*both), "ranks diverge"
 moved = (loss.student_memory != before).any(dim=1)
 assert sorted(moved.nonzero().squeeze(1).tolist()) == sorted(loss.row_of[[0, 1, 2, 7, 8]].tolist())
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
