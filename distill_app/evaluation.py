@@ -9,9 +9,9 @@ from distill_app.checkpoint import Checkpoints, load_file, save_weights
 from distill_app.data.stage_data import DataSource
 from distill_app.machine import choose_device, set_up
 from distill_app.networks import Network, build_network
+from distill_app.records import UsageError
 from distill_app.runner import to_app
 from distill_app.stage import Stage
-from distill_app.verbs import UsageError
 from distill_app.wiring import StagePlan, models_of, plan_stages, unknown
 
 

@@ -46,6 +46,10 @@ _MAX_CHANGED_FILES = 200
 _held_locks: set[int] = set()
 
 
+class UsageError(ValueError):
+    """What was typed names no run, network or file."""
+
+
 class RunLocked(RuntimeError):
     """Another process works in the run directory."""
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from distill_app.assemble import Parts
-from distill_app.build import Builder
+from distill_app.build import Builder, ConfigError
 from distill_app.checkpoint import Checkpoints, save_weights
 from distill_app.config import AppConf
 from distill_app.data.stage_data import DataSource
@@ -22,7 +21,7 @@ from distill_app.machine import choose_device, set_up
 from distill_app.networks import build_network, networks_read, parameter_count, start_from
 from distill_app.records import Status, run_lock, write_json, write_records
 from distill_app.report import final_plot, summary_table
-from distill_app.stage import Stage
+from distill_app.stage import Run, Stage
 from distill_app.tracking import Tracker
 from distill_app.training import train_epoch
 from distill_app.wiring import StagePlan, plan_stages
@@ -83,15 +82,15 @@ class StageRunner:
 
     def __init__(self, app: AppConf, *, output_dir: Path, tracker: Tracker):
         self.app, self.folder, self.tracker = app, output_dir, tracker
-        self.plans, errors = plan_stages(app)
+        plans, errors = plan_stages(app)
         if errors:
-            raise ValueError("\n".join(errors))
-        self.device = choose_device(app.runtime)
+            raise ConfigError(errors)
         set_up(app.runtime)
-        self.builder = Builder(app.runtime.allow)
-        self.data = DataSource(builder=self.builder, runtime=app.runtime, device=self.device, seed=app.seed)
+        device, builder = choose_device(app.runtime), Builder(app.runtime.allow)
+        data = DataSource(builder=builder, runtime=app.runtime, device=device, seed=app.seed)
+        self.shared = Run(app, plans, device, builder, data)
+        self.plans, self.networks = plans, self.shared.parts.networks
         self.checkpoints = Checkpoints(output_dir / "checkpoints", keep=app.runtime.keep_checkpoints)
-        self.parts = Parts()
         self.done: dict[str, dict[str, Any]] = {}  # stage -> what it took and reached
 
     def run(self) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class StageRunner:
         for plan in self.plans:
             if self.skipped(plan):
                 continue
-            stage = Stage(plan, self)
+            stage = Stage(plan, self.shared)
             if state is not None and plan.name in state["done"]:
                 stage.close()
                 continue
@@ -114,13 +113,13 @@ class StageRunner:
     def build_networks(self) -> None:
         """Every network that some stage reads or trains, with its weights; says where those came from."""
         for name in networks_read(self.plans):
-            network = build_network(self.app, name, builder=self.builder, device=self.device)
-            self.parts.networks[name] = network
+            network = build_network(self.app, name, builder=self.shared.builder, device=self.shared.device)
+            self.networks[name] = network
             self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
 
     def skipped(self, plan: StagePlan) -> bool:
         """Whether the stage would train only what already came trained."""
-        trained = [self.parts.networks[name] for name in plan.trained]
+        trained = [self.networks[name] for name in plan.trained]
         if plan.conf.skip_if_loaded and trained and all(network.loaded for network in trained):
             self.tracker.info(f"stage {plan.name}: skipped, {', '.join(plan.trained)} came with weights")
             return True
@@ -129,9 +128,8 @@ class StageRunner:
     def start(self, stage: Stage) -> int:
         """What happens once at the beginning of a stage, not after a resume."""
         for role, source in stage.plan.conf.init_from.items():
-            networks = self.parts.networks
-            network = networks[stage.plan.network(role)]
-            self.tracker.info(start_from(network, networks[stage.plan.network(source)]))
+            network = self.networks[stage.plan.network(role)]
+            self.tracker.info(start_from(network, self.networks[stage.plan.network(source)]))
         return 0
 
     def run_stage(self, stage: Stage, first_epoch: int) -> None:
@@ -151,7 +149,7 @@ class StageRunner:
             )
             self.save(stage, epoch, metrics)
         if plan.conf.select == "best" and stage.best_epoch is not None:
-            self.parts.load(self.checkpoints.load(f"{plan.name}/best", map_location=self.device)["parts"])
+            self.shared.parts.load(self.checkpoints.load(f"{plan.name}/best", map_location=self.shared.device)["parts"])
         self.done[plan.name] = {
             "seconds": stage.seconds,
             "best": stage.best,
@@ -170,7 +168,7 @@ class StageRunner:
             "stage": name,
             "epoch": epoch,
             "done": self.done,
-            "parts": self.parts.state(),
+            "parts": self.shared.parts.state(),
             **stage.state(),
         }
         self.checkpoints.save(state, name=f"{name}/epoch_{epoch:04d}", mark=tuple(marks))
@@ -179,7 +177,7 @@ class StageRunner:
         """The checkpoint to go on from, if there is one."""
         if not self.checkpoints.has("last"):
             return None
-        state = self.checkpoints.load("last", map_location=self.device)
+        state = self.checkpoints.load("last", map_location=self.shared.device)
         self.done = dict(state["done"])
         self.tracker.info(f"going on after epoch {state['epoch'] + 1} of stage {state['stage']}")
         order = {plan.name: position for position, plan in enumerate(self.plans)}
@@ -193,7 +191,7 @@ class StageRunner:
 
     def restore(self, stage: Stage, state: Mapping[str, Any]) -> int:
         """Puts everything back as it was after the checkpoint's epoch."""
-        self.parts.load(state["parts"])
+        self.shared.parts.load(state["parts"])
         if state["stage"] != stage.plan.name:  # the stage before had ended, this one had not begun
             return self.start(stage)
         stage.load(state)
@@ -206,13 +204,13 @@ class StageRunner:
         files = {}
         for name in dict.fromkeys(name for plan in self.plans for name in plan.trained):
             files[name] = f"{name}.pt"
-            save_weights(self.parts.networks[name].module, self.folder / files[name])
+            save_weights(self.networks[name].module, self.folder / files[name])
         summary = {
             "method": self.app.method.name,
             "dataset": self.app.dataset.name,
             "seed": self.app.seed,
             "student": _net_name(self.app.student.net),
-            "teacher": _net_name(self.app.teacher.net) if "teacher" in self.parts.networks else None,
+            "teacher": _net_name(self.app.teacher.net) if "teacher" in self.networks else None,
             "objective": self._objective(),
             "rows": rows,
             "files": files,
@@ -240,11 +238,13 @@ class StageRunner:
         return [self._test_row(name, plan) for name, plan in last.items()]
 
     def _test_row(self, name: str, plan: StagePlan) -> dict[str, Any]:
-        network = self.parts.networks[name]
+        network = self.networks[name]
         teacher = self._teacher_for(plan)
         reference = teacher.module if teacher is not None and teacher is not network else None
-        task = Stage.task_of(plan, self.builder)
-        metrics = task.evaluate(network.module, self.data.test(plan), device=self.device, reference=reference)
+        task = Stage.task_of(plan, self.shared.builder)
+        metrics = task.evaluate(
+            network.module, self.shared.data.test(plan), device=self.shared.device, reference=reference
+        )
         seconds = [stage["seconds"] for stage in self.done.values() if name in stage["trained"]]
         return {
             "name": self._label(name, plan),
@@ -257,7 +257,7 @@ class StageRunner:
 
     def _teacher_for(self, plan: StagePlan) -> Any:
         """The teacher, if it was trained on, or taught, data of the same classes."""
-        teacher = self.parts.networks.get(plan.network("teacher")) or self.parts.networks.get("teacher")
+        teacher = self.networks.get(plan.network("teacher")) or self.networks.get("teacher")
         return teacher if plan.data.name == self.app.dataset.name else None
 
     def _label(self, name: str, plan: StagePlan) -> str:
@@ -268,7 +268,7 @@ class StageRunner:
 
     def data_identity(self) -> dict[str, Any]:
         """What data each stage sees, for the records."""
-        return {plan.name: self.data.stage(plan).identity for plan in self.plans}
+        return {plan.name: self.shared.data.stage(plan).identity for plan in self.plans}
 
 
 def _net_name(net: Any) -> str:
@@ -290,7 +290,7 @@ def describe(config: Mapping[str, Any]) -> str:
             if runner.skipped(plan):
                 texts.append(f"\nstage {plan.name}: skipped, what it trains comes with weights")
                 continue
-            stage = Stage(plan, runner)
+            stage = Stage(plan, runner.shared)
             texts.append(stage.describe())
             stage.close()
     return "\n".join(texts)

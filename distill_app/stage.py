@@ -1,23 +1,34 @@
 """One stage, built: its data, the networks it runs with hooks up to the last tap read, its step and its optimiser."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
-from distill_app.assemble import Context, assemble, example_namespace
+from distill_app.assemble import Context, Parts, assemble, example_namespace
 from distill_app.build import Builder
+from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
-from distill_app.data.stage_data import StageData
+from distill_app.data.stage_data import DataSource, StageData
 from distill_app.hooks import TappedModel, shapes_in
 from distill_app.networks import Network, frozen_modules, parameter_count
 from distill_app.optimize import Optimization, optimization, optimizer_steps
 from distill_app.step import Step, run_frozen
 from distill_app.wiring import StagePlan
 
-if TYPE_CHECKING:
-    from distill_app.runner import StageRunner
+
+@dataclass
+class Run:
+    """What the stages of a run share."""
+
+    app: AppConf
+    plans: list[StagePlan]
+    device: torch.device
+    builder: Builder
+    data: DataSource
+    parts: Parts = field(default_factory=Parts)
 
 
 class Stage:
@@ -25,36 +36,34 @@ class Stage:
 
     Args:
         plan: The stage.
-        runner: Where the networks, data and devices are.
+        run: Where the networks, data and device are.
 
     Raises:
         ConfigError: Parts do not fit each other.
         ValueError: The data cannot give what the stage asks for.
     """
 
-    def __init__(self, plan: StagePlan, runner: "StageRunner"):
-        self.plan, self.device, self.seed = plan, runner.device, runner.app.seed
+    def __init__(self, plan: StagePlan, run: Run):
+        self.plan, self.device, self.seed = plan, run.device, run.app.seed
         self.best: float | None = None
         self.last: float | None = None
         self.best_epoch: int | None = None
         self.seconds = 0.0
-        self._limit = runner.app.runtime.max_steps_per_epoch
-        self._networks = runner.parts.networks
-        self.data: StageData = runner.data.stage(plan)
-        self.task: Any = self.task_of(plan, runner.builder)
+        self._limit = run.app.runtime.max_steps_per_epoch
+        self._networks = run.parts.networks
+        self.data: StageData = run.data.stage(plan)
+        self.task: Any = self.task_of(plan, run.builder)
         set_trainable(self._networks, plan)
         self.examples = example_namespace(plan, self._networks, self.example_batch(), self.task.call)
         self.tapped = {name: self._networks[name].tapped(taps, stage=plan.name) for name, taps in plan.taps.items()}
         self.frozen = {name: network for name, network in self.tapped.items() if name not in plan.trained}
-        context = Context(
-            runner.builder, runner.device, runner.app.seed, self.data.arguments(num_classes=plan.data.num_classes)
-        )
-        confs = adapter_confs(runner.plans, plan)
-        self.step: Step = assemble(plan, confs, self.tapped, self.examples, runner.parts, context, self.task.call)
+        context = Context(run.builder, run.device, run.app.seed, self.data.arguments(num_classes=plan.data.num_classes))
+        confs = adapter_confs(run.plans, plan)
+        self.step: Step = assemble(plan, confs, self.tapped, self.examples, run.parts, context, self.task.call)
         self.unused = self._freeze()
         self._refuse_single_sample()
         self.optimization: Optimization = optimization(
-            self.step, plan, builder=runner.builder, steps_per_epoch=self.optimizer_steps_per_epoch
+            self.step, plan, builder=run.builder, steps_per_epoch=self.optimizer_steps_per_epoch
         )
 
     @staticmethod

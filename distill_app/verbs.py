@@ -13,10 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from distill_app.config import RuntimeConf
-
-
-class UsageError(ValueError):
-    """What was typed names no run, network or file."""
+from distill_app.records import UsageError
 
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:

@@ -30,9 +30,7 @@ def unpack_package(folder: Path, *, deb: Path | None = None) -> Path:
     """Unpacks the Debian package below `folder`, fetched if not given, and returns where its files are."""
     for program in ("dpkg",) if deb else ("dpkg", "apt-get"):
         if shutil.which(program) is None:
-            sys.exit(
-                f"{program} is not there; on another system than Debian let torchvision download the data"
-            )
+            sys.exit(f"{program} is not there; on another system than Debian let torchvision download the data")
     if deb is None:
         fetched = subprocess.run(["apt-get", "download", "-q", PACKAGE], cwd=folder)
         found = sorted(folder.glob(f"{PACKAGE}_*.deb"))

@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test check lint types table clean
+
+help: ## explain every target
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## create .venv and install into it; done once, and again when pyproject.toml or constraints.txt change
+
+# Debian keeps the venv module in a package of its own; as root we fetch it, else we say what to do.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q python3-venv; } \
+	  || { echo "python3 has no venv module: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## the main job: a teacher, the student alone, the student with KD, on real images; 3 minutes on 2 cores
+	$(BIN)/distill
+
+test: $(STAMP) ## all tests but those that need a SLURM cluster
+	$(BIN)/python -m pytest -m 'not slurm'
+
+check: lint types ## lint, format check, types and the fast tests
+	$(BIN)/python -m pytest -m 'not slow and not slurm'
+
+lint: $(STAMP) ## lint and format check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## static types
+	$(BIN)/mypy
+
+table: $(STAMP) ## measure the README's table: five seeds of the default experiment, about 6 minutes on 2 cores
+	$(BIN)/python scripts/measure_default.py
+
+clean: ## remove the environment and caches; runs under outputs/ stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
