@@ -16,6 +16,7 @@ from omegaconf import II, MISSING
 class ModelConf:
     """A network: how to build it, the canonical names of its activations, and where its weights come from."""
 
+    name: str | None = None  # what summaries and plots call it
     net: Any = MISSING
     taps: dict[str, str] = field(default_factory=dict)
     # The first that is there wins: the checkpoint file, else torchvision's weights (an enum name), else scratch.

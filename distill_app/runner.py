@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from distill_app.build import Builder, ConfigError
 from distill_app.checkpoint import Checkpoints, save_weights
-from distill_app.config import AppConf
+from distill_app.config import AppConf, ModelConf
 from distill_app.data.stage_data import DataSource
 from distill_app.machine import choose_device, set_up
 from distill_app.networks import build_network, networks_read, parameter_count, start_from
@@ -209,8 +209,8 @@ class StageRunner:
             "method": self.app.method.name,
             "dataset": self.app.dataset.name,
             "seed": self.app.seed,
-            "student": _net_name(self.app.student.net),
-            "teacher": _net_name(self.app.teacher.net) if "teacher" in self.networks else None,
+            "student": _net_name(self.app.student),
+            "teacher": _net_name(self.app.teacher) if "teacher" in self.networks else None,
             "objective": self._objective(),
             "rows": rows,
             "files": files,
@@ -271,12 +271,9 @@ class StageRunner:
         return {plan.name: self.shared.data.stage(plan).identity for plan in self.plans}
 
 
-def _net_name(net: Any) -> str:
-    """What the architecture is called in summaries: the factory's or class's name, with its sizes."""
-    sizes = [
-        f"{key}={value}" for key, value in net.items() if key in ("depth", "widths", "width", "model_name", "model")
-    ]
-    return " ".join([str(net["_target_"]).rsplit(".", 1)[-1], *sizes])
+def _net_name(conf: ModelConf) -> str:
+    """What summaries call an architecture."""
+    return conf.name or str(conf.net["_target_"]).rsplit(".", 1)[-1]
 
 
 def describe(config: Mapping[str, Any]) -> str:
