@@ -19,7 +19,7 @@ from distill_app import plots
 from distill_app.records import read_jsonl, write_text
 
 COLUMNS = ("name", "network", "accuracy", "agreement", "parameters", "seconds")
-GROUP = ("dataset", "teacher", "student", "method", "result")
+GROUP = ("dataset", "teacher", "student", "method", "settings", "result")
 _SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit"}
 
 
@@ -102,7 +102,7 @@ def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _run(folder: Path, *, root: Path) -> dict[str, Any]:
     summary, status = _read_object(folder / "summary.json"), _read_object(folder / "status.json")
     state = (status or {}).get("state") or ("done" if summary else "unreadable")
-    keys = ("method", "dataset", "seed", "student", "teacher")
+    keys = ("method", "dataset", "seed", "student", "teacher", "settings")
     return {
         "path": folder.relative_to(root).as_posix(),
         "state": str(state),

@@ -15,18 +15,17 @@ from omegaconf import OmegaConf
 
 from distill_app.build import Builder, ConfigError
 from distill_app.checkpoint import Checkpoints, save_weights
-from distill_app.config import AppConf, ModelConf
+from distill_app.config import AppConf
 from distill_app.data.stage_data import DataSource
 from distill_app.machine import choose_device, set_up
 from distill_app.networks import build_network, networks_read, parameter_count, start_from
+from distill_app.outcome import COLUMNS, summarize, test_rows
 from distill_app.records import Status, run_lock, write_json, write_records
 from distill_app.report import final_plot, summary_table
 from distill_app.stage import Run, Stage
 from distill_app.tracking import Tracker
 from distill_app.training import train_epoch
 from distill_app.wiring import StagePlan, plan_stages
-
-COLUMNS = ("name", "accuracy", "agreement", "parameters", "seconds")
 
 
 def run_experiment(config: Mapping[str, Any], *, output_dir: str, command: list[str]) -> dict[str, Any]:
@@ -199,81 +198,21 @@ class StageRunner:
 
     def conclude(self) -> dict[str, Any]:
         """The test set, once; then weights, summary, table and plot."""
-        rows = self.test_rows()
+        rows = test_rows(self.shared, self.done)
         self.tracker.final(rows)
-        files = {}
-        for name in dict.fromkeys(name for plan in self.plans for name in plan.trained):
-            files[name] = f"{name}.pt"
-            save_weights(self.networks[name].module, self.folder / files[name])
-        summary = {
-            "method": self.app.method.name,
-            "dataset": self.app.dataset.name,
-            "seed": self.app.seed,
-            "student": _net_name(self.app.student),
-            "teacher": _net_name(self.app.teacher) if "teacher" in self.networks else None,
-            "objective": self._objective(),
-            "rows": rows,
-            "files": files,
-            "student_file": files.get("student"),
-            "stages": self.done,
-        }
+        files = {name: f"{name}.pt" for plan in self.plans for name in plan.trained}
+        for name, file in files.items():
+            save_weights(self.networks[name].module, self.folder / file)
+        summary = summarize(self.shared, self.done, rows=rows, files=files)
         write_json(self.folder / "summary.json", summary)
         self.tracker.info("\n" + summary_table(rows, COLUMNS))
         plot = final_plot(self.folder)
         self.tracker.info(f"\nplot: {plot}\nrun:  {self.folder}")
         return summary
 
-    def _objective(self) -> float | None:
-        """What the last stage reached on the split that judges epochs: for choosing settings, unlike the test set."""
-        last = self.done.get(self.plans[-1].name, {})
-        return last.get("best" if self.plans[-1].conf.select == "best" else "last")
-
-    def test_rows(self) -> list[dict[str, Any]]:
-        """One row for every network that was trained or learnt from: accuracy on the test set of its data."""
-        last: dict[str, StagePlan] = {}
-        for plan in self.plans:
-            for name in [*plan.taps, *plan.trained]:
-                if name in plan.trained or name not in last:
-                    last[name] = plan
-        return [self._test_row(name, plan) for name, plan in last.items()]
-
-    def _test_row(self, name: str, plan: StagePlan) -> dict[str, Any]:
-        network = self.networks[name]
-        teacher = self._teacher_for(plan)
-        reference = teacher.module if teacher is not None and teacher is not network else None
-        task = Stage.task_of(plan, self.shared.builder)
-        metrics = task.evaluate(
-            network.module, self.shared.data.test(plan), device=self.shared.device, reference=reference
-        )
-        seconds = [stage["seconds"] for stage in self.done.values() if name in stage["trained"]]
-        return {
-            "name": self._label(name, plan),
-            "network": name,
-            "stage": plan.name,
-            **metrics,
-            "parameters": parameter_count(network.module),
-            "seconds": round(sum(seconds), 1) if seconds else None,
-        }
-
-    def _teacher_for(self, plan: StagePlan) -> Any:
-        """The teacher, if it was trained on, or taught, data of the same classes."""
-        teacher = self.networks.get(plan.network("teacher")) or self.networks.get("teacher")
-        return teacher if plan.data.name == self.app.dataset.name else None
-
-    def _label(self, name: str, plan: StagePlan) -> str:
-        if name in plan.trained and plan.conf.label:
-            return plan.conf.label
-        taught = any(name in other.trained and len(other.taps) > 1 for other in self.plans)
-        return f"{name} with {self.app.method.name}" if taught and name == "student" else name
-
     def data_identity(self) -> dict[str, Any]:
         """What data each stage sees, for the records."""
         return {plan.name: self.shared.data.stage(plan).identity for plan in self.plans}
-
-
-def _net_name(conf: ModelConf) -> str:
-    """What summaries call an architecture."""
-    return conf.name or str(conf.net["_target_"]).rsplit(".", 1)[-1]
 
 
 def describe(config: Mapping[str, Any]) -> str:
