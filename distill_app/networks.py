@@ -11,7 +11,7 @@ from torch import nn
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
-from distill_app.hooks import TappedModel
+from distill_app.hooks import TapError, TappedModel, resolve
 from distill_app.models.weights import load_weights
 from distill_app.wiring import StagePlan, model_key, models_of
 
@@ -45,8 +45,7 @@ def networks_read(plans: Iterable[StagePlan]) -> list[str]:
     """The networks that any stage runs, trains or takes weights from, each once."""
     names: dict[str, None] = {}
     for plan in plans:
-        sources = [plan.network(source) for source in plan.conf.init_from.values()]
-        names.update(dict.fromkeys([*plan.taps, *plan.trained, *sources]))
+        names.update(dict.fromkeys([*plan.taps, *plan.trained, *plan.conf.init_from.values()]))
     return list(names)
 
 
@@ -104,8 +103,6 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
     Raises:
         ValueError: An entry that names nothing.
     """
-    from distill_app.hooks import resolve
-
     found: list[nn.Module] = []
     for entry in plan.conf.freeze:
         place, _, kind = entry.partition(":")
@@ -113,7 +110,10 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
         network = networks.get(plan.network(role))
         if network is None:
             raise ValueError(f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})")
-        scope = resolve(network.module, path)
+        try:
+            scope = resolve(network.module, path)
+        except TapError as error:
+            raise ValueError(f"{plan.key}.freeze: {entry!r}: {error}") from None
         if not kind:
             found.append(scope)
             continue

@@ -1,7 +1,7 @@
 """Optimiser and learning-rate schedule of a stage: parameter groups, warm-up, and what the config leaves open."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +92,7 @@ def optimization(
     groups = parameter_groups(step, plan, lr=lr)
     optimizer = builder.build(plan.optimizer, groups, key=plan.optimizer_key, lr=lr)
     units = steps_per_epoch if plan.scheduler.interval == "step" else 1
-    scheduler = schedule(optimizer, plan, builder=builder, lr=lr, units=units)
+    scheduler = schedule(optimizer, plan, builder=builder, units=units)
     parameters = [parameter for group in groups for parameter in group["params"]]
     return Optimization(optimizer, scheduler, plan.scheduler.interval, conf.clip_grad_norm, parameters)
 
@@ -113,7 +113,7 @@ def parameter_groups(step: Step, plan: StagePlan, *, lr: float) -> list[dict[str
     for name, parameter in step.named_parameters():
         if not parameter.requires_grad:
             continue
-        place = name.removeprefix("networks.").replace(".model.", ".", 1)
+        place = name.removeprefix("networks.").replace(".model.", ".", 1) if name.startswith("networks.") else name
         matches = [entry for entry in scales if place == entry or place.startswith(entry + ".")]
         used.update(matches)
         factor = scales[max(matches, key=len)] if matches else 1.0
@@ -138,14 +138,13 @@ def _norm_and_bias(step: Step) -> set[nn.Parameter]:
     return norms | {parameter for name, parameter in step.named_parameters() if name.rsplit(".", 1)[-1] == "bias"}
 
 
-def schedule(optimizer: Optimizer, plan: StagePlan, *, builder: Builder, lr: float, units: int) -> LRScheduler | None:
+def schedule(optimizer: Optimizer, plan: StagePlan, *, builder: Builder, units: int) -> LRScheduler | None:
     """The schedule of the stage, with linear warm-up in front: the schedule proper starts when the warm-up ends.
 
     Args:
-        optimizer: What it drives.
+        optimizer: What it drives; its groups are at their peak learning rates.
         plan: The stage.
         builder: Builds from config.
-        lr: The peak learning rate.
         units: How many times the schedule advances in an epoch.
 
     Raises:
@@ -157,8 +156,9 @@ def schedule(optimizer: Optimizer, plan: StagePlan, *, builder: Builder, lr: flo
     left = max(1, plan.conf.epochs * units - warmup)
     main = None
     if conf.schedule is not None:
-        # Lengths and peak follow from the stage where the config leaves them open.
-        lengths = {"T_max": left, "total_steps": left, "total_iters": left, "max_lr": lr}
+        # Lengths and peaks follow from the stage where the config leaves them open.
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        lengths = {"T_max": left, "total_steps": left, "total_iters": left, "max_lr": peaks}
         main = builder.build(conf.schedule, optimizer, key="stage.scheduler.schedule", **lengths)
     if not warmup:
         return main
@@ -173,7 +173,13 @@ def optimizer_steps(batches: int, accumulation_steps: int) -> int:
     return math.ceil(batches / accumulation_steps)
 
 
-def gradient_scale(batch: int, batches: int, accumulation_steps: int) -> float:
-    """What the loss of a batch is multiplied with, so that each optimiser step averages over the batches it has."""
+def gradient_scale(batch: int, sizes: Sequence[int], accumulation_steps: int) -> float:
+    """What the loss of a batch, a mean, is multiplied with, so that an optimiser step averages over all its samples.
+
+    Args:
+        batch: Counted from 0 in the epoch.
+        sizes: Samples in each batch of the epoch; the last batch may be smaller, and the last group shorter.
+        accumulation_steps: Batches an optimiser step.
+    """
     start = batch - batch % accumulation_steps
-    return 1.0 / min(accumulation_steps, batches - start)
+    return sizes[batch] / sum(sizes[start : start + accumulation_steps])

@@ -114,7 +114,7 @@ def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Build
     except ConfigError as error:
         return error.errors
     except (TapError, ValueError) as error:
-        return [f"{plan.key}: {error}"]
+        return [str(error) if str(error).startswith(plan.key) else f"{plan.key}: {error}"]
     except Exception as error:
         return [
             f"{plan.key}: a network of this stage cannot run on images of {plan.data.image_size} px "

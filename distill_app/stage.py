@@ -80,6 +80,12 @@ class Stage:
         return min(len(self.data.order), self._limit) if self._limit else len(self.data.order)
 
     @property
+    def batch_sizes(self) -> list[int]:
+        """How many samples each batch of an epoch has; the last one may be smaller."""
+        size, total = self.plan.conf.batch_size, self.data.order.num_samples
+        return [min(size, total - start * size) for start in range(self.batches_per_epoch)]
+
+    @property
     def optimizer_steps_per_epoch(self) -> int:
         """How many times the optimiser steps in an epoch."""
         return optimizer_steps(self.batches_per_epoch, self.plan.conf.accumulation_steps)
@@ -114,18 +120,19 @@ class Stage:
             network.eval()
 
     def _refuse_single_sample(self) -> None:
-        """A last batch of one, where batch norm has one value per channel, fails here and not after an epoch."""
-        order, conf = self.data.order, self.plan.conf
-        if conf.drop_last or order.num_samples % conf.batch_size != 1:
+        """A batch of one, where batch norm has one value per channel, fails here and not after an epoch."""
+        if 1 not in self.batch_sizes:
             return
         try:
             self._dry_backward(self.example_batch(1))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
+            count, size = self.data.order.num_samples, self.plan.conf.batch_size
+            remedy = "set stage.drop_last=true or another stage.batch_size" if size > 1 else "set stage.batch_size=32"
             raise ValueError(
-                f"{self.plan.key}.batch_size: {order.num_samples} samples in batches of {conf.batch_size} leave a last "
-                f"batch of one, which batch norm cannot normalise; set stage.drop_last=true or another batch size"
+                f"{self.plan.key}.batch_size: {count} samples in batches of {size} leave a batch of one sample, which "
+                f"batch norm cannot normalise while training; {remedy}"
             ) from error
 
     def begin_epoch(self, epoch: int) -> None:

@@ -34,7 +34,8 @@ def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -
         NonFiniteLoss: Before the optimiser has seen the gradient of it.
     """
     stage.begin_epoch(epoch)
-    batches, every = stage.batches_per_epoch, stage.plan.conf.accumulation_steps
+    sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
+    batches = len(sizes)
     sums: dict[str, Tensor] = {}
     images, since = 0, time.perf_counter()
     for number, raw in enumerate(islice(stage.data.train, batches)):
@@ -43,7 +44,8 @@ def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -
         stage.step.epoch = epoch + number / batches
         total, values = stage.step(batch, given)
         _require_finite(stage, epoch, number, total, values, batch)
-        (total * gradient_scale(number, batches, every)).backward()
+        lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
+        (total * gradient_scale(number, sizes, every)).backward()
         if (number + 1) % every == 0 or number + 1 == batches:
             stage.optimization.step()
         for name, value in {"total": total, **values}.items():
@@ -57,7 +59,7 @@ def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -
                 step=number,
                 losses={name: float(value.detach()) for name, value in values.items()},
                 total=float(total.detach()),
-                lr=stage.optimization.lr,
+                lr=lr,
                 images_per_second=images / (now - since),
                 batch_size=len(raw["index"]),
             )

@@ -246,8 +246,9 @@ def _need(text: str, key: str, need: _Need) -> None:
                 _need(source, f"{where}.source", replace(need, chain=(*need.chain, address.name)))
             if address.name in plan.declared:
                 for target in addresses(adapter.target):
-                    for_shape = replace(need, taps=plan.shape_taps, chain=(*need.chain, address.name))
-                    _need(target, f"{where}.target", for_shape)
+                    # Of a network only the shape is wanted, once; an adapter that is a target runs with the others.
+                    taps = need.taps if target.startswith("adapters.") else plan.shape_taps
+                    _need(target, f"{where}.target", replace(need, taps=taps, chain=(*need.chain, address.name)))
             plan.adapters.append(address.name)
         return
     if address.space not in models:

@@ -100,7 +100,7 @@ class DataSource:
     def _judge(self, plan: StagePlan, dataset: Any, validation: np.ndarray) -> Loader:
         if not len(validation):
             return self.test(plan)
-        return self._evaluation_loader(plan, dataset, validation, name=f"validation {plan.data.train}")
+        return self._evaluation_loader(plan, dataset, validation, name=f"validation {plan.data.validation_fraction} {plan.data.train}")
 
     def _evaluation_loader(self, plan: StagePlan, dataset: Any, indices: np.ndarray, *, name: str) -> Loader:
         conf = plan.data
