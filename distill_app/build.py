@@ -5,16 +5,25 @@ the user names in `runtime.allow`. Everything else is refused: Hydra itself woul
 """
 
 import inspect
+import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from distill_app.wiring import unknown
 
 ROOTS = (
-    "distill_app",
+    "distill_app.adapters",
+    "distill_app.data",
+    "distill_app.launch",
+    "distill_app.losses",
+    "distill_app.models",
+    "distill_app.tasks",
     "torch.nn",
     "torch.optim",
     "torch.utils.data",
@@ -24,6 +33,8 @@ ROOTS = (
     "torchvision.transforms",
     "torchvision.ops",
 )
+# They lie within the roots, and fetch, unpack or unpickle files rather than build anything.
+EXCEPT = ("torchvision.datasets.utils", "torch.utils.data.datapipes")
 
 
 class ConfigError(ValueError):
@@ -42,7 +53,8 @@ class Builder:
     """
 
     def __init__(self, allow: Iterable[str] = ()):
-        self.roots = (*ROOTS, *allow)
+        self.allow = tuple(allow)
+        self.roots = (*ROOTS, *self.allow)
 
     def build(self, conf: Mapping[str, Any], *args: Any, key: str, **context: Any) -> Any:
         """Instantiates `conf`, nested targets first.
@@ -69,9 +81,9 @@ class Builder:
         except ConfigError:
             raise
         except InstantiationException as error:
-            raise ConfigError([f"{key}: {error.__cause__ or error}"]) from error
+            raise ConfigError([self._explain_nested(error, conf, key)]) from error
         except Exception as error:
-            raise ConfigError([f"{key}: {conf['_target_']}: {_explain(error, target)}"]) from error
+            raise ConfigError([f"{key}: {_explain(error, target, conf)}"]) from error
 
     def locate(self, target: Any, *, key: str) -> Any:
         """Imports a dotted path.
@@ -80,27 +92,42 @@ class Builder:
             ConfigError: It is not there, or it is outside the allow-list.
         """
         path = str(target)
-        if not self._inside(path):
-            package = path.split(".", 1)[0]
-            raise ConfigError(
-                [
-                    f"{key}._target_: {path!r} is outside what may be built ({', '.join(self.roots)}); "
-                    f"if you trust the package, add it: 'runtime.allow=[{package}]'"
-                ]
-            )
+        package = path.split(".", 1)[0]
+        known = package in {root.split(".", 1)[0] for root in ROOTS}
+        if not known and not self._inside(path):
+            raise ConfigError([self._outside(path, key=key, trust=package)])
         try:
-            found = get_object(path)
-        except Exception as error:
-            raise ConfigError([f"{key}._target_: cannot import {path!r}: {_import_hint(path, error)}"]) from error
-        home = getattr(found, "__module__", None) or ""
-        if not any(home == root.split(".")[0] or home.startswith(root.split(".")[0] + ".") for root in self.roots):
-            raise ConfigError([f"{key}._target_: {path!r} leads to {home!r}, outside what may be built"])
+            places = list(_follow(path))
+        except ImportError as error:
+            raise ConfigError([f"{key}._target_: cannot import {path!r}: {error}"]) from error
+        if not self._inside(path):
+            raise ConfigError([self._outside(path, key=key, trust=path)])
+        for place, thing in places:
+            home = _home(thing)
+            if home not in (None, place) and not self._inside(str(home)):
+                raise ConfigError([f"{key}._target_: {path!r} leads to {home!r}, outside what may be built"])
+        found = places[-1][1]
         if not callable(found):
             raise ConfigError([f"{key}._target_: {path!r} is a {type(found).__name__}, not something to call"])
         return found
 
+    def _outside(self, path: str, *, key: str, trust: str) -> str:
+        return (
+            f"{key}._target_: {path!r} is outside what may be built ({', '.join(self.roots)}); if you trust it: "
+            f"'runtime.allow=[{', '.join([*self.allow, trust])}]', or --allow {trust} for a run that exists"
+        )
+
     def _inside(self, path: str) -> bool:
-        return any(path == root or path.startswith(root + ".") for root in self.roots)
+        return _below(path, self.roots) and not _below(path, EXCEPT)
+
+    def _explain_nested(self, error: InstantiationException, conf: Mapping[str, Any], key: str) -> str:
+        """Hydra wraps what a nested target raises, and says where it stands."""
+        place = re.search(r"full_key: (\S+)", str(error))
+        nested: Any = conf
+        for step in place[1].split(".") if place else ():
+            nested = nested[int(step)] if isinstance(nested, list) else nested[step]
+        where = f"{key}.{place[1]}" if place else key
+        return f"{where}: {_explain(error.__cause__ or error, self.locate(nested['_target_'], key=where), nested)}"
 
     def problems(
         self, conf: Any, *, key: str, context: Iterable[str] = (), positional: int = 0, partial: bool = False
@@ -114,9 +141,8 @@ class Builder:
             positional: How many positional arguments the program supplies.
             partial: Whether missing arguments are supplied later.
         """
-        if not isinstance(conf, Mapping) or "_target_" not in conf:
-            return [f"{key}: needs a _target_, a dotted path to what shall be built; got {conf!r}"]
-        errors = []
+        if errors := untargeted(conf, key=key):
+            return errors
         for name, value in conf.items():
             for path, nested in _nested(value, f"{key}.{name}"):
                 errors += self.problems(nested, key=path, partial=bool(nested.get("_partial_")))
@@ -126,6 +152,52 @@ class Builder:
             return errors + error.errors
         errors += _hub_problems(conf, key=key, roots=self.roots)
         return errors + _binding_problems(target, conf, key, set(context), positional, partial)
+
+
+def _below(path: str, roots: Iterable[str]) -> bool:
+    return any(path == root or path.startswith(root + ".") for root in roots)
+
+
+def _follow(path: str) -> Iterator[tuple[str, Any]]:
+    """Every place on a dotted path with what is there; modules are imported as needed.
+
+    Raises:
+        ImportError: What is not there, with the nearest name; or why a module cannot be imported.
+    """
+    found, place = None, ""
+    for name in path.split("."):
+        parent, place = place, f"{place}.{name}" if place else name
+        if found is None or not hasattr(found, name):
+            try:
+                module = import_module(place)
+            except Exception as error:
+                if isinstance(error, ModuleNotFoundError) and error.name == place:
+                    raise ImportError(_not_there(name, found, parent)) from error
+                raise ImportError(f"importing {place} raises {type(error).__name__}: {error}") from error
+        found = module if found is None else getattr(found, name)
+        yield place, found
+
+
+def _not_there(name: str, parent: Any, path: str) -> str:
+    if parent is None:
+        return f"no package {name!r} is installed or lies in this folder (PYTHONPATH names further folders)"
+    near = unknown("name", name, [each for each in dir(parent) if not each.startswith("_")])
+    return f"{near.split(' (there are')[0]} in {path}"
+
+
+def _home(thing: Any) -> str | None:
+    """Where a module, class or function was defined, however it was reached."""
+    if isinstance(thing, ModuleType):
+        return thing.__name__
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    return f"{module}.{name}" if module and name else None
+
+
+def untargeted(conf: Any, *, key: str) -> list[str]:
+    """The error of a config that does not say what to build, if so."""
+    if isinstance(conf, Mapping) and "_target_" in conf:
+        return []
+    return [f"{key}: needs a _target_, a dotted path to what shall be built; got {conf!r}"]
 
 
 def _nested(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -161,6 +233,7 @@ def _binding_problems(
         return []
     kinds = inspect.Parameter
     parameters = list(signature.parameters.values())
+    positional += len(conf.get("_args_") or ())
     by_position = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)][:positional]
     named = {
         p.name: p
@@ -195,29 +268,15 @@ def _hub_problems(conf: Mapping[str, Any], *, key: str, roots: Iterable[str]) ->
     ]
 
 
-def _import_hint(path: str, error: Exception) -> str:
-    """The reason, and the nearest name in the deepest module that does exist."""
-    import importlib
-
-    parts = path.split(".")
-    for depth in range(len(parts) - 1, 0, -1):
-        try:
-            module = importlib.import_module(".".join(parts[:depth]))
-        except ImportError:
-            continue
-        names = [name for name in dir(module) if not name.startswith("_")]
-        near = unknown("name", parts[depth], names).split(" (there are")[0]
-        return f"{near} in {'.'.join(parts[:depth])}"
-    return f"no package {parts[0]!r} is installed in this environment"
-
-
-def _explain(error: Exception, target: Any) -> str:
+def _explain(error: BaseException, target: Any, conf: Mapping[str, Any]) -> str:
     """An exception of a constructor; an unexpected keyword gets its nearest match."""
-    text = f"{type(error).__name__}: {error}"
-    if "unexpected keyword argument" not in str(error):
-        return text
-    owner = str(error).split("(")[0].split(".")[0]
-    candidate = getattr(inspect.getmodule(target), owner, target)
-    signature = signature_of(candidate)
-    given = str(error).rsplit("'", 2)[-2]
-    return unknown("argument", given, signature.parameters) if signature else text
+    what = conf["_target_"]
+    if named := re.match(r"(\w+).*unexpected keyword argument '(\w+)'", str(error)):
+        owner, given = named.groups()
+        signature = signature_of(getattr(inspect.getmodule(target), owner, target))
+        if signature and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
+            return f"{what}: {unknown('argument', given, [name for name in signature.parameters if name != 'self'])}"
+    text = f"{what}: {type(error).__name__}: {error}"
+    if isinstance(error, TypeError):  # Python's own words seldom say what it was
+        text += f"; given: {', '.join(f'{name}={reprlib.repr(v)}' for name, v in conf.items() if name[:1] != '_')}"
+    return text

@@ -5,19 +5,19 @@ targets, binds their arguments, builds the networks without storage, and tries a
 the shapes that the networks give.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_app.build import ConfigError
+from distill_app.build import ConfigError, untargeted
 from distill_app.config import AppConf, StageConf
 from distill_app.data.presence import missing_data
 from distill_app.wiring import StagePlan, model_key, models_of, plan_stages, unknown
 
-CHOICES = {"select": ("last", "best"), "corrupt_images": ("raise", "skip")}
+CHOICES = {"select": ("last", "best"), "corrupt_images": ("raise", "skip"), "interval": ("epoch", "step")}
 
 
 def check(cfg: DictConfig) -> Iterator[str]:
@@ -31,7 +31,8 @@ def check(cfg: DictConfig) -> Iterator[str]:
     if app is not None:
         from distill_app.probe import probe_errors  # imports torch
 
-        yield from probe_errors(app, plans, sound=not errors)
+        found = probe_errors(app, plans, sound=not errors)
+        yield from (error for error in found if error not in errors)
 
 
 def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
@@ -46,18 +47,17 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
         OmegaConf.resolve(resolved)
         app = OmegaConf.to_object(resolved)
     except OmegaConfBaseException as error:
-        return [f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"], None, []
+        return [*errors, f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"], None, []
     if not isinstance(app, AppConf):
         raise TypeError("the config is not an AppConf; compose it with distill_app.compose")
     plans, problems = plan_stages(app)
     errors += problems
     for name, model in models_of(app).items():
-        if not isinstance(model.net, dict) or "_target_" not in model.net:
-            errors.append(f"{model_key(app, name)}.net: needs a _target_, a dotted path to what builds the network")
+        errors += untargeted(model.net, key=f"{model_key(app, name)}.net")
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += _values(app, plans)
-    return errors, app, plans
+    return list(dict.fromkeys(errors)), app, plans
 
 
 def _dead_keys(node: Any, key: str) -> Iterator[str]:
@@ -88,7 +88,18 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     """Numbers and words that no type can refuse."""
     if app.runtime.corrupt_images not in CHOICES["corrupt_images"]:
         yield f"runtime.corrupt_images: {unknown('policy', app.runtime.corrupt_images, CHOICES['corrupt_images'])}"
+    if app.runtime.num_workers < 0:
+        yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
     for plan in plans:
+        if not 0 <= plan.data.validation_fraction < 1:
+            yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
+        if plan.scheduler.interval not in CHOICES["interval"]:
+            interval = unknown("interval", plan.scheduler.interval, CHOICES["interval"])
+            yield f"{plan.scheduler_key}.interval: {interval}"
+        for name, term in plan.terms.items():
+            if not isinstance(term.weight, int | float | Mapping):
+                weight = f"must be a number, or a schedule with a _target_, got {term.weight!r}"
+                yield f"{plan.key}.losses.{name}.weight: {weight}"
         conf: StageConf = plan.conf
         if conf.select not in CHOICES["select"]:
             yield f"{plan.key}.select: {unknown('choice', conf.select, CHOICES['select'])}"

@@ -15,6 +15,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     HYDRA_FULL_ERROR=1 shows tracebacks.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Read by OpenMP when torch is imported: threads that wait sleep, so that busy machines are slowed down, not stopped.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises instead of printing and exiting; what went wrong is told here, in one place.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -124,8 +124,11 @@ class StageConf:
     # Role or network -> network whose weights it starts from, where names and shapes agree.
     init_from: dict[str, str] = field(default_factory=dict)
     train: list[str] = field(default_factory=lambda: ["student"])
-    # Module paths (student.layer1) or classes (student:torch.nn.BatchNorm2d) kept out of training.
+    # Kept out of training, in eval mode: modules by path or tap (student.layer1, student.stage1), classes
+    # (student:torch.nn.BatchNorm2d), and all that is defined behind a module (student.stage1:after).
     freeze: list[str] = field(default_factory=list)
+    # Sample wrappers beside those of the data set, in training only: name -> what to build, null to leave one out.
+    wrappers: dict[str, Any] = field(default_factory=dict)
     skip_if_loaded: bool = False  # skip the stage when all it trains came from a checkpoint or from weights
     adapters: dict[str, AdapterConf | None] = field(default_factory=dict)
     losses: dict[str, LossTermConf | None] = field(default_factory=dict)
@@ -150,6 +153,7 @@ class RuntimeConf:
     num_workers: int = 0
     threads: int | None = None
     deterministic: bool = False
+    channels_last: bool = True  # memory layout of images and maps; the faster one on GPUs and most CPUs
     log_every: int = 50
     keep_checkpoints: int = 1
     tensorboard: bool = True

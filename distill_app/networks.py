@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
-from distill_app.hooks import TapError, TappedModel, resolve
+from distill_app.hooks import Tap, TapError, TappedModel, resolve
 from distill_app.models.weights import load_weights
 from distill_app.wiring import StagePlan, model_key, models_of
 
@@ -64,7 +64,9 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
             return Network(name, _without_storage(builder, conf.net, key), conf.taps)
         module = builder.build(conf.net, key=key)
     origin, loaded = load_weights(module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights)
-    return Network(name, module.to(device), conf.taps, origin, loaded)
+    # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
+    layout = torch.channels_last if app.runtime.channels_last else torch.preserve_format
+    return Network(name, module.to(device, memory_format=layout), conf.taps, origin, loaded)
 
 
 def _without_storage(builder: Builder, conf: Any, key: str) -> nn.Module:
@@ -76,16 +78,29 @@ def _without_storage(builder: Builder, conf: Any, key: str) -> nn.Module:
         return builder.build(conf, key=key).to("meta")
 
 
+def fitting_weights(network: Network, source: Network) -> dict[str, Tensor]:
+    """The weights of the source whose name and shape the network has too.
+
+    Raises:
+        ValueError: Not one kernel or matrix among them: norms and biases agree by chance.
+    """
+    own, other = network.module.state_dict(), source.module.state_dict()
+    fitting = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
+    if not any(value.dim() > 1 for value in fitting.values()):
+        raise ValueError(
+            f"{network.name} cannot start from {source.name}: no weight agrees in name and shape. Both need one "
+            f"architecture, but for parts of it: for instance model@student=teacher_bottleneck"
+        )
+    return fitting
+
+
 def start_from(network: Network, source: Network) -> str:
     """Copies every weight whose name and shape agree; says how many did not.
 
     Raises:
         ValueError: None agrees.
     """
-    own, other = network.module.state_dict(), source.module.state_dict()
-    fitting = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise ValueError(f"{network.name} cannot start from {source.name}: no weight agrees in name and shape")
+    own, fitting = network.module.state_dict(), fitting_weights(network, source)
     network.module.load_state_dict(fitting, strict=False)
     left = sorted(set(own) - set(fitting))
     kept = f"; kept its own {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""
@@ -98,7 +113,10 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.Module]:
-    """The modules that `freeze` names: `network`, `network.path`, or `network:package.Class`.
+    """The modules that `freeze` names.
+
+    An entry is `network`, `network.path`, or `network.tap` where no module has that name; `:package.Class` behind it
+    means the modules of a class in there, `:after` all that is defined behind it.
 
     Raises:
         ValueError: An entry that names nothing.
@@ -111,17 +129,37 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
         if network is None:
             raise ValueError(f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})")
         try:
-            scope = resolve(network.module, path)
+            scope = _place(network, path)
         except TapError as error:
             raise ValueError(f"{plan.key}.freeze: {entry!r}: {error}") from None
         if not kind:
             found.append(scope)
+            continue
+        if kind == "after":
+            found += _after(network.module, scope)
             continue
         named = [module for module in scope.modules() if kind in (type(module).__name__, _path_of(module))]
         if not named:
             raise ValueError(f"{plan.key}.freeze: no module of class {kind!r} in {place}")
         found += named
     return found
+
+
+def _place(network: Network, path: str) -> nn.Module:
+    """The module at a path, or else the one that a tap of this name reads."""
+    try:
+        return resolve(network.module, path)
+    except TapError as error:
+        if path in network.taps:
+            return resolve(network.module, Tap.parse(path, network.taps[path]).path)
+        raise TapError(f"{error}; taps: {', '.join(network.taps)}") from None
+
+
+def _after(net: nn.Module, scope: nn.Module) -> list[nn.Module]:
+    """The modules that are defined behind another one and outside of it, which is the order in which they run."""
+    modules, inside = list(net.modules()), set(scope.modules())
+    last = max(position for position, module in enumerate(modules) if module in inside)
+    return modules[last + 1 :]
 
 
 def _path_of(module: nn.Module) -> str:

@@ -18,7 +18,7 @@ from distill_app.config import AppConf
 from distill_app.data.samples import SampleWrapper
 from distill_app.hooks import TapError
 from distill_app.machine import choose_device
-from distill_app.networks import Network, build_network, frozen_modules, networks_read
+from distill_app.networks import Network, build_network, fitting_weights, frozen_modules, networks_read
 from distill_app.stage import Stage, adapter_confs
 from distill_app.wiring import StagePlan
 
@@ -63,8 +63,8 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
         for part in ("train_transform", "eval_transform"):
             for position, transform in enumerate(getattr(data, part)):
                 yield from builder.problems(transform, key=f"{key}.{part}[{position}]")
-        for name, wrapper in data.wrappers.items():
-            yield from builder.problems(wrapper, key=f"{key}.wrappers.{name}", positional=1)
+        for wrapper, where in plan.wrappers.values():
+            yield from builder.problems(wrapper, key=where, positional=1)
         yield from builder.problems(data.task, key=f"{key}.task", context=("normalize", "num_classes"))
         yield from builder.problems(plan.optimizer, key=plan.optimizer_key, positional=1, context=("params", "lr"))
         if plan.scheduler.schedule is not None:
@@ -99,6 +99,8 @@ def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Build
         task = Stage.task_of(plan, builder)
         batch = _example(plan, task, builder)
         frozen_modules(parts.networks, plan)
+        for role, source in plan.conf.init_from.items():
+            fitting_weights(parts.networks[plan.network(role)], parts.networks[source])
         examples = _shapes_as_noise(example_namespace(plan, parts.networks, _on_meta(batch), task.call))
         examples["batch"] = batch
         labels = np.arange(max(8, 2 * plan.data.num_classes)) % plan.data.num_classes
@@ -141,10 +143,10 @@ class _Noise(SampleWrapper):
 
 
 def _example(plan: StagePlan, task: Any, builder: Builder) -> dict[str, Any]:
-    """A prepared batch of noise, with what the data set's wrappers add."""
+    """A prepared batch of noise, with what the wrappers of the data set and of the stage add."""
     samples: Any = _Noise(task.example(image_size=plan.data.image_size))
-    for name, wrapper in plan.data.wrappers.items():
-        samples = builder.build(wrapper, samples, key=f"{plan.data_key}.wrappers.{name}")
+    for wrapper, where in plan.wrappers.values():
+        samples = builder.build(wrapper, samples, key=where)
     return task.prepare(default_collate(samples.__getitems__([(0, 0), (1, 0)])), device=torch.device("cpu"))
 
 

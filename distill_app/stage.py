@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import default_collate
 
 from distill_app.assemble import Context, Parts, assemble, example_namespace
@@ -185,6 +186,7 @@ class Stage:
             mode = "trained" if name in self.plan.trained else "frozen"
             lines.append(f"  network {name}: {mode}, runs {_extent(network)}")
             lines += [f"    {tap}: {shapes_in(self.examples[name][tap])}" for tap in self.plan.taps[name]]
+            lines += [f"    {note}" for note in notes_of(network.model)]
         for name in self.plan.adapters:
             module, mode = self.step.adapters[name], "trained" if name in self.plan.trained_adapters else "frozen"
             shape = shapes_in(self.examples["adapters"][name])
@@ -202,6 +204,11 @@ class Stage:
         """Takes the hooks out."""
         for network in self.tapped.values():
             network.close()
+
+
+def notes_of(network: nn.Module) -> list[str]:
+    """What parts of a network have to say about themselves: those with a method `note`."""
+    return [module.note() for module in network.modules() if callable(getattr(module, "note", None))]
 
 
 def _extent(network: TappedModel) -> str:

@@ -97,7 +97,7 @@ class Tracker:
         images_per_second: float,
         batch_size: int,
     ) -> None:
-        """Records one log point; `step` counts within the epoch, `losses` are the weighted terms by name."""
+        """Records one log point; `step` counts within the epoch, `losses` are the terms by name, before weighting."""
         if not self.enabled:
             return
         values = {"total": total, "losses": dict(losses), "lr": lr, "batch_size": batch_size}

@@ -50,11 +50,12 @@ class Address:
         for step in (self.name, *self.rest):
             if isinstance(value, Mapping) and step in value:
                 value = value[step]
-            elif isinstance(value, list | tuple) and step.lstrip("-").isdigit() and int(step) < len(value):
+            elif isinstance(value, list | tuple) and step in map(str, range(-len(value), len(value))):
                 value = value[int(step)]
             else:
-                there = list(value) if isinstance(value, Mapping) else type(value).__name__
-                raise KeyError(f"nothing provides {self}: {step!r} is not among {there}")
+                listed = range(len(value) if isinstance(value, list | tuple) else 0)
+                there: Iterable[Any] = value if isinstance(value, Mapping) else listed
+                raise KeyError(f"nothing provides {self}: {unknown('key', step, there)}")
         return value
 
 
@@ -99,6 +100,7 @@ class StagePlan:
     optimizer: dict[str, Any]
     optimizer_key: str
     scheduler: SchedulerConf
+    scheduler_key: str = "stage.scheduler"
     roles: dict[str, str] = field(default_factory=dict)
     taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps that are read
     shape_taps: dict[str, list[str]] = field(default_factory=dict)  # read once, for the shape of an adapter's target
@@ -115,6 +117,13 @@ class StagePlan:
     def terms(self) -> dict[str, Any]:
         """The loss terms that are switched on."""
         return {name: term for name, term in self.conf.losses.items() if term is not None}
+
+    @property
+    def wrappers(self) -> dict[str, tuple[Any, str]]:
+        """What wraps the training samples, the data set's first: name -> config and its key."""
+        own = {name: (conf, f"{self.key}.wrappers.{name}") for name, conf in self.conf.wrappers.items()}
+        given = {name: (conf, f"{self.data_key}.wrappers.{name}") for name, conf in self.data.wrappers.items()}
+        return {name: (conf, key) for name, (conf, key) in {**given, **own}.items() if conf is not None}
 
 
 def models_of(app: AppConf) -> dict[str, ModelConf]:
@@ -166,12 +175,16 @@ def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: Sta
         epochs = min(conf.epochs, app.runtime.max_epochs)
         conf = replace(conf, epochs=epochs, warmup_epochs=min(conf.warmup_epochs, epochs - 1))
     optimizer, optimizer_key = app.stage.optimizer, "stage.optimizer"
-    data, data_key, scheduler = app.dataset, "dataset", app.stage.scheduler
+    scheduler, scheduler_key = app.stage.scheduler, "stage.scheduler"
+    data, data_key = app.dataset, "dataset"
     if before is not None:
         optimizer, optimizer_key = before.optimizer, before.optimizer_key
-        data, data_key, scheduler = before.data, before.data_key, before.scheduler
+        scheduler, scheduler_key = before.scheduler, before.scheduler_key
+        data, data_key = before.data, before.data_key
     if conf.optimizer is not None:
         optimizer, optimizer_key = conf.optimizer, f"{key}.optimizer"
+    if conf.scheduler is not None:
+        scheduler, scheduler_key = conf.scheduler, f"{key}.scheduler"
     if conf.data is not None:
         data, data_key = conf.data, f"{key}.data"
     return StagePlan(
@@ -182,12 +195,13 @@ def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: Sta
         data_key=data_key,
         optimizer=optimizer,
         optimizer_key=optimizer_key,
-        scheduler=replace(conf.scheduler or scheduler),
+        scheduler=replace(scheduler),
+        scheduler_key=scheduler_key,
         roles=dict(conf.roles),
     )
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
+def unknown(kind: str, given: str, allowed: Iterable[Any]) -> str:
     """The words for a name that does not exist: what was given, the nearest, and what is allowed."""
     names = [str(name) for name in allowed]
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
@@ -205,11 +219,12 @@ def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str
     known.update({name: plan.conf.adapters[name] for name in plan.declared})
     if not plan.terms:
         errors.append(f"{plan.key}.losses: a stage needs at least one loss term")
-    need = _Need(app, plan, plan.taps, models, known, errors)
+    need = _Need(app, plan, plan.taps, models, known, [])
     for name, term in plan.terms.items():
         for text in addresses(term.inputs):
             _need(text, f"{plan.key}.losses.{name}.inputs", need)
-    _trained(plan, models, known, errors)
+    errors += need.errors
+    _trained(plan, models, known, errors, wired=bool(plan.terms) and not need.errors)
 
 
 @dataclass(frozen=True)
@@ -252,19 +267,22 @@ def _need(text: str, key: str, need: _Need) -> None:
             plan.adapters.append(address.name)
         return
     if address.space not in models:
-        errors.append(f"{key}: {unknown('space', text, ['batch', 'adapters', *models])} in the address")
+        errors.append(f"{key}: {text}: {unknown('network', address.space, [*models, 'batch', 'adapters'])}")
         return
-    taps = models[address.space].taps
-    if address.name != "output" and address.name not in taps:
+    known = [*models[address.space].taps, "output"]
+    if address.name not in known:
         where = f"{model_key(need.app, address.space)}.taps"
-        errors.append(f"{key}: {text}: {unknown('tap', address.name, [*taps, 'output'])} in {where}")
+        errors.append(f"{key}: {text}: {unknown('tap', address.name, known)} in {where}")
         return
     needed = need.taps.setdefault(address.space, [])
     if address.name not in needed:
         needed.append(address.name)
 
 
-def _trained(plan: StagePlan, models: Mapping[str, Any], known: Mapping[str, Any], errors: list[str]) -> None:
+def _trained(
+    plan: StagePlan, models: Mapping[str, Any], known: Mapping[str, Any], errors: list[str], *, wired: bool
+) -> None:
+    """Notes what the stage trains; that no term reads it is an error only if all terms could be wired."""
     for entry in plan.conf.train:
         kind, _, name = entry.partition(".")
         network = plan.network(entry)
@@ -280,7 +298,7 @@ def _trained(plan: StagePlan, models: Mapping[str, Any], known: Mapping[str, Any
     plan.trained_adapters += [name for name in plan.declared if name not in plan.trained_adapters]
     plan.trained_adapters = [name for name in plan.trained_adapters if name in plan.adapters]
     for network in plan.trained:
-        if network not in plan.taps:
+        if wired and network not in plan.taps:
             errors.append(
                 f"{plan.key}.train: no loss term reads {network!r}, so nothing would train it; "
                 f"wire a loss to one of its taps or take it out of the list"

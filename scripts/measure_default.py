@@ -33,7 +33,7 @@ def main() -> None:
 def train_teacher(folder: Path) -> dict:
     """The teacher's row; the run is taken up again if it is there."""
     overrides = ["method=ce", "prelude=none", "method.stages.train.label=teacher", "stage.epochs=16", "stage.lr=0.05"]
-    overrides += ["model@student=cres_w32", "dataset.student_labels_per_class=null"]
+    overrides += ["model@student=cres_w24", "dataset.student_labels_per_class=null"]
     return run(compose(overrides), output_dir=str(folder))["rows"][0]
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from distill_app.data.presence import missing_data
     from distill_app.data.samples import CorruptImageError, Samples, SampleWrapper
     from distill_app.data.split import budget, hold_out, labels_of
+    from distill_app.data.views import RotatedViews
 
 _HOME = {
     "BundledImages": "bundled_images",
@@ -24,6 +25,7 @@ _HOME = {
     "stable_hash": "order",
     "missing_data": "presence",
     "CorruptImageError": "samples",
+    "RotatedViews": "views",
     "SampleWrapper": "samples",
     "Samples": "samples",
     "budget": "split",
@@ -38,6 +40,7 @@ __all__ = [
     "FakeImages",
     "ImageFolder",
     "Loader",
+    "RotatedViews",
     "SampleWrapper",
     "Samples",
     "budget",

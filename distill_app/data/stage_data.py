@@ -67,8 +67,8 @@ class DataSource:
             train, validation = hold_out(labels, fraction=conf.validation_fraction)
         train = budget(labels, train, per_class=plan.conf.labels_per_class)
         samples = self._samples(dataset, train, conf.train_transform, plan, key=f"{key}.train_transform")
-        for name, wrapper in conf.wrappers.items():
-            samples = self._builder.build(wrapper, samples, key=f"{key}.wrappers.{name}")
+        for wrapper, where in plan.wrappers.values():
+            samples = self._builder.build(wrapper, samples, key=where)
         order = EpochOrder(
             len(train),
             batch_size=plan.conf.batch_size,
@@ -100,7 +100,8 @@ class DataSource:
     def _judge(self, plan: StagePlan, dataset: Any, validation: np.ndarray) -> Loader:
         if not len(validation):
             return self.test(plan)
-        return self._evaluation_loader(plan, dataset, validation, name=f"validation {plan.data.validation_fraction} {plan.data.train}")
+        name = f"validation {plan.data.validation_fraction} {plan.data.train}"
+        return self._evaluation_loader(plan, dataset, validation, name=name)
 
     def _evaluation_loader(self, plan: StagePlan, dataset: Any, indices: np.ndarray, *, name: str) -> Loader:
         conf = plan.data

@@ -31,12 +31,16 @@ class Classification:
     def prepare(self, batch: Batch, *, device: torch.device) -> Batch:
         """Moves a batch to the device; uint8 images become floats in [0, 1], and all images are normalised there.
 
-        Whatever a wrapper added as uint8 (B, 3, H, W) under a key of its own is an image too.
+        Whatever a wrapper added as uint8 (B, 3, H, W) under a key of its own is an image too. An input of several
+        images per sample, (B, V, 3, H, W), becomes (B * V, 3, H, W), rows grouped by sample; labels and indices stay
+        one per sample.
         """
         prepared = {
             key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for key, value in batch.items()
         }
+        if prepared["input"].dim() == 5:
+            prepared["input"] = prepared["input"].flatten(0, 1)
         for key, value in prepared.items():
             if key == "input" or (isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() >= 4):
                 prepared[key] = self._normalized(value)

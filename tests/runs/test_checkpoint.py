@@ -99,9 +99,7 @@ def test_damaged_mark_falls_back_to_the_newest(tmp_path, content):
 
 
 def test_unknown_mark_is_an_error_that_lists_what_there_is(tmp_path):
-    with pytest.raises(
-        CheckpointError, match=r"no checkpoint 'best'.*there are: distill/last, last, distill/ep"
-    ):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'best'.*there are: distill/last, last, distill/ep"):
         _filled(tmp_path).load("best")
     assert not Checkpoints(tmp_path / "nothing").has("last")
 

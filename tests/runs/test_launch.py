@@ -117,9 +117,7 @@ def test_preempted_task_is_queued_again_as_it_was(tmp_path):
 
 def test_slurm_parameters_get_their_prefix_and_nulls_go():
     params = yaml.safe_load((_CONF / "slurm.yaml").read_text())["params"]
-    launcher = Submitit(
-        cluster="slurm", params={**params, "partition": "gpu", "slurm_qos": "high", "mem_gb": 8}
-    )
+    launcher = Submitit(cluster="slurm", params={**params, "partition": "gpu", "slurm_qos": "high", "mem_gb": 8})
     got = launcher._slurm_parameters()
     assert got["slurm_partition"] == "gpu" and got["slurm_qos"] == "high" and got["mem_gb"] == 8
     assert got["slurm_signal_delay_s"] == 120 and "slurm_account" not in got
@@ -132,9 +130,7 @@ def slurm(tmp_path, monkeypatch):
     commands = tmp_path / "bin"
     commands.mkdir()
     (commands / "srun").write_text("#!/bin/sh\n")
-    (commands / "sbatch").write_text(
-        f"#!/bin/sh\ncat \"$1\" > '{tmp_path}/batch'\necho Submitted batch job 77\n"
-    )
+    (commands / "sbatch").write_text(f"#!/bin/sh\ncat \"$1\" > '{tmp_path}/batch'\necho Submitted batch job 77\n")
     for file in commands.iterdir():
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")

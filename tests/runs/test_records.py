@@ -16,9 +16,7 @@ _CFG = {"seed": 3, "student": {"net": "a"}, "copy": "${student.net}"}
 
 
 def _write(folder: Path) -> None:
-    write_records(
-        folder, cfg=OmegaConf.create(_CFG), command=["distill", "a=b c"], data={"name": "fake", "n": 5}
-    )
+    write_records(folder, cfg=OmegaConf.create(_CFG), command=["distill", "a=b c"], data={"name": "fake", "n": 5})
 
 
 def test_records_hold_what_is_needed_to_run_again(tmp_path, monkeypatch):

@@ -92,9 +92,7 @@ def test_report_without_runs_says_so(tmp_path, capsys):
     assert "no summary.json" in err and "is no folder" in err
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[1]", '{"rows": 3}', '{"rows": [1, {"accuracy": "x", "name": "$y_$"}]}']
-)
+@pytest.mark.parametrize("content", ["", "[1]", '{"rows": 3}', '{"rows": [1, {"accuracy": "x", "name": "$y_$"}]}'])
 def test_foreign_files_do_not_break_the_report(tmp_path, content):
     run = tmp_path / "run"
     run.mkdir()

@@ -1,0 +1,302 @@
+"""All methods as config: they compose and fit any pair, train the student and their adapters alone, and do learn."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from engine_fixtures import changed, equal, network, runner, snapshot
+from torch import nn
+
+from distill_app.api import compose, options_of
+from distill_app.check import check
+from distill_app.config import conf_dir
+from distill_app.runner import StageRunner
+from distill_app.stage import Stage
+from distill_app.step import run_frozen
+
+PAPER = "kd fitnet fsp at pkt ft dab rkd vid cckd hnd spkd crd tfkd_self tfkd_reg ghnd sskd l2 pad_l2".split()
+SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
+ANY_PAIR = [method for method in PAPER if method not in SPLIT]
+# Widths, depths and map sizes differ.
+TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
+TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
+PAIR = (*TINY, "prelude=none", "stage.batch_size=16", "model@teacher=cres_w32", "scheduler@stage.scheduler=constant")
+PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg11_bn", "resnet20"), ("vit_b_16", "resnet20")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def base(method: str) -> tuple[str, ...]:
+    return PAIR if method in SPLIT else (*PAIR, "model@student=plain_8_16")
+
+
+def stages(folder: Path, method: str, *overrides: str) -> Iterator[tuple[StageRunner, Stage]]:
+    """The stages of a method, one after the other, as a run builds them."""
+    with runner(folder, f"method={method}", "stage.lr=0.001", *overrides, base=base(method)) as made:
+        for plan in made.plans:
+            with closing(Stage(plan, made.shared)) as stage:
+                made.start(stage)
+                stage.begin_epoch(0)
+                yield made, stage
+
+
+@contextmanager
+def closing(stage: Stage) -> Iterator[Stage]:
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+def losses(stage: Stage, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    return stage.step(batch, run_frozen(stage.frozen, batch, stage.task.call))
+
+
+def test_all_methods_of_the_paper_are_there():
+    assert set(PAPER) <= set(options_of("method"))
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_a_method_file_is_short_and_knows_no_architecture(method):
+    text = Path(conf_dir(), "method", f"{method}.yaml").read_text()
+    assert text.startswith("# ") and len(text.splitlines()) <= 25
+    assert not re.search(r"layer\d|features\.|classifier|\bfc\b|conv\d|_channels:", text)
+    assert "https://" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_path):
+    for made, stage in stages(tmp_path, method):
+        total, values = losses(stage, stage.example_batch(8))
+        total.backward()
+        trained = {name for name in stage.plan.trained}
+        for name, net in made.networks.items():
+            reached = [p.grad is not None for p in net.module.parameters()]
+            assert any(reached) == (name in trained), f"{name} in {stage.plan.name}"
+        for name, adapter in stage.step.adapters.items():
+            reached = [p.grad is not None for p in adapter.parameters()]
+            assert all(reached) if name in stage.plan.trained_adapters else not any(reached), name
+        learnt = [p.grad for p in stage.optimization.parameters]
+        assert learnt and all(grad is not None and grad.isfinite().all() for grad in learnt)
+        assert all(value.isfinite() for value in values.values())
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_it_is(method, tmp_path):
+    for made, stage in stages(tmp_path, method):
+        others = {name: snapshot(n.module) for name, n in made.networks.items() if name not in stage.plan.trained}
+        batch = stage.example_batch(16)
+        optimizer = torch.optim.Adam(stage.optimization.parameters, lr=2e-3)
+        history = []
+        for _ in range(20):
+            total, values = losses(stage, batch)
+            history.append({name: float(value.detach()) for name, value in values.items()} | {"total": float(total)})
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+        assert history[-1]["total"] < history[0]["total"], stage.plan.name
+        own = [name for name in history[0] if name not in ("ce", "kd", "total")] or ["total"]
+        assert sum(history[-1][name] for name in own) < sum(history[0][name] for name in own), stage.plan.name
+        assert not any(changed(made.networks[name].module, before) for name, before in others.items())
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
+    for _, stage in stages(tmp_path, method):
+        try:
+            total, _ = losses(stage, stage.example_batch(1))
+        except ValueError as error:
+            assert "more than 1 value per channel" in str(error)
+            assert any(isinstance(part, nn.BatchNorm1d) for part in stage.step.adapters.modules())
+        else:
+            assert total.isfinite()
+            total.backward()
+            assert all(p.grad.isfinite().all() for p in stage.optimization.parameters if p.grad is not None)
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_bfloat16_activations_give_finite_losses_and_gradients(method, tmp_path):
+    for _, stage in stages(tmp_path, method):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            total, _ = losses(stage, stage.example_batch(8))
+        total.backward()
+        assert total.isfinite()
+        assert all(p.grad.isfinite().all() for p in stage.optimization.parameters if p.grad is not None)
+
+
+@pytest.mark.parametrize(("method", "number", "name"), [("vid", 0, "losses.vid4.raw_variance"), ("pad_l2", 1, "")])
+def test_learnt_variances_are_optimised(method, number, name, tmp_path):
+    for position, (_, stage) in enumerate(stages(tmp_path, method)):
+        if position != number:
+            continue
+        parameters = dict(stage.step.named_parameters())
+        watched = name or next(key for key in parameters if key.startswith("adapters.log_variance"))
+        before = parameters[watched].detach().clone()
+        losses(stage, stage.example_batch(16))[0].backward()
+        stage.optimization.step()
+        assert not parameters[watched].equal(before)
+        return
+    pytest.fail("the stage did not run")
+
+
+def test_pad_goes_on_from_the_student_and_the_adapter_of_the_l2_stage(tmp_path):
+    before = {}
+    for made, stage in stages(tmp_path, "pad_l2", "model@teacher=plain_16_32_64"):
+        student, adapter = network(stage, "student"), made.shared.parts.adapters["embedding"]
+        if stage.plan.name == "pad":
+            assert not changed(student, before["student"]) and not changed(adapter, before["embedding"])
+            assert "embedding" in stage.plan.trained_adapters
+            return
+        losses(stage, stage.example_batch(16))[0].backward()
+        stage.optimization.step()
+        before = {"student": snapshot(student), "embedding": snapshot(adapter)}
+        assert sum(p.numel() for p in adapter.parameters()) > 0
+
+
+def test_the_paraphraser_is_kept_and_frozen_in_the_second_stage_of_ft(tmp_path):
+    encoders = []
+    for made, stage in stages(tmp_path, "ft"):
+        encoder = made.shared.parts.adapters["encoder"]
+        encoders.append((encoder, snapshot(encoder)))
+        losses(stage, stage.example_batch(8))[0].backward()
+        stage.optimization.step()
+    (first, _), (second, before) = encoders
+    assert first is second and not second.training
+    assert not changed(second, before) and "decoder" not in stage.plan.adapters
+
+
+def test_the_teacher_head_of_sskd_is_kept_and_frozen_in_the_second_stage(tmp_path):
+    heads = []
+    for made, stage in stages(tmp_path, "sskd"):
+        heads.append(made.shared.parts.adapters["teacher_head"])
+        assert ("teacher_head" in stage.plan.trained_adapters) == (stage.plan.name == "pretext")
+        assert stage.plan.trained == ([] if stage.plan.name == "pretext" else ["student"])
+    assert heads[0] is heads[1]
+
+
+def test_sskd_runs_networks_on_all_views_and_labels_on_upright_ones(tmp_path):
+    for _, stage in stages(tmp_path, "sskd"):
+        batch = stage.example_batch(4)
+        assert batch["input"].shape == (16, 3, 16, 16) and batch["target"].shape == (4,)
+        if stage.plan.name == "distill":
+            assert stage.examples["student"]["logits"].shape[0] == 8
+            assert stage.examples["adapters"]["student_upright"].shape[0] == 2
+        judged = next(iter(stage.data.judge))
+        assert judged["input"].dim() == 4, "evaluation must not use the wrapper"
+
+
+def test_a_stage_can_leave_out_a_wrapper_of_the_data_set(tmp_path):
+    views = "+dataset.wrappers.views={_target_: distill_app.data.RotatedViews}"
+    out = "+method.stages.distill.wrappers.views=null"
+    sizes = []
+    for extra in ((), (out,)):
+        with runner(tmp_path, "method=tfkd_reg", views, *extra, base=base("tfkd_reg")) as made:
+            sizes.append(made.shared.data.stage(made.plans[0]).train.dataset[(0, 0)]["input"].dim())
+    assert sizes == [4, 3]
+
+
+def test_the_self_teacher_is_another_network_than_the_student(tmp_path):
+    for made, stage in stages(tmp_path, "tfkd_self"):
+        assert set(made.networks) == {"student", "pretrained"}
+        if stage.plan.name == "pretrain":
+            start = snapshot(network(stage, "pretrained"))
+            losses(stage, stage.example_batch(8))[0].backward()
+            stage.optimization.step()
+        else:
+            assert stage.plan.trained == ["student"] and list(stage.frozen) == ["pretrained"]
+            assert equal(snapshot(network(stage, "student")), start), "the student starts anew"
+            assert changed(network(stage, "pretrained"), start)
+
+
+def test_tfkd_reg_builds_no_teacher(tmp_path):
+    with runner(tmp_path, "method=tfkd_reg", base=base("tfkd_reg")) as made:
+        assert set(made.networks) == {"student"}
+
+
+@pytest.mark.parametrize(("method", "reads"), [("hnd", 1), ("ghnd", 4)])
+def test_only_the_bottleneck_and_what_precedes_it_is_trained_and_the_tail_is_the_teachers(method, reads, tmp_path):
+    for _, stage in stages(tmp_path, method):
+        student, teacher = network(stage, "student"), network(stage, "teacher")
+        assert len(stage.plan.terms) == reads and all(t.loss["reduction"] == "sum" for t in stage.plan.terms.values())
+        assert stage.plan.optimizer["_target_"] == "torch.optim.Adam" and stage.plan.conf.lr == 1e-3
+        ours, theirs = student.state_dict(), teacher.state_dict()
+        assert all(ours[name].equal(value) for name, value in theirs.items())
+        tail = [name for name in theirs if name.startswith(("layer", "fc"))]
+        before = snapshot(student)
+        for _ in range(2):
+            losses(stage, stage.example_batch(8))[0].backward()
+            stage.optimization.step()
+        moved = changed(student, before)
+        assert not moved & set(tail), "weights or batch norm statistics of the tail changed"
+        assert {name for name in moved if name.startswith("relu.encoder")} and "conv1.weight" in moved
+        assert stage.tapped["student"].stops_at == ("stage1" if method == "hnd" else "stage4")
+        assert "8 bits" in stage.describe()
+
+
+def test_relational_methods_read_embeddings_and_dab_reads_pre_activations(tmp_path):
+    for method in ("rkd", "pkt", "cckd", "crd", "l2"):
+        for _, stage in stages(tmp_path, method):
+            assert stage.plan.taps["teacher"] == ["pooled"]
+    first = next(stages(tmp_path, "dab"))[1]
+    assert all(tap.endswith("_pre") for tap in first.plan.taps["student"])
+    assert (first.examples["teacher"]["stage4_pre"] < 0).any()
+    first.close()
+
+
+def test_kd_is_as_large_without_the_cross_entropy(tmp_path):
+    values = []
+    for off in ((), ("method.stages.distill.losses.ce=null",)):
+        _, stage = next(stages(tmp_path, "kd", *off))
+        values.append(float(losses(stage, stage.example_batch(8))[1]["kd"].detach()))
+        stage.close()
+    assert values[0] == values[1] > 0
+
+
+@pytest.mark.parametrize("method", SPLIT)
+def test_check_says_why_head_distillation_needs_the_teachers_architecture(method):
+    errors = list(check(compose([f"method={method}", "dataset=fake", "model@student=resnet20"])))
+    assert len(errors) == 1 and "model@student=teacher_bottleneck" in errors[0]
+    errors = list(check(compose([f"method={method}", "dataset=fake", "prelude=none", "model@teacher=vit_b_16"])))
+    assert len(errors) == 1 and "gives maps (B, C, H, W)" in errors[0]
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_the_default_pair_passes_the_check(method):
+    assert list(check(compose([f"method={method}"]))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ANY_PAIR)
+@pytest.mark.parametrize(("teacher", "student"), PAIRS)
+def test_every_method_fits_every_pair(method, teacher, student):
+    pair = [f"model@teacher={teacher}", f"model@student={student}", "dataset=fake", "prelude=none"]
+    assert list(check(compose([f"method={method}", *pair]))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("methods", "pairs"),
+    [
+        (ANY_PAIR, "model@student=resnet20,mobilenet_v2_small,plain_8_16"),
+        (SPLIT, "model@teacher=cres_w32,resnet18,mobilenet_v2_small"),
+    ],
+)
+def test_a_sweep_over_methods_and_pairs_passes(methods, pairs, tmp_path):
+    overrides = [*TINY, "debug=one_batch", "prelude=none", "runtime.threads=1", "stage.batch_size=8"]
+    sweep = [f"hydra.sweep.dir={tmp_path}", f"method={','.join(methods)}", pairs]
+    done = subprocess.run(
+        [sys.executable, "-m", "distill_app", "-m", *sweep, *overrides], capture_output=True, text=True, timeout=550
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("*/summary.json"))) == 3 * len(methods)
