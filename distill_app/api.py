@@ -49,7 +49,17 @@ def run(cfg: DictConfig, *, output_dir: str | None = None) -> dict[str, Any]:
     return carry_out(cfg.copy(), output_dir=folder, command=["distill_app.run"])
 
 
-def options_of(group: str) -> list[str]:
-    """The options of a config group."""
-    folder = Path(conf_dir(), group)
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def options_of(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
+    """The options of a config group; those in folders, as experiment's, with the folder."""
+    found = set()
+    for root in (conf_dir(), *config_dirs):
+        folder = Path(root, group)
+        files = list(folder.glob("*.yaml")) or list(folder.glob("**/*.yaml"))
+        found |= {file.relative_to(folder).with_suffix("").as_posix() for file in files}
+    return sorted(found)
+
+
+def groups(config_dirs: Sequence[str] = ()) -> list[str]:
+    """The config groups."""
+    folders = {folder.relative_to(root) for root in (conf_dir(), *config_dirs) for folder in Path(root).glob("**/")}
+    return sorted(folder.as_posix() for folder in folders if folder.parts)

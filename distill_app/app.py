@@ -44,7 +44,9 @@ def start(arguments: list[str], *, show: Callable[[str], None]) -> list[Failure]
                 cfg, output_dir=hydra_conf.runtime.output_dir, command=["distill", *arguments], show=show
             )
         except Exception as error:
-            failures.append(Failure(list(hydra_conf.overrides.task), error))
+            # As they were typed: an interpolation in them may be what is wrong.
+            typed: Any = OmegaConf.to_container(hydra_conf.overrides.task, resolve=False)
+            failures.append(Failure(typed, error))
             return None
         return summary.get("objective")  # for sweepers that optimise
 

@@ -31,7 +31,7 @@ def check(cfg: DictConfig) -> Iterator[str]:
     if app is not None:
         from distill_app.probe import probe_errors  # imports torch
 
-        found = probe_errors(app, plans, sound=not errors)
+        found = probe_errors(app, plans, told=errors)
         yield from (error for error in found if error not in errors)
 
 
@@ -40,10 +40,10 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     resolved = cfg.copy()
     OmegaConf.set_struct(resolved, False)
     errors = [*_dead_keys(resolved, ""), *_ghost_stages(resolved)]
-    missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
-    if missing:
-        return errors + missing, None, []
     try:
+        missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
+        if missing:
+            return errors + missing, None, []
         OmegaConf.resolve(resolved)
         app = OmegaConf.to_object(resolved)
     except OmegaConfBaseException as error:

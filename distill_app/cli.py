@@ -15,13 +15,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     HYDRA_FULL_ERROR=1 shows tracebacks.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Read by OpenMP when torch is imported: threads that wait sleep, so that busy machines are slowed down, not stopped.
+    # Read by OpenMP when torch is imported: threads that wait sleep, so that a busy machine slows them and no more.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises instead of printing and exiting; what went wrong is told here, in one place.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    is_verb = bool(arguments) and arguments[0].isidentifier()
+    if not is_verb or any(word.startswith("--allow") for word in arguments):
+        # For packages of your own in this folder; not where only the config of a run that exists could name them.
+        sys.path.append(os.getcwd())
     try:
-        code = _verb(arguments) if arguments and arguments[0].isidentifier() else _experiment(arguments, full=full)
+        code = _verb(arguments) if is_verb else _experiment(arguments, full=full)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -50,36 +54,41 @@ def _verb(arguments: list[str]) -> int:
 
 
 def _experiment(arguments: list[str], *, full: bool) -> int:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from distill_app.app import start
-    from distill_app.errors import Listing, composition_errors
+    from distill_app.build import ConfigError
+    from distill_app.errors import Listing, is_of_composition
 
     listing = Listing()
     try:
         failures = start(arguments, show=listing.add)
-    except (HydraException, OmegaConfBaseException) as error:
-        if full:
+    except Exception as error:
+        if full or not is_of_composition(error):
             raise
-        for text in composition_errors(error, [word for word in arguments if not word.startswith("-")]):
+        from distill_app.composition import composition_errors
+
+        for text in composition_errors(error, arguments):
             listing.add(text)
         return 2
     codes = []
     for failure in failures:
         if len(failures) > 1 or "-m" in arguments or "--multirun" in arguments:
             print(f"failed: {' '.join(failure.overrides)}", file=sys.stderr)
-        codes.append(_tell(failure.error, full=full, told=listing.count > 0))
+        if isinstance(failure.error, ConfigError) and not full:
+            for text in failure.error.errors:
+                listing.add(text)
+            codes.append(2)
+        else:
+            codes.append(_tell(failure.error, full=full))
     return max(codes, default=0)
 
 
-def _tell(error: Exception, *, full: bool, told: bool = False) -> int:
-    """Says what went wrong, unless it was told already, and returns the exit code."""
+def _tell(error: Exception, *, full: bool) -> int:
+    """Says what went wrong and returns the exit code."""
     from distill_app.errors import explain
 
     text, code = explain(error)
     if full or text is None:
         traceback.print_exception(error)
-    elif not (told and code == 2):
+    else:
         print(text, file=sys.stderr)
     return code

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_app.build import Builder
+from distill_app.build import Builder, ConfigError
 from distill_app.checkpoint import Checkpoints, load_file, save_weights
 from distill_app.data.stage_data import DataSource
 from distill_app.machine import choose_device, set_up
@@ -30,11 +30,14 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
 
     Raises:
         UsageError: No such network, or no weights of it.
+        ConfigError: The stored config does not fit this version of the program.
     """
     app = to_app(config)
     set_up(app.runtime)
     device, builder = choose_device(app.runtime), Builder(app.runtime.allow)
-    plans, _ = plan_stages(app)
+    plans, errors = plan_stages(app)
+    if errors:
+        raise ConfigError(errors)
     loaded, source = _network(config, place, folder=folder, name=network)
     loaded.module.to(device)
     plan = _last_plan(plans, network)
@@ -64,7 +67,11 @@ def _network(config: Mapping[str, Any], place: Path, *, folder: Path, name: str)
     # The run's own weights follow: what the network started from is not looked for again.
     conf.checkpoint, conf.weights = None, None
     network = build_network(app, name, builder=Builder(app.runtime.allow), device="cpu")
-    network.module.load_state_dict(state)
+    try:
+        network.module.load_state_dict(state)
+    except RuntimeError as error:
+        first = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise UsageError(f"{source} does not hold the weights of {name!r} (see --network): {first}") from error
     return network, source
 
 
@@ -73,10 +80,14 @@ def _weights(place: Path, *, folder: Path, name: str) -> tuple[Mapping[str, Any]
     if place.is_file() and place.name != "state.pt":
         return load_file(place), str(place)
     if place != folder:
-        root = folder / "checkpoints"
+        checkpoints = Checkpoints(folder / "checkpoints")
         inside = place.parent if place.name == "state.pt" else place
-        mark = inside.relative_to(root).as_posix()
-        return _from_checkpoint(Checkpoints(root), mark, name), f"{folder}, checkpoint {mark}"
+        mark = inside.relative_to(checkpoints.folder).as_posix() if checkpoints.folder in inside.parents else ""
+        known = [*checkpoints.marks(), *checkpoints.names()]
+        if mark not in known:
+            there = ", ".join(known) or "none"
+            raise UsageError(f"{place} is no checkpoint of {folder}; below {checkpoints.folder} there are: {there}")
+        return _from_checkpoint(checkpoints, mark, name), f"{folder}, checkpoint {mark}"
     exported = folder / f"{name}.pt"
     if exported.is_file():
         return load_file(exported), str(exported)

@@ -4,7 +4,7 @@ Networks are built on torch's meta device, which has shapes and no storage; adap
 values, are built for real and tried on noise of the shapes that the networks gave.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,34 +12,38 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from distill_app.assemble import Context, Parts, build_slots, build_terms, example_namespace
+from distill_app.assemble import Context, Parts, assemble, example_namespace
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AppConf
 from distill_app.data.samples import SampleWrapper
 from distill_app.hooks import TapError
 from distill_app.machine import choose_device
 from distill_app.networks import Network, build_network, fitting_weights, frozen_modules, networks_read
-from distill_app.stage import Stage, adapter_confs
-from distill_app.wiring import StagePlan
+from distill_app.optimize import optimization
+from distill_app.stage import Stage, adapter_confs, set_trainable
+from distill_app.wiring import ROLES, StagePlan, models_of
 
 
-def probe_errors(app: AppConf, plans: list[StagePlan], *, sound: bool) -> Iterator[str]:
+def probe_errors(app: AppConf, plans: list[StagePlan], *, told: Sequence[str]) -> Iterator[str]:
     """Yields what binding and probing find.
 
     Args:
         app: The typed config.
         plans: Its stages.
-        sound: Whether the quick part found nothing; else addresses may lead nowhere, and only targets are looked at.
+        told: What the quick part found. A stage with an error, and those after it, are not assembled: what they
+            read may not be there.
     """
     builder = Builder(app.runtime.allow)
     errors = [*_runtime(app), *_targets(app, plans, builder)]
     networks, network_errors = _networks(app, plans, builder)
     errors += network_errors
     yield from dict.fromkeys(errors)
-    if errors or not sound:
+    if errors:
         return
     parts = Parts(networks=networks)
     for plan in plans:
+        if any(error.startswith(f"{plan.key}.") for error in told):
+            return
         yield from _stage(plan, plans, parts, builder)
 
 
@@ -53,7 +57,7 @@ def _runtime(app: AppConf) -> list[str]:
 
 def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator[str]:
     """Everything with a `_target_` but the networks, which are built."""
-    yield from builder.problems(app.launcher, key="launcher")
+    yield from _construction(app.launcher, key="launcher", builder=builder)
     shapes = ("in_shape", "out_shape")
     data_arguments = ("num_classes", "num_samples", "labels", "sample_indices")
     for plan in plans:
@@ -62,7 +66,7 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
             yield from builder.problems(getattr(data, part), key=f"{key}.{part}")
         for part in ("train_transform", "eval_transform"):
             for position, transform in enumerate(getattr(data, part)):
-                yield from builder.problems(transform, key=f"{key}.{part}[{position}]")
+                yield from _construction(transform, key=f"{key}.{part}[{position}]", builder=builder)
         for wrapper, where in plan.wrappers.values():
             yield from builder.problems(wrapper, key=where, positional=1)
         yield from builder.problems(data.task, key=f"{key}.task", context=("normalize", "num_classes"))
@@ -70,7 +74,7 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
         if plan.scheduler.schedule is not None:
             filled = ("T_max", "total_steps", "total_iters", "max_lr")
             yield from builder.problems(
-                plan.scheduler.schedule, key="stage.scheduler.schedule", positional=1, context=filled
+                plan.scheduler.schedule, key=f"{plan.scheduler_key}.schedule", positional=1, context=filled
             )
         for name in plan.declared:
             adapter = plan.conf.adapters[name]
@@ -84,12 +88,26 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
                 yield from builder.problems(term.weight, key=f"{where}.weight")
 
 
+def _construction(conf: Any, *, key: str, builder: Builder) -> list[str]:
+    """The errors of what costs nothing to build."""
+    try:
+        builder.build(conf, key=key)
+    except ConfigError as error:
+        return error.errors
+    return []
+
+
 def _networks(app: AppConf, plans: list[StagePlan], builder: Builder) -> tuple[dict[str, Network], list[str]]:
     networks, errors = {}, []
-    for name in networks_read(plans):
+    failed: list[Any] = []
+    # The roles first: a network that is configured as one of them has the same errors, told once.
+    for name in sorted(networks_read(plans), key=lambda name: name not in ROLES):
+        conf = models_of(app)[name].net
         try:
-            networks[name] = build_network(app, name, builder=builder, device="meta")
+            if conf not in failed:
+                networks[name] = build_network(app, name, builder=builder, device="meta")
         except ConfigError as error:
+            failed.append(conf)
             errors += error.errors
     return networks, errors
 
@@ -111,8 +129,12 @@ def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Build
             "sample_indices": np.arange(len(labels)),
         }
         context = Context(builder, torch.device("cpu"), 0, arguments)
-        build_slots(plan, adapter_confs(plans, plan), examples, parts, context)
-        build_terms(plan, examples, parts, context)
+        set_trainable(parts.networks, plan)
+        tapped = {name: parts.networks[name].tapped(plan.taps[name], stage=plan.name) for name in plan.trained}
+        step = assemble(plan, adapter_confs(plans, plan), tapped, examples, parts, context, task.call)
+        for network in tapped.values():
+            network.close()
+        optimization(step, plan, builder=builder, steps_per_epoch=1)
     except ConfigError as error:
         return error.errors
     except (TapError, ValueError) as error:

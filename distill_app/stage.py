@@ -208,7 +208,8 @@ class Stage:
 
 def notes_of(network: nn.Module) -> list[str]:
     """What parts of a network have to say about themselves: those with a method `note`."""
-    return [module.note() for module in network.modules() if callable(getattr(module, "note", None))]
+    notes = [getattr(module, "note", None) for module in network.modules()]
+    return [str(note()) for note in notes if callable(note)]
 
 
 def _extent(network: TappedModel) -> str:

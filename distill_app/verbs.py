@@ -6,11 +6,15 @@ by default: packages of your own are named again with --allow.
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from distill_app.config import RuntimeConf
 from distill_app.records import UsageError
@@ -24,7 +28,9 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog=f"distill {verb}", description=_TEXTS[verb])
     parser.add_argument("run", help="the folder of a run" + (", or a checkpoint in it" if verb != "resume" else ""))
-    parser.add_argument("--allow", nargs="*", default=[], help="packages from which its config may build objects")
+    parser.add_argument(
+        "--allow", action="append", default=[], help="a package from which its config may build objects"
+    )
     if verb in ("evaluate", "export"):
         parser.add_argument("--network", default="student", help="student, teacher or another network of the run")
     if verb == "evaluate":
@@ -32,7 +38,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     if verb == "export":
         parser.add_argument("--output", required=True, help="the file to write, a plain state dict")
     arguments = parser.parse_args(argv)
-    place = Path(arguments.run)
+    place = Path(os.path.abspath(arguments.run))
     folder = _run_folder(place)
     config = _stored_config(folder, allow=arguments.allow)
     if verb == "resume":
@@ -62,20 +68,44 @@ def _resume(folder: Path, config: dict[str, Any]) -> int:
         print(f"{folder} is finished; its summary is {folder / 'summary.json'}")
         return 0
     command = folder / "command.txt"
-    words = command.read_text(encoding="utf-8").split("\n")[:1] if command.is_file() else ["distill"]
+    words = shlex.split(command.read_text(encoding="utf-8")) if command.is_file() else ["distill"]
     run_experiment(config, output_dir=str(folder), command=words)
     return 0
 
 
 def _run_folder(place: Path) -> Path:
     """The folder of the run that a path lies in."""
-    for folder in (place, *place.parents):
-        if (folder / "config_resolved.yaml").is_file():
-            return folder
+    # A mark is no folder: checkpoints/distill/best stands for the file best.mark beside the checkpoints.
+    if place.exists() or place.with_name(f"{place.name}.mark").is_file():
+        for folder in (place, *place.parents):
+            if (folder / "config_resolved.yaml").is_file():
+                return folder
     raise UsageError(f"{place} is not a run nor in one: no config_resolved.yaml there or above")
 
 
 def _stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
-    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config_resolved.yaml"))  # type: ignore[assignment]
-    config.setdefault("runtime", {})["allow"] = [*RuntimeConf().allow, *allow]
+    file = folder / "config_resolved.yaml"
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.setdefault("runtime", {}), dict):
+        raise UsageError(f"{file} is not the config of a run")
+    config["runtime"]["allow"] = [*RuntimeConf().allow, *allow]
+    # In a config of your own, a local hubconf.py is your own code; in this one it is whoever's made the run.
+    if "torch.hub.load" not in allow and "torch.hub.load" in _targets(config):
+        raise UsageError(
+            f"{file} has a network built by torch.hub, which runs code from a folder; if you trust it: "
+            f"--allow torch.hub.load"
+        )
     return config
+
+
+def _targets(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield str(value["_target_"])
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _targets(item)

@@ -212,9 +212,12 @@ def unknown(kind: str, given: str, allowed: Iterable[Any]) -> str:
 def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str]) -> None:
     """Fills in what the stage reads and trains; `known` holds the adapters declared so far."""
     models = models_of(app)
-    for role, network in {**plan.roles, **plan.conf.init_from}.items():
-        if network not in models:
-            errors.append(f"{plan.key}: {unknown('network', network, models)} for {role!r}")
+    for part, entries in (("roles", plan.roles), ("init_from", plan.conf.init_from)):
+        wrong = {role: network for role, network in entries.items() if network not in models}
+        errors += [f"{plan.key}.{part}.{role}: {unknown('network', name, models)}" for role, name in wrong.items()]
+    started = {role: plan.network(role) for role in plan.conf.init_from}
+    errors += [f"{plan.key}.init_from: {unknown('network', n, models)}" for n in started.values() if n not in models]
+    plan.roles = {role: network for role, network in plan.roles.items() if network in models}
     plan.declared = [name for name, adapter in plan.conf.adapters.items() if adapter is not None]
     known.update({name: plan.conf.adapters[name] for name in plan.declared})
     if not plan.terms:

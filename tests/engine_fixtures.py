@@ -23,7 +23,14 @@ from distill_app.training import train_epoch
 GOLDENS = Path(__file__).parent / "data" / "goldens"
 QUIET = ("runtime.threads=1", "runtime.tensorboard=false", "runtime.log_every=1")
 # Teacher 32-64-128 and student 8-16: stages of different widths and sizes, batch norm in both.
-DIGITS = ("experiment=digits/kd", "prelude=none", "stage.epochs=2")
+DIGITS = (
+    "dataset=digits",
+    "model@teacher=plain_32_64_128",
+    "model@student=plain_8_16",
+    "stage=digits",
+    "prelude=none",
+    "stage.epochs=2",
+)
 
 
 class Scaled(nn.Module):

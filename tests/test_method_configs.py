@@ -19,9 +19,10 @@ from distill_app.runner import StageRunner
 from distill_app.stage import Stage
 from distill_app.step import run_frozen
 
-PAPER = "kd fitnet fsp at pkt ft dab rkd vid cckd hnd spkd crd tfkd_self tfkd_reg ghnd sskd l2 pad_l2".split()
+ANY_PAIR = ["kd", "fitnet", "fsp", "at", "pkt", "ft", "dab", "rkd", "vid", "cckd", "spkd", "crd"]
+ANY_PAIR += ["tfkd_self", "tfkd_reg", "sskd", "l2", "pad_l2"]
 SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
-ANY_PAIR = [method for method in PAPER if method not in SPLIT]
+PAPER = [*ANY_PAIR, *SPLIT]
 # Widths, depths and map sizes differ.
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
 TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
@@ -80,7 +81,7 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_pat
     for made, stage in stages(tmp_path, method):
         total, values = losses(stage, stage.example_batch(8))
         total.backward()
-        trained = {name for name in stage.plan.trained}
+        trained = set(stage.plan.trained)
         for name, net in made.networks.items():
             reached = [p.grad is not None for p in net.module.parameters()]
             assert any(reached) == (name in trained), f"{name} in {stage.plan.name}"
@@ -90,6 +91,7 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_pat
         learnt = [p.grad for p in stage.optimization.parameters]
         assert learnt and all(grad is not None and grad.isfinite().all() for grad in learnt)
         assert all(value.isfinite() for value in values.values())
+        stage.optimization.optimizer.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("method", PAPER)
@@ -101,7 +103,9 @@ def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_
         history = []
         for _ in range(20):
             total, values = losses(stage, batch)
-            history.append({name: float(value.detach()) for name, value in values.items()} | {"total": float(total)})
+            history.append(
+                {name: float(value.detach()) for name, value in values.items()} | {"total": float(total.detach())}
+            )
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
@@ -248,18 +252,17 @@ def test_relational_methods_read_embeddings_and_dab_reads_pre_activations(tmp_pa
     for method in ("rkd", "pkt", "cckd", "crd", "l2"):
         for _, stage in stages(tmp_path, method):
             assert stage.plan.taps["teacher"] == ["pooled"]
-    first = next(stages(tmp_path, "dab"))[1]
-    assert all(tap.endswith("_pre") for tap in first.plan.taps["student"])
-    assert (first.examples["teacher"]["stage4_pre"] < 0).any()
-    first.close()
+    for _, stage in stages(tmp_path, "dab"):
+        if stage.plan.name == "boundary":
+            assert all(tap.endswith("_pre") for tap in stage.plan.taps["student"])
+            assert (stage.examples["teacher"]["stage4_pre"] < 0).any()
 
 
 def test_kd_is_as_large_without_the_cross_entropy(tmp_path):
     values = []
     for off in ((), ("method.stages.distill.losses.ce=null",)):
-        _, stage = next(stages(tmp_path, "kd", *off))
-        values.append(float(losses(stage, stage.example_batch(8))[1]["kd"].detach()))
-        stage.close()
+        for _, stage in stages(tmp_path, "kd", *off):
+            values.append(float(losses(stage, stage.example_batch(8))[1]["kd"].detach()))
     assert values[0] == values[1] > 0
 
 
@@ -271,6 +274,7 @@ def test_check_says_why_head_distillation_needs_the_teachers_architecture(method
     assert len(errors) == 1 and "gives maps (B, C, H, W)" in errors[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", PAPER)
 def test_the_default_pair_passes_the_check(method):
     assert list(check(compose([f"method={method}"]))) == []

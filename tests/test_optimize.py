@@ -57,7 +57,7 @@ def learning_rates(built: Stage, count: int) -> list[float]:
 )
 def test_schedules_by_epoch_equal_the_goldens(tmp_path, golden, overrides):
     expected = GOLDEN[f"out/{golden}"]
-    with stage(tmp_path, *overrides, base=("experiment=digits/kd", "prelude=none")) as built:
+    with stage(tmp_path, *overrides) as built:
         np.testing.assert_allclose(learning_rates(built, len(expected)), expected, rtol=1e-9)
 
 

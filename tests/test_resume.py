@@ -18,6 +18,8 @@ from distill_app.optimize import Optimization
 from distill_app.records import Status
 from distill_app.verbs import run_verb
 
+SLOW = pytest.mark.slow
+
 # Two stages of two batches: steps 1-4 train the paraphraser, which stage 2 reads, and steps 5-10 the student.
 FT = ("method=ft", "method.stages.paraphrase.epochs=2", "stage.epochs=3")
 
@@ -87,7 +89,7 @@ def _without_clock(folder: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 6, 9], ids=lambda step: f"step{step}")
+@pytest.mark.parametrize("step", [pytest.param(1, marks=SLOW), 4, 6, pytest.param(9, marks=SLOW)])
 def test_a_run_that_broke_off_in_an_epoch_ends_the_same(tmp_path, uninterrupted, step):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         stop_at_step(patch, step, Interrupted())
@@ -99,11 +101,15 @@ def test_a_run_that_broke_off_in_an_epoch_ends_the_same(tmp_path, uninterrupted,
 @pytest.mark.parametrize(
     ("owner", "name", "call", "after"),
     [
-        pytest.param(runner_module.StageRunner, "save", 2, False, id="before the last checkpoint of stage 1"),
+        pytest.param(
+            runner_module.StageRunner, "save", 2, False, id="before the last checkpoint of stage 1", marks=SLOW
+        ),
         pytest.param(runner_module.StageRunner, "save", 2, True, id="after the last checkpoint of stage 1"),
-        pytest.param(runner_module.StageRunner, "start", 2, False, id="between the stages"),
-        pytest.param(runner_module.StageRunner, "save", 3, True, id="after the first checkpoint of stage 2"),
-        pytest.param(runner_module.StageRunner, "conclude", 1, False, id="before the test"),
+        pytest.param(runner_module.StageRunner, "start", 2, False, id="between the stages", marks=SLOW),
+        pytest.param(
+            runner_module.StageRunner, "save", 3, True, id="after the first checkpoint of stage 2", marks=SLOW
+        ),
+        pytest.param(runner_module.StageRunner, "conclude", 1, False, id="before the test", marks=SLOW),
         pytest.param(runner_module, "save_weights", 1, False, id="after the test"),
     ],
 )
@@ -115,6 +121,7 @@ def test_a_run_that_broke_off_between_epochs_ends_the_same(tmp_path, uninterrupt
     assert_same_outcome(tmp_path, uninterrupted)
 
 
+@SLOW
 def test_a_run_may_break_off_again_and_again(tmp_path, uninterrupted):
     for step in (4, 3, 2, 3):  # counted from each resume
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
@@ -164,7 +171,7 @@ STATEFUL = (
 )
 
 
-@pytest.mark.parametrize("step", [7, 12, 15], ids=lambda step: f"step{step}")
+@pytest.mark.parametrize("step", [pytest.param(7, marks=SLOW), 12, pytest.param(15, marks=SLOW)])
 def test_optimiser_schedule_and_best_epoch_survive(tmp_path, step):
     run(tmp_path / "uninterrupted", *STATEFUL)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
@@ -208,7 +215,7 @@ def test_status_says_that_the_user_interrupted(tmp_path):
     assert (status["state"], status["reason"]) == ("failed", "interrupted")
 
 
-@pytest.mark.parametrize("select", ["best", "last"])
+@pytest.mark.parametrize("select", ["best", pytest.param("last", marks=SLOW)])
 def test_a_stage_hands_on_the_weights_of_the_epoch_it_selects(tmp_path, select):
     overrides = (
         "method=takd",
@@ -241,7 +248,7 @@ def test_every_stage_keeps_its_last_and_its_best_checkpoint(tmp_path):
     assert checkpoints.resolve("last") == checkpoints.resolve("distill/last") == "distill/epoch_0002"
 
 
-@pytest.mark.slow
+@SLOW
 def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
     words = [
         *DIGITS,

@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from engine_fixtures import GOLDENS, QUIET, equal, metrics, network, refusal, run, runner, snapshot, stage, train
+from engine_fixtures import (
+    DIGITS,
+    GOLDENS,
+    QUIET,
+    equal,
+    metrics,
+    network,
+    refusal,
+    run,
+    runner,
+    snapshot,
+    stage,
+    train,
+)
 from PIL import Image
 
 from distill_app import runner as runner_module
@@ -26,13 +39,21 @@ from distill_app.statefile import load_file
 from distill_app.tasks import Classification
 from distill_app.training import NonFiniteLoss
 
-FAKE = ("dataset=fake", "prelude=none", "dataset.train.size=24", "dataset.test.size=16", "stage.batch_size=8")
+FAKE = (
+    "dataset=fake",
+    "dataset.train.size=24",
+    "dataset.test.size=16",
+    "dataset.validation_fraction=0.0",
+    "stage.batch_size=8",
+    "prelude=none",
+)
 SMALL = ("runtime.max_epochs=1", "runtime.max_steps_per_epoch=1")
 
 
 @pytest.fixture
-def command(capfd):
+def command(capfd, monkeypatch):
     """Runs a command line in this process: exit code, stdout, stderr."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def call(*words: str):
         with pytest.raises(SystemExit) as exit_:
@@ -67,9 +88,9 @@ def test_a_run_leaves_weights_metrics_summary_plot_and_records(tmp_path):
 
 
 def test_the_same_run_twice_gives_the_same_bits(tmp_path):
-    overrides = ("method=ft", "method.stages.paraphrase.epochs=1", "prelude=comparison")
+    overrides = ("method=ft", "prelude=comparison", "runtime.max_epochs=2", "runtime.max_steps_per_epoch=2")
     for name in ("first", "second"):
-        torch.manual_seed(hash(name))  # what the process did before plays no part
+        torch.rand(len(name))  # what the process drew before plays no part
         run(tmp_path / name, *overrides)
     assert metrics(tmp_path / "first") == metrics(tmp_path / "second")
     for network_name in ("student", "teacher", "baseline"):
@@ -136,9 +157,7 @@ def test_the_exported_student_loads_into_the_bare_architecture(tmp_path, arch):
     bare = torchvision.models.get_model(arch, num_classes=10)
     bare.load_state_dict(state, strict=True)
     if arch == "mnasnet1_0":  # one that reads the versions of its modules, and changes itself when there are none
-        assert state._metadata["layers"]["version"] == bare.state_dict()._metadata["layers"]["version"] == 2 or (
-            state._metadata[""]["version"] == bare.state_dict()._metadata[""]["version"]
-        )
+        assert state._metadata[""]["version"] == bare.state_dict()._metadata[""]["version"] == 2
     assert equal(snapshot(bare), state)
 
 
@@ -191,7 +210,7 @@ def test_a_later_stage_inherits_data_and_may_replace_it(tmp_path):
         names = [plan.data.name for plan in made.plans]
         sizes = [made.shared.data.stage(plan).identity["train"] for plan in made.plans]
     assert names == ["fake", "fake"]
-    assert sizes == [30, 100 if False else sizes[1]]
+    assert sizes == [30, 100]  # the label budget is a scalar, and does not pass from stage to stage
     with runner(tmp_path, "method=fitnet", "+dataset@method.stages.distill.data=fake") as made:
         assert [plan.data.name for plan in made.plans] == ["digits", "fake"]
 
@@ -225,8 +244,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_with_all_there_is_
 
 
 def test_a_loss_that_is_not_finite_ends_the_command_with_1_and_without_a_traceback(tmp_path, command):
-    words = ("experiment=digits/kd", "prelude=none", "stage.lr=1e30", "scheduler@stage.scheduler=constant")
-    code, _, err = command(*words, "method=ce", f"hydra.run.dir={tmp_path}")
+    words = (*DIGITS, "stage.lr=1e30", "scheduler@stage.scheduler=constant", "method=ce")
+    code, _, err = command(*words, f"hydra.run.dir={tmp_path}")
     assert code == 1
     assert "error: the loss is not finite in stage 'train', epoch 1, step 2: ce" in err
     assert "Traceback" not in err
@@ -268,13 +287,6 @@ def test_a_batch_of_one_is_fine_where_batch_norm_sees_several_pixels_or_is_froze
 
 
 def test_a_hook_that_never_fires_is_an_error_with_module_and_stage(tmp_path):
-    overrides = (
-        "model@student=mobilenet_v3_small",
-        "+student.taps.never=engine_never",
-        "method.stages.distill.losses.kd.inputs.student=student.never",
-    )
-    told = refusal(tmp_path, *overrides, base=("dataset=fake", "prelude=none"))
-    assert "engine_never" in told
     with stage(tmp_path) as built:
         tapped = built.tapped["student"]
         tapped.model.forward = lambda images: images.mean((2, 3))
@@ -321,8 +333,7 @@ def test_a_run_on_image_folders(tmp_path, folders):
     assert identity["label_counts"] == [12, 12]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("position", [0, 7])
+@pytest.mark.parametrize(("workers", "position"), [(0, 7), pytest.param(0, 0, marks=pytest.mark.slow), (2, 7)])
 def test_a_corrupt_image_ends_the_run_with_its_name(tmp_path, folders, command, workers, position):
     bad = folders / "train" / "cat" / f"{position:02}.png"
     bad.write_bytes(bad.read_bytes()[:60])
@@ -335,7 +346,7 @@ def test_a_corrupt_image_ends_the_run_with_its_name(tmp_path, folders, command, 
     assert Status(tmp_path / "run").read()["state"] == "failed"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_corrupt_images_can_be_skipped(tmp_path, folders, workers):
     for name in ("train/cat/03.png", "train/dog/05.png", "val/dog/00.png"):
         (folders / name).write_bytes(b"not an image")
@@ -361,12 +372,13 @@ def test_debugging_cuts_every_stage_to_one_batch(tmp_path):
     assert steps == [(name, 0, 0) for name in ("teacher", "alone", "paraphrase", "distill")]
 
 
-def test_a_stage_can_be_built_without_the_command_line(tmp_path):
+@pytest.mark.slow
+def test_a_script_composes_and_runs(tmp_path):
     code = inspect.cleandoc(
         """
         import sys
         from distill_app import compose, run
-        overrides = ["experiment=digits/kd", "prelude=none", "debug=one_batch"]
+        overrides = ["dataset=digits", "model@teacher=plain_8_16", "prelude=none", "debug=one_batch"]
         summary = run(compose(overrides), output_dir=sys.argv[1])
         print(summary["rows"][0]["network"])
         """

@@ -46,9 +46,9 @@ def dequantize(quantized: Quantized) -> Tensor:
 class Bottleneck(nn.Module):
     """An encoder to a few channels and a decoder; what is between the two crosses the network.
 
-    Encoder, padding 1: C -> C -> D -> C -> channels; decoder, padding 0: channels -> C -> D/2 -> D -> D, all kernels 2x2
-    without bias. Each encoder layer adds a pixel to height and width, and each decoder layer takes one away. The stride
-    of what it replaces goes to the first convolution, with a kernel as large as the stride if that is above 2.
+    Encoder, padding 1: C -> C -> D -> C -> channels; decoder, padding 0: channels -> C -> D/2 -> D -> D. All kernels
+    are 2x2, without bias: each encoder layer adds a pixel to height and width, each decoder layer takes one away. The
+    stride of what it replaces goes to the first convolution, with a kernel as large as the stride if that is above 2.
 
     Matsubara, Levorato 2020, https://arxiv.org/abs/2007.15818, where C = 64, D = 256 and channels = 3 in the place of
     layer1 of a large ResNet; here C and D are those of the module in whose place it stands.
@@ -93,8 +93,9 @@ class Bottleneck(nn.Module):
             nn.BatchNorm2d(out),
             nn.Conv2d(out, out, KERNEL, bias=False),
             nn.BatchNorm2d(out),
-            nn.ReLU(),
         )
+        # The last activation is called as in torchvision's ResNets, so that taps of what it replaces find it.
+        self.decoder.add_module("relu", nn.ReLU())
         self.quantized = quantized
         self.report: CutReport | None = None
 
@@ -114,7 +115,9 @@ def _first_convolution(in_shape: Shape, out_shape: Shape) -> list[nn.Module]:
     """To one pixel more than the output, with the stride that is needed."""
     side, out_side, width = in_shape[-1], out_shape[-1], in_shape[1]
     stride = round(side / out_side)
-    if stride < 1 or any(o not in (i // stride, -(-i // stride)) for i, o in zip(in_shape[2:], out_shape[2:], strict=True)):
+    if stride < 1 or any(
+        o not in (i // stride, -(-i // stride)) for i, o in zip(in_shape[2:], out_shape[2:], strict=True)
+    ):
         raise ValueError(
             f"a bottleneck keeps the size of a map or divides it by a whole number, here {in_shape} -> {out_shape}"
         )
@@ -195,8 +198,8 @@ def bottleneck_of(net: nn.Module) -> tuple[str, Bottleneck]:
         if isinstance(module, Bottleneck):
             return path, module
     raise ValueError(
-        f"{type(net).__name__} has no bottleneck; put one in: distill_app.models.with_bottleneck(net, replace='layer1', "
-        f"image_size=224)"
+        f"{type(net).__name__} has no bottleneck; put one in: distill_app.models.with_bottleneck(net, "
+        f"replace='layer1', image_size=224)"
     )
 
 

@@ -1,0 +1,273 @@
+"""The store of the teacher cache: one folder per fingerprint, in it one folder per tap. Imports no torch.
+
+    outputs/cache/<fingerprint>/meta.json            whose outputs, of which images: the fingerprint's parts, readable
+    outputs/cache/<fingerprint>/<tap>-<hash>/
+        meta.json                                    shapes and types
+        values.npy                                   float16 (views, samples, *shape)
+        indices.npy                                  with top_k only: the classes that the values are of
+        checks.npy                                   uint32 (views, samples): 0 says not there, else the CRC-32
+
+A row belongs to a view and to an image, by its index in the unsplit data set: label budgets, stages and runs share it.
+The CRC covers the row's bytes and starts from the fingerprint and the row's place, so that neither damage nor a row of
+elsewhere passes. Any number of processes may fill a folder: it appears whole or not at all, rows are written in one
+piece, the check last, and whoever writes a row writes the same. Ranks have disjoint rows.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_app.records import to_json, write_json
+
+KIND = "distill-app teacher cache"
+META, CHECKS = "meta.json", "checks.npy"
+ARRAYS = ("values", "indices")
+CHECK_BYTES = 4
+
+
+class CacheError(ValueError):
+    """A cache that does not fit what is asked of it, is too large, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the records of a tap look like: array name -> numpy type and shape of a row."""
+
+    views: int
+    samples: int
+    arrays: dict[str, tuple[str, tuple[int, ...]]]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row with its check."""
+        return CHECK_BYTES + sum(np.dtype(kind).itemsize * _count(shape) for kind, shape in self.arrays.values())
+
+
+def _count(shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def digest(value: Any, *, size: int = 8) -> str:
+    """A short hash of plain values, the same in every process."""
+    return hashlib.blake2b(to_json(_sorted(value)).encode(), digest_size=size).hexdigest()
+
+
+def _sorted(value: Any) -> Any:
+    """The same with keys in order, so that the order in a file plays no part."""
+    if isinstance(value, Mapping):
+        return {str(key): _sorted(value[key]) for key in sorted(value, key=str)}
+    return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class TapStore:
+    """The records of one tap.
+
+    Args:
+        folder: Where they lie; made if it is not there.
+        layout: What a row looks like.
+        about: Further entries of its `meta.json`.
+        writable: False opens what is there for reading alone.
+
+    Raises:
+        CacheError: What is there has another layout.
+        OSError: It cannot be made or opened.
+    """
+
+    def __init__(self, folder: Path, *, layout: Layout, about: Mapping[str, Any], writable: bool = True):
+        self.folder, self.layout = folder, layout
+        if writable:
+            _create(folder, layout, about)
+        # Reads go through the map, writes do not: a write into a map kills the process when the disk is full.
+        self._arrays = {name: self._open(f"{name}.npy", *kind_and_shape) for name, kind_and_shape in _files(layout)}
+        self._checks = self._arrays.pop("checks")
+        self._salt = zlib.crc32(folder.parent.name.encode() + folder.name.encode())
+        self._handles: dict[str, int] = {}
+        try:
+            for name in [*self._arrays, "checks"] if writable else []:
+                self._handles[name] = os.open(folder / f"{name}.npy", os.O_WRONLY)
+        except PermissionError:
+            self.close()
+
+    def _open(self, file: str, kind: str, shape: tuple[int, ...]) -> np.memmap:
+        path = self.folder / file
+        try:
+            with open(path, "rb") as opened:
+                if np.lib.format.read_magic(opened) != (1, 0):
+                    raise ValueError("not version 1.0 of the format")
+                there, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
+                offset = opened.tell()
+            if (there, fortran, dtype) != (shape, False, np.dtype(kind)):
+                raise ValueError(f"holds {dtype} {there}, expected {kind} {shape}")
+            if path.stat().st_size < (size := offset + np.dtype(kind).itemsize * _count(shape)):
+                os.truncate(path, size)  # cut off: what is missing now reads as zeros, which no check passes
+            return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=shape)
+        except (ValueError, FileNotFoundError, PermissionError) as error:
+            raise CacheError(f"cache: {path}: {error}; to begin anew: distill cache clear {self.folder.parent}") from error
+
+    @property
+    def writable(self) -> bool:
+        """Whether rows can be added."""
+        return bool(self._handles)
+
+    def read(self, view: int, rows: np.ndarray) -> tuple[dict[str, np.ndarray] | None, np.ndarray]:
+        """The records of some images in one view.
+
+        Args:
+            view: Counted from 0.
+            rows: int64 (B,), indices in the unsplit data set.
+
+        Returns:
+            Array name -> (B, *shape), None unless every row is there and undamaged; and bool (B,), which rows are.
+        """
+        checks = self._checks[view, rows]
+        good = checks != 0
+        if not good.all():
+            return None, good
+        arrays = {name: array[view, rows] for name, array in self._arrays.items()}
+        good = checks == self._crc(view, rows, arrays)
+        return (arrays if good.all() else None), good
+
+    def write(self, view: int, rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+        """Stores records; the check of a row last, so that half a row is none.
+
+        Raises:
+            OSError: The disk is full, or the like.
+        """
+        checks = self._crc(view, rows, arrays)
+        for name, store in self._arrays.items():
+            data = np.ascontiguousarray(arrays[name], dtype=store.dtype)
+            self._write_rows(name, store, view, rows, data)
+        self._write_rows("checks", self._checks, view, rows, checks)
+
+    def _write_rows(self, name: str, store: np.memmap, view: int, rows: np.ndarray, data: np.ndarray) -> None:
+        size = data.itemsize * _count(data.shape[1:])
+        content = memoryview(data.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        places = (store.offset + (view * self.layout.samples + rows.astype(np.int64)) * size).tolist()
+        handle = self._handles[name]
+        for number, place in enumerate(places):
+            _write_all(handle, content[number * size : (number + 1) * size], place)
+
+    def _crc(self, view: int, rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        starts = ((view * self.layout.samples + rows.astype(np.int64)) ^ self._salt) & 0xFFFF_FFFF
+        checks = starts.tolist()
+        for name, (kind, shape) in self.layout.arrays.items():
+            data = np.ascontiguousarray(arrays[name], dtype=kind)
+            size = data.itemsize * _count(shape)
+            content = memoryview(data.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            checks = [
+                zlib.crc32(content[number * size : (number + 1) * size], check) for number, check in enumerate(checks)
+            ]
+        return np.maximum(np.array(checks, dtype=np.uint32), 1)  # 0 stands for nothing
+
+    def filled(self) -> int:
+        """How many rows are there."""
+        return int(np.count_nonzero(self._checks))
+
+    def damaged(self) -> int:
+        """How many rows are there and do not pass their check; reads all of them."""
+        bad = 0
+        for view in range(self.layout.views):
+            present = np.flatnonzero(self._checks[view])
+            for part in np.array_split(present, max(1, len(present) // 4096)):
+                bad += int((~self.read(view, part)[1]).sum()) if len(part) else 0
+        return bad
+
+    def close(self) -> None:
+        """Gives the files back; rows can be read still."""
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles = {}
+
+
+def _write_all(handle: int, content: memoryview, place: int) -> None:
+    written = os.pwrite(handle, content, place)
+    while written < len(content):
+        written += os.pwrite(handle, content[written:], place + written)
+
+
+def _files(layout: Layout) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """Every file of a tap: name -> type and shape."""
+    for name, (kind, shape) in layout.arrays.items():
+        yield name, (kind, (layout.views, layout.samples, *shape))
+    yield "checks", ("<u4", (layout.views, layout.samples))
+
+
+def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
+    """Makes the files, of holes, under another name and renames them: nobody sees half of them."""
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    try:
+        os.chmod(made, folder.parent.stat().st_mode & 0o7777)
+        for name, (kind, shape) in _files(layout):
+            np.lib.format.open_memmap(made / f"{name}.npy", mode="w+", dtype=kind, shape=shape, version=(1, 0))
+        write_json(made / META, {"kind": KIND, **about, **asdict(layout), "row_bytes": layout.row_bytes})
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first, with the same
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def tap_folder(tap: str, *, spec: str, layout: Layout) -> str:
+    """The name of a tap's folder: readable, and different for another module path or another way to store it."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', tap)}-{digest([tap, spec, layout.arrays], size=4)}"
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """What the `meta.json` of a cache, or of a tap in it, says; None where there is none of ours."""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return meta if isinstance(meta, dict) and meta.get("kind") == KIND else None
+
+
+def layout_of(meta: Mapping[str, Any]) -> Layout:
+    """The layout that a tap's `meta.json` claims; the files are held against it when they are opened."""
+    try:
+        arrays = {name: (str(kind), tuple(map(int, shape))) for name, (kind, shape) in meta["arrays"].items()}
+        layout = Layout(int(meta["views"]), int(meta["samples"]), arrays)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CacheError(f"cache: {META} is damaged ({error})") from error
+    numbers = [layout.views, layout.samples, *(size for _, shape in arrays.values() for size in shape)]
+    if not set(arrays) <= set(ARRAYS) or min(numbers) < 0 or not {kind for kind, _ in arrays.values()} <= _KINDS:
+        raise CacheError(f"cache: {META} claims arrays that no cache has")
+    return layout
+
+
+_KINDS = {"<f2", "<u2", "<u4"}
+
+
+def differences(needed: Any, there: Any, path: str = "") -> list[str]:
+    """The parts in which two fingerprints differ: `path: there is x, needed is y`."""
+    if isinstance(needed, Mapping) and isinstance(there, Mapping):
+        keys = dict.fromkeys([*needed, *there])
+        prefix = f"{path}." if path else ""
+        return [text for key in keys for text in differences(needed.get(key), there.get(key), f"{prefix}{key}")]
+    return [] if needed == there else [f"{path}: there is {_short(there)}, needed is {_short(needed)}"]
+
+
+def _short(value: Any) -> str:
+    text = to_json(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def size_text(count: float) -> str:
+    """Bytes in decimal units: 0.7 MB, 2.6 GB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= 0.1 * size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:.0f} bytes"

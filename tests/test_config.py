@@ -1,0 +1,247 @@
+"""Every shipped YAML composes and passes the check; any teacher goes with any student."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from distill_app.api import compose, groups, options_of
+from distill_app.assemble import Context, Parts, assemble, example_namespace
+from distill_app.build import Builder
+from distill_app.check import check, read
+from distill_app.config import AppConf, conf_dir
+from distill_app.networks import Network, build_network
+from distill_app.probe import _on_meta, _shapes_as_noise
+from distill_app.stage import Stage, adapter_confs
+
+CONF = Path(conf_dir())
+FILES = sorted(CONF.glob("**/*.yaml"))
+# The pairs that method=fitnet must take, one family after the other.
+PAIRED = [
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "wide_resnet50_2",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "vgg11_bn",
+    "vgg13_bn",
+    "vgg16_bn",
+    "densenet121",
+    "efficientnet_b0",
+    "shufflenet_v2_x1_0",
+    "mnasnet1_0",
+    "regnet_y_400mf",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "resnet20",
+]
+# Another channel count, another size, tokens, channels last, and the shape that most of them have.
+CONTRASTS = ["mobilenet_v2", "vgg11_bn", "vit_b_16", "swin_t", "resnet20"]
+TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
+CANONICAL = {"stem", *TAPS, "pooled", "logits", "output"}
+DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagenet"}
+HUBCONF = (
+    "from torchvision.models import resnet18\n\ndef small(num_classes):\n    return resnet18(num_classes=num_classes)\n"
+)
+
+
+def model_overrides(name: str, role: str, folder: Path) -> list[str]:
+    if name != "hub_local":
+        return [f"model@{role}={name}"]
+    (folder / "hubconf.py").write_text(HUBCONF)
+    return [f"model@{role}={name}", f"{role}.net.repo_or_dir={folder}", f"{role}.net.model=small"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_file_begins_with_its_paper_or_its_command(path):
+    first, second, *_ = path.read_text().splitlines()
+    assert (second if first.startswith("# @package") else first).startswith("# ")
+
+
+def test_the_promised_groups_and_options_are_there():
+    expected = {
+        "dataset",
+        "debug",
+        "experiment",
+        "launcher",
+        "loss",
+        "method",
+        "model",
+        "optimizer",
+        "prelude",
+        "scheduler",
+        "stage",
+    }
+    assert expected <= set(groups())
+    assert set(PAIRED) <= set(options_of("model")) and DATA_ELSEWHERE | {"digits", "fake"} <= set(options_of("dataset"))
+    assert {"ce", "kd", "fitnet", "at", "ft"} <= set(options_of("method"))
+    assert {"adam", "adamw", "sgd"} <= set(options_of("optimizer"))
+    assert {"multistep", "cosine", "constant"} <= set(options_of("scheduler"))
+    assert "digits/kd" in options_of("experiment")
+
+
+def test_the_default_passes():
+    assert list(check(compose())) == []
+
+
+@pytest.mark.options("method")
+def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
+    # In head distillation the student is the teacher with a bottleneck.
+    pair = ["model@teacher=cres_w32", "model@student=cres_w32_bottleneck"] if option in ("hnd", "ghnd") else []
+    assert errors_of(*tiny, f"method={option}", *pair) == []
+
+
+@pytest.mark.options("dataset")
+def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
+    cfg = compose([f"dataset={option}", "prelude=none", "model@teacher=resnet8", "model@student=resnet8"])
+    expected = []
+    if option in DATA_ELSEWHERE:
+        root = tmp_path / option
+        expected = [f"dataset.root: {root} is not there ({root}); to get the data: {cfg.dataset.get}"]
+        assert str(root) in cfg.dataset.get
+    assert list(check(cfg)) == expected
+
+
+def test_stages_optimizers_schedulers_preludes_launchers_and_debug_options_pass(tiny, errors_of):
+    parts = {
+        "stage": "stage",
+        "optimizer": "optimizer@stage.optimizer",
+        "scheduler": "scheduler@stage.scheduler",
+        "prelude": "prelude",
+        "launcher": "launcher",
+        "debug": "debug",
+    }
+    options = {group: options_of(group) for group in parts}
+    for number in range(max(map(len, options.values()))):
+        chosen = [f"{parts[group]}={names[number % len(names)]}" for group, names in options.items()]
+        # A recipe's milestones are settings of its own scheduler: each is also checked with that.
+        assert errors_of(*tiny, *chosen) == [], chosen
+    for stage in options["stage"]:
+        assert errors_of(*tiny, f"stage={stage}") == [], stage
+
+
+def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
+    names = options_of("loss")
+    texts = {name: (CONF / "loss" / f"{name}.yaml").read_text() for name in names}
+    needy = {name: re.findall(r"adapters\.(\w+)", text.split("inputs:")[1]) for name, text in texts.items()}
+    assert sum(not adapters for adapters in needy.values()) > 8
+
+    mounted = [f"+loss@method.stages.distill.losses.x_{name}={name}" for name in names if needy[name]]
+    errors = errors_of(*tiny, *mounted)
+    expected = [(name, adapter) for name, adapters in needy.items() for adapter in adapters]
+    assert len(errors) == len(expected)
+    for (name, adapter), error in zip(expected, errors, strict=True):
+        assert error.startswith(f"method.stages.distill.losses.x_{name}.inputs: unknown adapter {adapter!r}")
+
+    # Some compare what has one size; for these student and teacher are the same architecture.
+    same = ["model@teacher=plain_8_16", "method.stages.distill.wrappers={}"]
+    mounted = [f"+loss@method.stages.distill.losses.x_{name}={name}" for name in names if not needy[name]]
+    views = [each for each in mounted if "sskd" in each]  # they read rotated views
+    assert errors_of(*tiny, *same, *(each for each in mounted if each not in views)) == []
+
+
+@pytest.mark.options("experiment")
+def test_a_preset_reads(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
+    errors, app, plans = read(compose([f"experiment={option}"]))
+    assert app is not None and plans
+    assert all(error.startswith("dataset.root: ") for error in errors)
+
+
+@pytest.mark.slow
+@pytest.mark.options("experiment")
+def test_a_preset_passes(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
+    assert [error for error in check(compose([f"experiment={option}"])) if not error.startswith("dataset.root: ")] == []
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_t", "hub_local", "timm"])
+def test_a_model_passes_as_student_and_as_teacher(name, tmp_path):
+    for role in ("student", "teacher"):
+        assert list(check(compose(["prelude=none", *model_overrides(name, role, tmp_path)]))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.options("model")
+def test_every_model_passes_as_student_and_as_teacher(option, tmp_path):
+    # Any method's taps: those of AT and of the hint of FitNet, beside the logits.
+    for role, method in (("student", "fitnet"), ("teacher", "at")):
+        if option == "teacher_bottleneck" and role == "teacher":
+            continue  # it is made from the teacher, and plays the student
+        overrides = [f"method={method}", *model_overrides(option, role, tmp_path)]
+        assert list(check(compose(["prelude=none", *overrides]))) == [], role
+
+
+@cache
+def fitnet(name: str) -> tuple[AppConf, list, Network]:
+    """FitNet between two networks of one architecture: the config, its plans, the network on the meta device."""
+    errors, app, plans = read(
+        compose(["method=fitnet", "prelude=none", f"model@teacher={name}", f"model@student={name}"])
+    )
+    assert not errors and app is not None
+    return app, plans, build_network(app, "student", builder=Builder(), device="meta")
+
+
+@cache
+def fitnet_taps(name: str, stage: int) -> dict:
+    """What the stage reads of the network, as noise of the shapes that it gives."""
+    app, plans, network = fitnet(name)
+    task = Stage.task_of(plans[stage], Builder())
+    batch = task.prepare(task.example(image_size=app.dataset.image_size), device=torch.device("cpu"))
+    networks = {"student": network, "teacher": network}
+    taps = example_namespace(plans[stage], networks, _on_meta(batch), task.call)
+    return {**_shapes_as_noise(taps), "batch": batch}
+
+
+def fit(student: str, teacher: str) -> list[tuple]:
+    """Builds adapters and terms of both stages on noise; a total with a gradient for whatever the student gives."""
+    _, plans, _ = fitnet(student)
+    parts, shapes = Parts(), []
+    for number, plan in enumerate(plans):
+        taps = {tap: value.requires_grad_() for tap, value in fitnet_taps(student, number)["student"].items()}
+        examples = {**fitnet_taps(teacher, number), "student": taps}
+        context = Context(Builder(), torch.device("cpu"), 0, {})
+        step = assemble(plan, adapter_confs(plans, plan), {}, dict(examples), parts, context, call=None)
+        total, values = step(examples["batch"], {"student": taps, "teacher": examples["teacher"]})
+        gradients = torch.autograd.grad(total, list(taps.values()))
+        assert torch.isfinite(total) and all(gradient.abs().sum() > 0 for gradient in gradients)
+        shapes += [value.shape for value in values.values()]
+    return shapes
+
+
+@pytest.mark.parametrize("student", CONTRASTS)
+def test_fitnet_fits_pairs_of_different_kinds(student):
+    for teacher in CONTRASTS:
+        assert len(fit(student, teacher)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", PAIRED)
+def test_fitnet_fits_every_pair(student):
+    for teacher in PAIRED:
+        assert len(fit(student, teacher)) == 3
+
+
+def test_fitnet_between_networks_that_share_nothing_passes_the_whole_check():
+    assert list(check(compose(["method=fitnet", "model@teacher=vit_b_16", "model@student=mobilenet_v2"]))) == []
+
+
+@pytest.mark.options("method")
+def test_a_method_file_is_short_and_names_taps_only(option):
+    path = CONF / "method" / f"{option}.yaml"
+    assert len(path.read_text().splitlines()) < 30
+    conf = OmegaConf.to_container(OmegaConf.load(path))
+    addresses = re.findall(
+        r"\b(?:student|teacher)\.([\w${}.]+)", str({k: v for k, v in conf.items() if k != "defaults"})
+    )
+    assert {each for each in addresses if not each.startswith("$")} <= CANONICAL | {"name", "net", "taps"}
+    assert not re.search(r"channels|in_features|in_shape|out_shape", path.read_text())

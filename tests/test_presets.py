@@ -1,0 +1,159 @@
+"""The presets of published rows: they compose, pass the check, hold the published settings, and run."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from distill_app.api import compose
+from distill_app.check import check
+from distill_app.config import conf_dir
+from distill_app.optimize import scaled_lr
+from distill_app.runner import run_experiment, to_app
+from distill_app.wiring import plan_stages
+
+FOLDER = Path(conf_dir(), "experiment")
+PRESETS = [
+    f"{group}/{path.stem}" for group in ("imagenet", "cifar100") for path in sorted((FOLDER / group).glob("*.yaml"))
+]
+NO_DOWNLOADS = {"imagenet/tfkd_self_r18": ["method.extra_models.pretrained.weights=null"]}
+
+# The rows of Table 5, https://arxiv.org/abs/2011.12913: epochs, lr, batch size and milestones of each stage, then
+# the weights of the terms of the last one.
+TABLE_5 = {
+    "kd_r34_r18": ([(100, 0.1, 256, [30, 60, 90])], {"ce": 0.5, "kd": 0.5}, 71.23),
+    "at_r34_r18": ([(100, 0.1, 256, [30, 60, 90])], {"ce": 1, "at3": 1000, "at4": 1000}, 70.90),
+    "ft_r34_r18": ([(1, 0.01, 256, [30, 60, 90]), (90, 0.1, 256, [30, 60, 90])], {"ce": 1, "ft": 1000}, 71.56),
+    "crd_r34_r18": ([(100, 0.1, 256, [30, 60, 90])], {"ce": 1, "crd": 0.8}, 70.81),
+    "tfkd_self_r18": ([(90, 0.1, 256, [30, 60, 80])] * 2, {"ce": 0.9, "kd": 0.1}, 70.52),
+    "sskd_r34_r18": (
+        [(30, 0.1, 256, [10, 20]), (100, 0.1, 256, [30, 60, 90])],
+        {"ce": 1, "kd": 0.9, "similarity": 10, "rotated": 2.7},
+        70.09,
+    ),
+    "l2_r34_r18": ([(90, 0.2, 512, [30, 60])], {"ce": 1, "l2": 15}, 71.08),
+    "pad_l2_r34_r18": ([(90, 0.2, 512, [30, 60]), (30, 0.002, 512, [30, 60])], {"ce": 1, "pad": 1}, 71.71),
+}
+# The weights of section 3 of https://arxiv.org/abs/1910.10699's benchmark, in the last stage or where they stand.
+CIFAR = {
+    "kd": {"ce": 0.1, "kd": 0.9},
+    "fitnet": {"ce": 1, "hint": 100},
+    "at": {"ce": 1, "at2": 1000, "at3": 1000, "at4": 1000},
+    "spkd": {"ce": 1, "spkd": 3000},
+    "pkt": {"ce": 1, "pkt": 30000},
+    "rkd": {"ce": 1, "distance": 25, "angle": 50},
+    "vid": {"ce": 1, "vid2": 1, "vid3": 1, "vid4": 1},
+    "cckd": {"ce": 1, "cckd": 0.02},
+    "ft": {"ce": 1, "ft": 200},
+    "dab": {"ce": 1},
+    "fsp": {"ce": 1},
+    "crd": {"ce": 1, "crd": 0.8},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """An ImageFolder of three classes, three images each."""
+    root = tmp_path_factory.mktemp("imagenet")
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in range(3):
+            folder = root / split / f"n{label}"
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = generator.integers(0, 256, (80, 72, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return root
+
+
+def small(name: str, images: Path) -> list[str]:
+    """The preset on data that is here."""
+    if name.startswith("cifar100"):
+        return [f"experiment={name}", "dataset=fake"]
+    size = ["dataset.num_classes=3", "dataset.image_size=64"]
+    return [f"experiment={name}", f"dataset.root={images}", *size, *NO_DOWNLOADS.get(name, [])]
+
+
+def plans_of(name: str):
+    cfg = compose([f"experiment={name}"])
+    OmegaConf.resolve(cfg)
+    plans, errors = plan_stages(to_app(OmegaConf.to_container(cfg)))
+    assert not errors
+    return [plan for plan in plans if plan.key.startswith("method.")]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_header_says_command_paper_expected_value_and_cost(name):
+    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    header = " ".join(line for line in lines if line.startswith("#"))
+    assert lines[0] == "# @package _global_" and lines[1].startswith(f"# distill experiment={name}")
+    for part in ("https://", "xpected", "ost"):
+        assert part in header
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_preset_passes_the_check(name, images):
+    assert list(check(compose(small(name, images)))) == []
+
+
+@pytest.mark.parametrize("name", TABLE_5)
+def test_a_row_of_table_5_has_the_published_settings(name):
+    stages, weights, expected = TABLE_5[name]
+    plans = plans_of(f"imagenet/{name}")
+    found = [(p.conf.epochs, scaled_lr(p.conf, world_size=1), p.conf.batch_size) for p in plans]
+    assert found == [pytest.approx(stage[:3]) for stage in stages]
+    assert [list(p.scheduler.schedule["milestones"]) for p in plans] == [stage[3] for stage in stages]
+    assert {name: term.weight for name, term in plans[-1].terms.items()} == weights
+    decay = 5e-4 if name.startswith("sskd") else 1e-4
+    assert all((p.optimizer["momentum"], p.optimizer["weight_decay"]) == (0.9, decay) for p in plans)
+    assert re.search(rf"Expected top-1: {expected:.2f} %", (FOLDER / "imagenet" / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("method", CIFAR)
+def test_a_cifar_preset_has_the_published_weights(method):
+    plans = plans_of(f"cifar100/{method}_r32x4_r8x4")
+    last = plans[-1]
+    assert {name: term.weight for name, term in last.terms.items()} == CIFAR[method]
+    assert (last.conf.epochs, last.conf.lr, last.conf.batch_size) == (240, 0.05, 64)
+    assert list(last.scheduler.schedule["milestones"]) == [150, 180, 210]
+    assert last.optimizer["weight_decay"] == 5e-4
+
+
+def test_the_cifar_teacher_is_trained_as_long_as_the_student_unless_its_file_is_there():
+    cfg = compose(["experiment=cifar100/recipe"])
+    assert (cfg.prelude.stages.teacher.epochs, cfg.prelude.stages.teacher.lr) == (240, 0.05)
+    assert cfg.teacher.checkpoint.endswith("cifar100/resnet32x4.pt") and cfg.prelude.stages.teacher.skip_if_loaded
+
+
+def test_a_preset_gives_way_to_the_command_line():
+    cfg = compose(["experiment=imagenet/kd_r34_r18", "stage.lr=0.2", "model@student=mobilenet_v2", "prelude=teacher"])
+    assert (cfg.stage.lr, cfg.student.name, cfg.prelude.name) == (0.2, "mobilenet_v2", "teacher")
+    assert compose(["experiment=imagenet/hnd_r152"]).student.name == "resnet152 with a bottleneck"
+    assert compose(["experiment=imagenet/ghnd_r50"]).student.name == "resnet50_bottleneck"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE_5)
+def test_a_row_of_table_5_runs_two_steps(name, images, tmp_path):
+    short = ["runtime.max_epochs=1", "runtime.max_steps_per_epoch=2", "runtime.threads=1", "runtime.tensorboard=false"]
+    small_batch = ["stage.batch_size=4", "teacher.weights=null"]
+    cfg = compose([*small(f"imagenet/{name}", images), *short, *small_batch])
+    OmegaConf.resolve(cfg)
+    summary = run_experiment(OmegaConf.to_container(cfg), output_dir=str(tmp_path), command=["distill"])
+    student = next(row for row in summary["rows"] if row["network"] == "student")
+    assert 0 <= student["accuracy"] <= 1 and student["loss"] < float("inf")
+    assert set(summary["stages"]) == {plan.name for plan in plans_of(f"imagenet/{name}")}
