@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,12 +69,21 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+class Records(NamedTuple):
+    """What reading rows gave: array name -> (B, *shape), which rows are good, and how many failed their check."""
+
+    arrays: dict[str, np.ndarray] | None
+    good: np.ndarray
+    damaged: int = 0
+
+
 class TapStore:
     """The records of one tap.
 
     Args:
         folder: Where they lie; made if it is not there.
         layout: What a row looks like.
+        salt: What the checks start from: the fingerprint and the tap.
         about: Further entries of its `meta.json`.
         writable: False opens what is there for reading alone.
 
@@ -83,14 +92,14 @@ class TapStore:
         OSError: It cannot be made or opened.
     """
 
-    def __init__(self, folder: Path, *, layout: Layout, about: Mapping[str, Any], writable: bool = True):
-        self.folder, self.layout = folder, layout
+    def __init__(self, folder: Path, *, layout: Layout, salt: str, about: Mapping[str, Any], writable: bool = True):
+        self.folder, self.layout, self._mends = folder, layout, writable
         if writable:
-            _create(folder, layout, about)
+            _create(folder, layout, {**about, "salt": salt})
         # Reads go through the map, writes do not: a write into a map kills the process when the disk is full.
         self._arrays = {name: self._open(f"{name}.npy", *kind_and_shape) for name, kind_and_shape in _files(layout)}
         self._checks = self._arrays.pop("checks")
-        self._salt = zlib.crc32(folder.parent.name.encode() + folder.name.encode())
+        self._salt = zlib.crc32(salt.encode())
         self._handles: dict[str, int] = {}
         try:
             for name in [*self._arrays, "checks"] if writable else []:
@@ -109,17 +118,21 @@ class TapStore:
             if (there, fortran, dtype) != (shape, False, np.dtype(kind)):
                 raise ValueError(f"holds {dtype} {there}, expected {kind} {shape}")
             if path.stat().st_size < (size := offset + np.dtype(kind).itemsize * _count(shape)):
-                os.truncate(path, size)  # cut off: what is missing now reads as zeros, which no check passes
+                if not self._mends:
+                    raise ValueError("the end is missing")
+                os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
             return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=shape)
         except (ValueError, FileNotFoundError, PermissionError) as error:
-            raise CacheError(f"cache: {path}: {error}; to begin anew: distill cache clear {self.folder.parent}") from error
+            raise CacheError(
+                f"cache: {path}: {error}; to begin anew: distill cache clear {self.folder.parent}"
+            ) from error
 
     @property
     def writable(self) -> bool:
         """Whether rows can be added."""
         return bool(self._handles)
 
-    def read(self, view: int, rows: np.ndarray) -> tuple[dict[str, np.ndarray] | None, np.ndarray]:
+    def read(self, view: int, rows: np.ndarray) -> "Records":
         """The records of some images in one view.
 
         Args:
@@ -127,15 +140,15 @@ class TapStore:
             rows: int64 (B,), indices in the unsplit data set.
 
         Returns:
-            Array name -> (B, *shape), None unless every row is there and undamaged; and bool (B,), which rows are.
+            The records; without arrays unless every row is there and undamaged.
         """
         checks = self._checks[view, rows]
-        good = checks != 0
-        if not good.all():
-            return None, good
+        there = checks != 0
+        if not there.all():
+            return Records(None, there)
         arrays = {name: array[view, rows] for name, array in self._arrays.items()}
         good = checks == self._crc(view, rows, arrays)
-        return (arrays if good.all() else None), good
+        return Records(arrays, good) if good.all() else Records(None, good, damaged=int((~good).sum()))
 
     def write(self, view: int, rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
         """Stores records; the check of a row last, so that half a row is none.
@@ -151,7 +164,7 @@ class TapStore:
 
     def _write_rows(self, name: str, store: np.memmap, view: int, rows: np.ndarray, data: np.ndarray) -> None:
         size = data.itemsize * _count(data.shape[1:])
-        content = memoryview(data.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        content = data.reshape(-1).view(np.uint8).data
         places = (store.offset + (view * self.layout.samples + rows.astype(np.int64)) * size).tolist()
         handle = self._handles[name]
         for number, place in enumerate(places):
@@ -163,15 +176,15 @@ class TapStore:
         for name, (kind, shape) in self.layout.arrays.items():
             data = np.ascontiguousarray(arrays[name], dtype=kind)
             size = data.itemsize * _count(shape)
-            content = memoryview(data.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            content = data.reshape(-1).view(np.uint8).data
             checks = [
                 zlib.crc32(content[number * size : (number + 1) * size], check) for number, check in enumerate(checks)
             ]
         return np.maximum(np.array(checks, dtype=np.uint32), 1)  # 0 stands for nothing
 
-    def filled(self) -> int:
-        """How many rows are there."""
-        return int(np.count_nonzero(self._checks))
+    def filled(self, rows: np.ndarray | None = None) -> int:
+        """How many rows are there in all views, of some images or of all."""
+        return int(np.count_nonzero(self._checks if rows is None else self._checks[:, rows]))
 
     def damaged(self) -> int:
         """How many rows are there and do not pass their check; reads all of them."""
@@ -179,7 +192,7 @@ class TapStore:
         for view in range(self.layout.views):
             present = np.flatnonzero(self._checks[view])
             for part in np.array_split(present, max(1, len(present) // 4096)):
-                bad += int((~self.read(view, part)[1]).sum()) if len(part) else 0
+                bad += self.read(view, part).damaged
         return bad
 
     def close(self) -> None:

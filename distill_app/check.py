@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.build import ConfigError, untargeted
+from distill_app.cache_plan import cache_errors
 from distill_app.config import AppConf, StageConf
 from distill_app.data.presence import missing_data
 from distill_app.wiring import StagePlan, model_key, models_of, plan_stages, unknown
@@ -57,6 +58,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += _values(app, plans)
+    errors += cache_errors(app, plans)
     return list(dict.fromkeys(errors)), app, plans
 
 

@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-VERBS = ("resume", "evaluate", "export", "report")
+VERBS = ("resume", "evaluate", "export", "report", "cache")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,6 +43,10 @@ def _verb(arguments: list[str]) -> int:
         from distill_app.report import main as report
 
         return int(report(rest) or 0)
+    if verb == "cache":
+        from distill_app.cache_verbs import main as cache
+
+        return cache(rest)
     if verb in VERBS:
         from distill_app.verbs import run_verb
 

@@ -166,6 +166,20 @@ class RuntimeConf:
 
 
 @dataclass
+class CacheConf:
+    """What frozen networks say of the training images, kept from epoch to epoch and from run to run."""
+
+    enabled: bool = False
+    folder: str = "outputs/cache"
+    views: int | None = None  # V: epoch e shows view e modulo V of every image; null: 1, if there is no augmentation
+    seed: int = 0  # of the augmentation, in the place of the run's: runs of several seeds share the views
+    taps: list[str] | None = None  # teacher.logits, ...; null: every tap that is read of a frozen network
+    top_k: int | None = None  # of logits only the k largest, and one number for the rest
+    max_gb: float = 50.0  # of what one stage fills
+    reuse: str | None = None  # the folder of one cache; refused if it was filled from something else
+
+
+@dataclass
 class AppConf:
     """The whole experiment."""
 
@@ -178,6 +192,7 @@ class AppConf:
     stage: RecipeConf = field(default_factory=RecipeConf)
     launcher: Any = MISSING
     runtime: RuntimeConf = field(default_factory=RuntimeConf)
+    cache: CacheConf = field(default_factory=CacheConf)
     seed: int = 0
     dry_run: bool = False
 

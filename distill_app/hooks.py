@@ -128,6 +128,7 @@ class TappedModel(nn.Module):
         self.taps = [Tap.parse(name, spec) for name, spec in taps.items()]
         self._records: dict[str, list[tuple[Any, list[int]]]] = {}
         self._fired: list[str] = []
+        self._running = False
         self._orders: dict[bool, list[str]] = {}
         self._handles: list[Any] = []
         self._made_out_of_place: list[nn.Module] = []
@@ -165,6 +166,8 @@ class TappedModel(nn.Module):
             self._handles.append(module.register_forward_hook(after))
 
     def _record(self, tap: Tap, value: Any) -> None:
+        if not self._running:
+            return  # the bare network runs, for instance in an evaluation
         value = _clone(value) if tap.clone else value
         entry = (value, [leaf._version for leaf in tensors_in(value)])
         if tap.every_call:
@@ -190,12 +193,14 @@ class TappedModel(nn.Module):
         Raises:
             TapError: A tapped module never ran, or an activation was changed in place after it was captured.
         """
-        self._records, self._fired = {}, []
+        self._records, self._fired, self._running = {}, [], True
         try:
             self.model(*args, **kwargs)
         except _Stop as stop:
             if stop.owner is not self:
                 raise
+        finally:
+            self._running = False
         try:
             values = {tap.name: self._value(tap) for tap in self.taps}
             self._orders.setdefault(self.training, list(self._fired))

@@ -68,7 +68,7 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
             for position, transform in enumerate(getattr(data, part)):
                 yield from _construction(transform, key=f"{key}.{part}[{position}]", builder=builder)
         for wrapper, where in plan.wrappers.values():
-            yield from builder.problems(wrapper, key=where, positional=1)
+            yield from builder.problems(wrapper, key=where, positional=1, context=("num_classes",))
         yield from builder.problems(data.task, key=f"{key}.task", context=("normalize", "num_classes"))
         yield from builder.problems(plan.optimizer, key=plan.optimizer_key, positional=1, context=("params", "lr"))
         if plan.scheduler.schedule is not None:
@@ -168,7 +168,7 @@ def _example(plan: StagePlan, task: Any, builder: Builder) -> dict[str, Any]:
     """A prepared batch of noise, with what the wrappers of the data set and of the stage add."""
     samples: Any = _Noise(task.example(image_size=plan.data.image_size))
     for wrapper, where in plan.wrappers.values():
-        samples = builder.build(wrapper, samples, key=where)
+        samples = builder.build(wrapper, samples, key=where, num_classes=plan.data.num_classes)
     return task.prepare(default_collate(samples.__getitems__([(0, 0), (1, 0)])), device=torch.device("cpu"))
 
 

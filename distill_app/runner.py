@@ -86,7 +86,7 @@ class StageRunner:
             raise ConfigError(errors)
         set_up(app.runtime)
         device, builder = choose_device(app.runtime), Builder(app.runtime.allow)
-        data = DataSource(builder=builder, runtime=app.runtime, device=device, seed=app.seed)
+        data = DataSource(builder=builder, runtime=app.runtime, device=device, seed=app.seed, cache=app.cache)
         self.shared = Run(app, plans, device, builder, data)
         self.plans, self.networks = plans, self.shared.parts.networks
         self.checkpoints = Checkpoints(output_dir / "checkpoints", keep=app.runtime.keep_checkpoints)
@@ -135,6 +135,8 @@ class StageRunner:
         """Trains and judges epoch by epoch; ends with the weights that the stage hands on."""
         plan, epochs = stage.plan, stage.plan.conf.epochs
         self.tracker.info(stage.describe())
+        for note in stage.cache.open():
+            self.tracker.info(note)
         self.tracker.start_stage(
             plan.name, epochs=epochs, steps_per_epoch=stage.batches_per_epoch, first_epoch=first_epoch
         )

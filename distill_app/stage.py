@@ -16,6 +16,7 @@ from distill_app.data.stage_data import DataSource, StageData
 from distill_app.hooks import TappedModel, shapes_in
 from distill_app.networks import Network, frozen_modules, parameter_count
 from distill_app.optimize import Optimization, optimization, optimizer_steps
+from distill_app.replay import StageCache
 from distill_app.step import Step, run_frozen
 from distill_app.wiring import StagePlan
 
@@ -58,6 +59,9 @@ class Stage:
         self.examples = example_namespace(plan, self._networks, self.example_batch(), self.task.call)
         self.tapped = {name: self._networks[name].tapped(taps, stage=plan.name) for name, taps in plan.taps.items()}
         self.frozen = {name: network for name, network in self.tapped.items() if name not in plan.trained}
+        self.cache = StageCache(
+            plan, app=run.app, networks=self._networks, examples=self.examples, data=self.data, device=run.device
+        )
         context = Context(run.builder, run.device, run.app.seed, self.data.arguments(num_classes=plan.data.num_classes))
         confs = adapter_confs(run.plans, plan)
         self.step: Step = assemble(plan, confs, self.tapped, self.examples, run.parts, context, self.task.call)
@@ -138,6 +142,7 @@ class Stage:
 
     def begin_epoch(self, epoch: int) -> None:
         """Order, augmentation and random state of the epoch, all functions of (seed, stage, epoch)."""
+        self.cache.open()
         self.data.order.set_epoch(epoch)
         torch.manual_seed(stable_hash(self.seed, "epoch", self.plan.name, epoch) % 2**63)
         self.enter_training()
@@ -187,6 +192,7 @@ class Stage:
             lines.append(f"  network {name}: {mode}, runs {_extent(network)}")
             lines += [f"    {tap}: {shapes_in(self.examples[name][tap])}" for tap in self.plan.taps[name]]
             lines += [f"    {note}" for note in notes_of(network.model)]
+        lines += [f"  {line}" for line in self.cache.describe()]
         for name in self.plan.adapters:
             module, mode = self.step.adapters[name], "trained" if name in self.plan.trained_adapters else "frozen"
             shape = shapes_in(self.examples["adapters"][name])
@@ -202,6 +208,7 @@ class Stage:
 
     def close(self) -> None:
         """Takes the hooks out."""
+        self.cache.close()
         for network in self.tapped.values():
             network.close()
 

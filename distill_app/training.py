@@ -10,7 +10,6 @@ from torch import Tensor
 
 from distill_app.optimize import gradient_scale
 from distill_app.stage import Stage
-from distill_app.step import run_frozen
 from distill_app.tracking import Tracker
 
 
@@ -40,7 +39,7 @@ def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -
     images, since = 0, time.perf_counter()
     for number, raw in enumerate(islice(stage.data.train, batches)):
         batch = stage.task.prepare(raw, device=stage.device)
-        given = run_frozen(stage.frozen, batch, stage.task.call)
+        given = stage.cache.given(raw, batch, stage.frozen, stage.task.call)
         stage.step.epoch = epoch + number / batches
         total, values = stage.step(batch, given)
         _require_finite(stage, epoch, number, total, values, batch)

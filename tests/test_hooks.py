@@ -90,9 +90,9 @@ def test_last_call_by_default_and_all_on_request(small, images):
 
 
 def test_in_place_change_after_capture_is_an_error_that_names_the_module_and_clone_mends_it(small, images):
-    with TappedModel(small, {"bn": "bn"}, stop=False, owner="student in stage 'hint'") as tapped:
-        with pytest.raises(TapError, match=r"student in stage 'hint'.*bn:out was changed in place.*bn:out:clone"):
-            tapped(images)
+    told = pytest.raises(TapError, match=r"student in stage 'hint'.*bn:out was changed in place.*bn:out:clone")
+    with TappedModel(small, {"bn": "bn"}, stop=False, owner="student in stage 'hint'") as tapped, told:
+        tapped(images)
     with TappedModel(small, {"bn": "bn:out:clone"}, stop=False) as tapped:
         assert torch.equal(tapped(images)["bn"], small.bn(small.conv(images)))
 
@@ -270,3 +270,13 @@ def test_detector_stops_after_the_backbone(detector):
         short = tapped([torch.ones(3, 64, 64)])
     assert not any(name.startswith(("rpn", "roi_heads")) for name in calls)
     assert all(torch.equal(full["fpn"][level], short["fpn"][level]) for level in full["fpn"])
+
+
+def test_bare_network_runs_in_full_and_the_early_stop_outlives_it(small, images):
+    with TappedModel(small, {"conv": "conv"}) as tapped:
+        tapped.probe(images)
+        expected = tensors_in(small(images))
+        assert len(expected) == 3
+        calls = count_calls(small)
+        tapped(images)
+        assert calls == {"conv": 1}

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_fixtures import changed, equal, network, runner, snapshot
+from engine_fixtures import changed, equal, network, run, runner, snapshot
 from torch import nn
 
+import distill_app.runner
 from distill_app.api import compose, options_of
 from distill_app.check import check
+from distill_app.checkpoint import Checkpoints
 from distill_app.config import conf_dir
 from distill_app.runner import StageRunner
 from distill_app.stage import Stage
@@ -154,6 +156,28 @@ def test_learnt_variances_are_optimised(method, number, name, tmp_path):
     pytest.fail("the stage did not run")
 
 
+@pytest.mark.parametrize(("method", "learnt"), [("crd", "student_memory"), ("vid", "raw_variance")])
+def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt, tmp_path, monkeypatch):
+    short = (f"method={method}", "stage.epochs=2", "dataset.train.size=32")
+    run(tmp_path / "whole", *short, base=base(method))
+    train_epoch = distill_app.runner.train_epoch
+
+    def interrupted(stage, epoch, **more):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train_epoch(stage, epoch, **more)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(distill_app.runner, "train_epoch", interrupted)
+        run(tmp_path / "resumed", *short, base=base(method))
+    run(tmp_path / "resumed", *short, base=base(method))
+    ends = [
+        Checkpoints(tmp_path / name / "checkpoints").load("last")["parts"]["losses"] for name in ("whole", "resumed")
+    ]
+    assert any(learnt in key for state in ends[0].values() for key in state)
+    assert all(equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
 def test_pad_goes_on_from_the_student_and_the_adapter_of_the_l2_stage(tmp_path):
     before = {}
     for made, stage in stages(tmp_path, "pad_l2", "model@teacher=plain_16_32_64"):
@@ -208,6 +232,13 @@ def test_a_stage_can_leave_out_a_wrapper_of_the_data_set(tmp_path):
         with runner(tmp_path, "method=tfkd_reg", views, *extra, base=base("tfkd_reg")) as made:
             sizes.append(made.shared.data.stage(made.plans[0]).train.dataset[(0, 0)]["input"].dim())
     assert sizes == [4, 3]
+
+
+def test_a_wrapper_that_does_not_exist_is_found_by_the_check_under_its_stage():
+    errors = list(
+        check(compose(["method=sskd", "dataset=fake", "method.params.views._target_=distill_app.data.Rotated"]))
+    )
+    assert any("method.stages.pretext.wrappers.views._target_" in error and "RotatedViews" in error for error in errors)
 
 
 def test_the_self_teacher_is_another_network_than_the_student(tmp_path):

@@ -44,7 +44,7 @@ def without_labels(method: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("pair", ["plain", pytest.param("residual", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CORE_FIRST)
 def test_two_steps_of_every_stage(tmp_path, method, pair):
     short = ("runtime.max_epochs=1", "runtime.max_steps_per_epoch=2")
     with runner(tmp_path, *short, base=overrides_of(method, pair)) as made:

@@ -98,6 +98,7 @@ def test_the_same_run_twice_gives_the_same_bits(tmp_path):
         assert equal(first, second)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(tmp_path):
     run(tmp_path / "first", *SMALL)
     run(tmp_path / "second", "seed=1", *SMALL)
@@ -111,6 +112,7 @@ def test_loader_workers_do_not_change_a_bit(tmp_path):
     assert metrics(tmp_path / "0") == metrics(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_other_stages_do_not_change_the_students_start_or_data(tmp_path):
     run(tmp_path / "alone", "method=ce", *SMALL)
     run(tmp_path / "after", "method=ce", "prelude=comparison", *SMALL)
@@ -138,6 +140,7 @@ def test_a_teacher_with_a_checkpoint_is_not_trained_again(tmp_path):
         assert equal(snapshot(made.networks["teacher"].module), load_file(checkpoint))
 
 
+@pytest.mark.slow
 def test_a_skipped_stage_stays_skipped_after_a_resume(tmp_path, monkeypatch):
     run(tmp_path / "first", "prelude=teacher", *SMALL)
     overrides = ("prelude=teacher", f"teacher.checkpoint={tmp_path / 'first' / 'teacher.pt'}")
@@ -149,7 +152,7 @@ def test_a_skipped_stage_stays_skipped_after_a_resume(tmp_path, monkeypatch):
     assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mnasnet1_0"])
+@pytest.mark.parametrize("arch", [pytest.param("resnet18", marks=pytest.mark.slow), "mnasnet1_0"])
 def test_the_exported_student_loads_into_the_bare_architecture(tmp_path, arch):
     overrides = (f"model@student={arch}", "model@teacher=plain_8_16", *SMALL)
     run(tmp_path, *overrides, base=FAKE)

@@ -26,7 +26,7 @@ from distill_app.stage import Stage
 from distill_app.step import Step, Term, run_frozen
 from distill_app.wiring import Address
 
-METHODS_WITH_A_TEACHER = ("kd", "fitnet", "at", "ft")
+METHODS_WITH_A_TEACHER = ("kd", "ft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fitnet", "at")))
 
 
 @pytest.mark.parametrize("method", METHODS_WITH_A_TEACHER)

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
     from distill_app.data.folders import ImageFolder, open_image
     from distill_app.data.loading import Loader, make_loader
+    from distill_app.data.mixing import CutMix, Mixup
     from distill_app.data.order import EpochOrder, permutation, stable_hash
     from distill_app.data.presence import missing_data
     from distill_app.data.samples import CorruptImageError, Samples, SampleWrapper
@@ -20,6 +21,8 @@ _HOME = {
     "open_image": "folders",
     "Loader": "loading",
     "make_loader": "loading",
+    "CutMix": "mixing",
+    "Mixup": "mixing",
     "EpochOrder": "order",
     "permutation": "order",
     "stable_hash": "order",
@@ -36,10 +39,12 @@ _HOME = {
 __all__ = [
     "BundledImages",
     "CorruptImageError",
+    "CutMix",
     "EpochOrder",
     "FakeImages",
     "ImageFolder",
     "Loader",
+    "Mixup",
     "RotatedViews",
     "SampleWrapper",
     "Samples",

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from distill_app.build import Builder
-from distill_app.config import RuntimeConf
+from distill_app.cache_plan import AUGMENTATION, views_of
+from distill_app.config import CacheConf, RuntimeConf
 from distill_app.data.loading import Loader, make_loader
 from distill_app.data.order import EpochOrder
 from distill_app.data.samples import Samples
@@ -45,10 +46,20 @@ class DataSource:
         runtime: Workers, policies for corrupt images.
         device: Where batches go.
         seed: Of the run; splits do not depend on it, so that seeds are compared on the same images.
+        cache: Stages that read from the teacher cache go through a fixed number of views, of a seed of its own.
     """
 
-    def __init__(self, *, builder: Builder, runtime: RuntimeConf, device: torch.device, seed: int):
+    def __init__(
+        self,
+        *,
+        builder: Builder,
+        runtime: RuntimeConf,
+        device: torch.device,
+        seed: int,
+        cache: CacheConf | None = None,
+    ):
         self._builder, self._runtime, self._device, self._seed = builder, runtime, device, seed
+        self._cache = cache or CacheConf()
         self._built: dict[str, Any] = {}
         self._evaluation: dict[str, Loader] = {}
 
@@ -66,9 +77,11 @@ class DataSource:
         if conf.validation_fraction:
             train, validation = hold_out(labels, fraction=conf.validation_fraction)
         train = budget(labels, train, per_class=plan.conf.labels_per_class)
-        samples = self._samples(dataset, train, conf.train_transform, plan, key=f"{key}.train_transform")
+        views = views_of(plan, self._cache)
+        drawn = (self._seed, plan.name) if views is None else (self._cache.seed, AUGMENTATION)
+        samples = self._samples(dataset, train, conf.train_transform, drawn, key=f"{key}.train_transform")
         for wrapper, where in plan.wrappers.values():
-            samples = self._builder.build(wrapper, samples, key=where)
+            samples = self._builder.build(wrapper, samples, key=where, num_classes=conf.num_classes)
         order = EpochOrder(
             len(train),
             batch_size=plan.conf.batch_size,
@@ -76,6 +89,7 @@ class DataSource:
             stage=plan.name,
             shuffle=True,
             drop_last=plan.conf.drop_last,
+            views=views,
         )
         loader = make_loader(samples, order=order, num_workers=self._runtime.num_workers, device=self._device)
         judge = self._judge(plan, dataset, validation)
@@ -108,7 +122,7 @@ class DataSource:
         cache = f"{name} {conf.eval_transform}"
         if cache not in self._evaluation:
             key = f"{plan.data_key}.eval_transform"
-            samples = self._samples(dataset, indices, conf.eval_transform, plan, key=key)
+            samples = self._samples(dataset, indices, conf.eval_transform, (self._seed, plan.name), key=key)
             order = EpochOrder(len(indices), batch_size=256, seed=self._seed, stage=name, shuffle=False)
             self._evaluation[cache] = make_loader(
                 samples, order=order, num_workers=self._runtime.num_workers, device=self._device
@@ -122,14 +136,15 @@ class DataSource:
         return self._built[name]
 
     def _samples(
-        self, dataset: Any, indices: np.ndarray, transforms: list[Any], plan: StagePlan, *, key: str
+        self, dataset: Any, indices: np.ndarray, transforms: list[Any], drawn: tuple[int, str], *, key: str
     ) -> Samples:
+        """Samples whose augmentation is drawn by a seed and a name."""
         return Samples(
             dataset,
             indices=indices,
             transforms=[self._builder.build(conf, key=f"{key}[{i}]") for i, conf in enumerate(transforms)],
-            seed=self._seed,
-            stage=plan.name,
+            seed=drawn[0],
+            stage=drawn[1],
             corrupt=self._runtime.corrupt_images,
             max_skipped=self._runtime.max_skipped,
         )

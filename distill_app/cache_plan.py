@@ -1,0 +1,94 @@
+"""What of a plan the teacher cache covers, and what is wrong with the `cache` part of a config. Imports no torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from distill_app.config import AppConf, CacheConf
+from distill_app.wiring import Address, StagePlan, models_of, unknown
+
+# In the place of the stage's name: stages and methods see the same views, whatever they are called.
+AUGMENTATION = "cache"
+
+
+def cached_taps(plan: StagePlan, conf: CacheConf) -> dict[str, list[str]]:
+    """The networks whose outputs a stage takes from the cache, with the taps that it reads of them.
+
+    A network is replayed as a whole: where it has a tap that is not to be cached, it runs anyway.
+    """
+    if not conf.enabled:
+        return {}
+    frozen = {name: taps for name, taps in plan.taps.items() if name not in plan.trained}
+    if conf.taps is None:
+        return frozen
+    chosen = {(address.space, address.name) for address in (Address.parse(text, plan.roles) for text in conf.taps)}
+    return {name: taps for name, taps in frozen.items() if all((name, tap) in chosen for tap in taps)}
+
+
+def views_of(plan: StagePlan, conf: CacheConf) -> int | None:
+    """How many views of each image a stage goes through; None, a new one in each epoch, where nothing is cached."""
+    return (conf.views or 1) if cached_taps(plan, conf) else None
+
+
+def cache_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+    """Yields what is wrong with the `cache` part of a config."""
+    conf = app.cache
+    if not conf.enabled:
+        return
+    for name in ("views", "top_k"):
+        value = getattr(conf, name)
+        if value is not None and value < 1:
+            yield f"cache.{name}: must be at least 1, or null, got {value}"
+    if conf.max_gb <= 0:
+        yield f"cache.max_gb: must be above 0, got {conf.max_gb}"
+    wrong = list(_tap_errors(app, plans))
+    yield from wrong
+    if wrong:
+        return
+    for plan in plans:
+        if cached_taps(plan, conf):
+            yield from _stage_errors(plan, conf)
+    yield from _reuse_errors(plans, conf)
+
+
+def _tap_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+    models = models_of(app)
+    for text in app.cache.taps or []:
+        try:
+            address = Address.parse(text, {})
+        except ValueError as error:
+            yield f"cache.taps: {error}"
+            continue
+        roles = [plan.roles[address.space] for plan in plans if address.space in plan.roles]
+        network = address.space if address.space in models else next(iter(roles), None)
+        if network is None:
+            yield f"cache.taps: {text}: {unknown('network', address.space, models)}"
+        elif address.name not in (known := [*models[network].taps, "output"]):
+            yield f"cache.taps: {text}: {unknown('tap', address.name, known)}"
+
+
+def _stage_errors(plan: StagePlan, conf: CacheConf) -> Iterator[str]:
+    if conf.top_k is not None and conf.top_k >= plan.data.num_classes:
+        yield f"cache.top_k: must be below the {plan.data.num_classes} classes of {plan.data.name}, got {conf.top_k}"
+    changing = [f"{plan.data_key}.train_transform"] if plan.data.train_transform else []
+    changing += [key for _, key in plan.wrappers.values()]
+    if conf.views is None and changing:
+        yield (
+            f"cache.views: {' and '.join(changing)} may show other images in every epoch, and a cache holds a fixed "
+            f"number of views of each; set cache.views=V (4, 8, ...): epoch e then shows view e modulo V. 1 is right "
+            f"where nothing is random, and also with {plan.data_key}.train_transform=[]"
+        )
+
+
+def _reuse_errors(plans: list[StagePlan], conf: CacheConf) -> Iterator[str]:
+    if conf.reuse is None:
+        return
+    from distill_app.cache import read_meta  # imports numpy
+
+    meta = read_meta(Path(conf.reuse))
+    if meta is None or "parts" not in meta:
+        yield f"cache.reuse: {conf.reuse} is no cache; see: distill cache list"
+        return
+    networks = list(dict.fromkeys(name for plan in plans for name in cached_taps(plan, conf)))
+    if meta.get("network") not in networks:
+        there = ", ".join(networks) or "none"
+        yield f"cache.reuse: {conf.reuse} is of the network {meta.get('network')!r}; networks that are cached: {there}"

@@ -1,0 +1,92 @@
+"""How an activation becomes a record of the teacher cache, and back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_app.cache import CacheError
+from distill_app.hooks import shapes_in
+
+LARGEST = torch.finfo(torch.float16).max
+LOGITS = ("logits", "output")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a tap becomes a row and back.
+
+    Whole: float16, clamped to +-65504. With top_k, for logits (B, C): the k largest logits as float16 with their
+    classes, and one number r = log(sum of exp(z) over the others) - log(C - k). Back come logits with r in the place
+    of every other class. Their softmax at temperature 1 has the probabilities of the k classes (to the rounding), and
+    spreads the rest evenly. At a temperature above 1 it gives the rest more than it had, by the convexity of exp: at
+    most by what separates an even spread from the true one.
+
+    Args:
+        rows: How many rows of the tap each sample has: several where wrappers make several images of one.
+        shape: Of one row.
+        top_k: k, None stores all.
+    """
+
+    rows: int
+    shape: tuple[int, ...]
+    top_k: int | None = None
+
+    @property
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Array name -> numpy type and shape, of one sample."""
+        if self.top_k is None:
+            return {"values": ("<f2", (self.rows, *self.shape))}
+        kind = "<u2" if self.shape[0] <= 2**16 else "<u4"
+        return {"values": ("<f2", (self.rows, self.top_k + 1)), "indices": (kind, (self.rows, self.top_k))}
+
+    def encode(self, value: Tensor) -> dict[str, Tensor]:
+        """(B * rows, *shape) -> array name -> (B, rows, ...), on the same device."""
+        value = value.detach().float()
+        if self.top_k is None:
+            return {"values": self._rounded(value)}
+        top, indices = value.topk(self.top_k, dim=1)
+        others = value.scatter(1, indices, -torch.inf).logsumexp(dim=1, keepdim=True)
+        even = others - math.log(self.shape[0] - self.top_k)
+        return {
+            "values": self._rounded(torch.cat([top, even], dim=1)),
+            "indices": indices.to(torch.int32).unflatten(0, (-1, self.rows)),
+        }
+
+    def _rounded(self, value: Tensor) -> Tensor:
+        return value.clamp(-LARGEST, LARGEST).half().unflatten(0, (-1, self.rows))
+
+    def decode(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """What `encode` gave -> float32 (B * rows, *shape)."""
+        values = arrays["values"].flatten(0, 1).float()
+        if self.top_k is None:
+            return values
+        indices = arrays["indices"].flatten(0, 1).long()
+        return values[:, -1:].repeat(1, self.shape[0]).scatter(1, indices, values[:, :-1])
+
+
+def codec_of(address: str, example: Any, *, count: int, num_classes: int, top_k: int | None) -> Codec:
+    """How a tap is stored, from an example of it.
+
+    Args:
+        address: Of the tap, for messages; top_k is for those named `logits` and `output`.
+        example: Its activation.
+        count: Of how many samples.
+        num_classes: The width of logits.
+        top_k: As in the config.
+
+    Raises:
+        CacheError: Not a tensor of floats with the same number of rows for each sample.
+    """
+    if not isinstance(example, Tensor) or not example.is_floating_point() or not example.dim() or len(example) % count:
+        raise CacheError(
+            f"cache.taps: {address} cannot be cached: {shapes_in(example) or type(example).__name__} for {count} "
+            f"samples, and a tensor of floats with rows for each sample is needed; list others in cache.taps, or set "
+            f"cache.enabled=false"
+        )
+    shape = tuple(example.shape[1:])
+    is_logits = address.rsplit(".", 1)[-1] in LOGITS and shape == (num_classes,)
+    return Codec(len(example) // count, shape, top_k if is_logits else None)

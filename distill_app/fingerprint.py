@@ -1,0 +1,128 @@
+"""What the outputs of a frozen network depend on, in plain values: two caches are the same if and only if these are."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from distill_app.cache import differences, read_meta
+from distill_app.cache_plan import AUGMENTATION
+from distill_app.config import AppConf, CacheConf
+from distill_app.data.samples import CorruptImageError, Samples
+from distill_app.data.split import labels_of
+from distill_app.data.stage_data import StageData
+from distill_app.networks import Network
+from distill_app.statefile import clean_state_dict
+from distill_app.wiring import StagePlan, models_of
+
+FORMAT = 1  # of the files; another one is another fingerprint
+
+
+def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageData) -> dict[str, Any]:
+    """Everything by its name: the network, the images and labels, what is done to images, and with what.
+
+    Neither the run's seed nor the order of the batches is part of it, nor the device: those change no row by more
+    than rounding. Files of images are known by their names, and three images, as the training gets them, by their
+    content; which tap is read is part of the folder below.
+    """
+    dataset, conf = base_samples(data).dataset, plan.data
+    return {
+        "format": FORMAT,
+        "network": {"weights": weights_hash(network.module), "net": models_of(app)[network.name].net},
+        "data": {
+            "name": conf.name,
+            "root": conf.root,
+            "train": conf.train,
+            "samples": len(dataset),
+            "labels": _hash(labels_of(dataset).tobytes()),
+            "files": _files_hash(dataset),
+            "three_images": _content_hash(data, plan, app.cache),
+        },
+        "transform": {
+            "train_transform": conf.train_transform,
+            "wrappers": {name: wrapper for name, (wrapper, _) in plan.wrappers.items()},
+            "task": conf.task,
+            "mean": list(conf.normalize.mean),
+            "std": list(conf.normalize.std),
+        },
+        "augmentation": {
+            "views": data.order.views,
+            "seed": app.cache.seed,
+            # Wrappers may mix samples, and then it matters which ones there are.
+            "mixed_from": _hash(data.indices.tobytes()) if plan.wrappers else None,
+        },
+        # The precision of the forward where one can be chosen.
+        "precision": getattr(app.runtime, "precision", "fp32"),
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__},
+    }
+
+
+def base_samples(data: StageData) -> Samples:
+    """The training samples inside of their wrappers."""
+    samples: Any = data.train.dataset
+    while not isinstance(samples, Samples):
+        samples = samples.samples
+    return samples
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A hash of names, types, shapes and bytes of the state dict, whatever the device and memory layout."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(clean_state_dict(module).items()):
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().contiguous()
+            hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            hasher.update(_bytes(value))
+    return hasher.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _files_hash(dataset: Any) -> str | None:
+    """Of a folder's file list, in order, without the place where the folder lies."""
+    files = getattr(dataset, "samples", None)
+    if not isinstance(files, list):
+        return None
+    root = str(getattr(dataset, "root", ""))
+    return _hash("\n".join(str(file[0]).removeprefix(root) for file in files).encode())
+
+
+def _content_hash(data: StageData, plan: StagePlan, conf: CacheConf) -> str:
+    """Of the first, the middle and the last image in view 0: finds other files of the same names, and other code."""
+    samples: Any = data.train.dataset
+    if not plan.wrappers:  # those of the whole data set: stages with fewer labels share the cache
+        base = base_samples(data)
+        samples = Samples(base.dataset, transforms=base.transforms, seed=conf.seed, stage=AUGMENTATION)
+    try:
+        loaded = samples.__getitems__([(position, 0) for position in (0, len(samples) // 2, len(samples) - 1)])
+    except CorruptImageError:
+        return "an image among them cannot be read"
+    hasher = hashlib.blake2b(digest_size=8)
+    for sample in loaded:
+        image = sample["input"].contiguous()
+        hasher.update(f"{image.dtype} {tuple(image.shape)};".encode())
+        hasher.update(_bytes(image))
+    return hasher.hexdigest()
+
+
+def nearest(folder: Path, network: str, parts: dict[str, Any]) -> list[str]:
+    """Why no cache of this network that lies in a folder could be used: what the most similar one differs in."""
+    found = []
+    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
+        meta = read_meta(place)
+        if meta is not None and meta.get("network") == network:
+            found.append((differences(parts, meta.get("parts")), place))
+    if not found:
+        return []
+    texts, place = min(found, key=lambda item: len(item[0]))
+    return [f"cache {network}: a new one, since {place} is of something else: {'; '.join(texts[:4])}"]

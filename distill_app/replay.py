@@ -1,0 +1,286 @@
+"""The teacher cache in a stage: frozen networks are run on a batch once, and from then on their rows are read.
+
+What a stage gets is always what the stored row says, also in the batch that fills it: so neither an interruption nor
+another run that fills the same rows changes a loss.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_app.cache import (
+    KIND,
+    META,
+    CacheError,
+    Layout,
+    Records,
+    TapStore,
+    differences,
+    digest,
+    read_meta,
+    size_text,
+    tap_folder,
+)
+from distill_app.cache_plan import cached_taps
+from distill_app.codec import Codec, codec_of
+from distill_app.config import AppConf, CacheConf
+from distill_app.data.stage_data import StageData
+from distill_app.fingerprint import base_samples, fingerprint, nearest
+from distill_app.hooks import TappedModel
+from distill_app.networks import Network
+from distill_app.records import write_json
+from distill_app.step import Call, Namespace, run_frozen
+from distill_app.wiring import StagePlan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Waiting:
+    """Rows on their way from the GPU: the host has no need to wait for them within the step."""
+
+    store: TapStore
+    view: int
+    rows: np.ndarray
+    missing: np.ndarray
+    arrays: dict[str, Tensor]
+    arrived: Any = None
+
+    @classmethod
+    def of(
+        cls, store: TapStore, view: int, rows: np.ndarray, missing: np.ndarray, arrays: Mapping[str, Tensor]
+    ) -> "_Waiting":
+        """Starts the copies to the host."""
+        on_gpu = any(tensor.is_cuda for tensor in arrays.values())
+        copies = {key: tensor.to("cpu", non_blocking=on_gpu) for key, tensor in arrays.items()}
+        arrived = torch.cuda.Event() if on_gpu else None
+        if arrived is not None:
+            arrived.record()
+        return cls(store, view, rows, missing, copies, arrived)
+
+
+@dataclass
+class _Tap:
+    """A tap of the cache: how it is stored and, once the weights are known, where."""
+
+    codec: Codec
+    layout: Layout
+    store: TapStore | None = field(default=None)
+
+
+class StageCache:
+    """Stands between a stage and the networks that it does not train.
+
+    Args:
+        plan: The stage.
+        app: The experiment.
+        networks: By name.
+        examples: An example activation of every tap that is read, and of `batch`.
+        data: The samples; `data.order` says which view an epoch shows.
+        device: Where activations go.
+
+    Raises:
+        CacheError: A tap that cannot be cached, or more bytes than `cache.max_gb`.
+    """
+
+    def __init__(
+        self,
+        plan: StagePlan,
+        *,
+        app: AppConf,
+        networks: Mapping[str, Network],
+        examples: Namespace,
+        data: StageData,
+        device: torch.device,
+    ):
+        self._plan, self._app, self._networks, self._data, self._device = plan, app, networks, data, device
+        self._conf: CacheConf = app.cache
+        self._waiting: list[_Waiting] = []
+        self._opened = False
+        # Rows are those of the whole data set; a stage with fewer labels leaves holes, which take no room.
+        samples, views = len(base_samples(data).dataset), data.order.views or 1
+        count = len(examples["batch"]["index"])
+        self._taps: dict[str, dict[str, _Tap]] = {}
+        for name, taps in cached_taps(plan, app.cache).items():
+            self._taps[name] = {}
+            for tap in taps:
+                codec = codec_of(
+                    f"{name}.{tap}",
+                    examples[name][tap],
+                    count=count,
+                    num_classes=plan.data.num_classes,
+                    top_k=app.cache.top_k,
+                )
+                self._taps[name][tap] = _Tap(codec, Layout(views, samples, codec.arrays))
+        self._refuse_too_large()
+
+    @property
+    def bytes(self) -> int:
+        """What the stage needs, all taps together."""
+        taps = [tap for taps in self._taps.values() for tap in taps.values()]
+        return sum(len(self._data.indices) * tap.layout.views * tap.layout.row_bytes for tap in taps)
+
+    def _refuse_too_large(self) -> None:
+        if self.bytes > self._conf.max_gb * 1e9:
+            raise CacheError(
+                f"cache.max_gb: stage {self._plan.name!r} would fill {size_text(self.bytes)}, allowed are "
+                f"{self._conf.max_gb:g} GB ({'; '.join(self.describe())}); lower cache.views, set cache.top_k for "
+                f"logits, list in cache.taps what is worth it, or raise cache.max_gb"
+            )
+
+    def describe(self) -> list[str]:
+        """A line for each tap: how much it takes."""
+        return [
+            f"cache {name}.{tap}: {len(self._data.indices):,} samples x {of.layout.views:,} views x "
+            f"{of.layout.row_bytes:,} bytes = "
+            f"{size_text(len(self._data.indices) * of.layout.views * of.layout.row_bytes)}"
+            for name, taps in self._taps.items()
+            for tap, of in taps.items()
+        ]
+
+    def open(self) -> list[str]:
+        """Finds or makes the folders; the weights of the networks must be those of the training by now.
+
+        Returns:
+            What to tell the user; nothing when it was open already.
+
+        Raises:
+            CacheError: `cache.reuse` holds something else, there is no room, or what is there cannot be read.
+        """
+        if self._opened:
+            return []
+        notes: list[str] = []
+        for name, taps in self._taps.items():
+            parts = fingerprint(self._networks[name], plan=self._plan, app=self._app, data=self._data)
+            name_of_parts = digest(parts)
+            folder = self._folder(name, name_of_parts, parts, notes)
+            for tap, of in taps.items():
+                spec = self._networks[name].taps.get(tap, "")
+                inside = tap_folder(tap, spec=spec, layout=of.layout)
+                about = {"tap": tap, "spec": spec, "top_k": of.codec.top_k}
+                of.store = TapStore(folder / inside, layout=of.layout, salt=f"{name_of_parts}/{inside}", about=about)
+                rows = len(self._data.indices) * of.layout.views
+                there = of.store.filled(self._data.indices)
+                notes.append(f"cache {name}.{tap}: {there:,} of {rows:,} rows are in {of.store.folder}")
+        self._require_room()
+        self._opened = True
+        return notes
+
+    def _folder(self, name: str, name_of_parts: str, parts: dict[str, Any], notes: list[str]) -> Path:
+        """The folder of a network's fingerprint: the one to be reused if it is the same, else by its name."""
+        reuse = Path(self._conf.reuse) if self._conf.reuse else None
+        there = read_meta(reuse) if reuse is not None else None
+        if reuse is not None and there is not None and there.get("network") == name:
+            if differing := differences(parts, there.get("parts")):
+                raise CacheError(
+                    f"cache.reuse: {reuse} was filled from something else: {'; '.join(differing)}. Make these the "
+                    f"same, or leave cache.reuse out to fill another one"
+                )
+            return reuse
+        folder = Path(self._conf.folder) / name_of_parts
+        if read_meta(folder) is None:
+            notes += nearest(folder.parent, name, parts)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / META, {"kind": KIND, "network": name, "fingerprint": name_of_parts, "parts": parts})
+        return folder
+
+    def _require_room(self) -> None:
+        stores = [tap for taps in self._taps.values() for tap in taps.values()]
+        filled = sum(tap.store.filled(self._data.indices) * tap.layout.row_bytes for tap in stores if tap.store)
+        for tap in stores[:1]:
+            assert tap.store is not None
+            free = shutil.disk_usage(tap.store.folder).free
+            if free < self.bytes - filled:
+                raise CacheError(
+                    f"cache.folder: {tap.store.folder.parent} lies on a disk with {size_text(free)} left, and "
+                    f"{size_text(self.bytes - filled)} are to be filled; choose another cache.folder, lower "
+                    f"cache.views, or set cache.top_k"
+                )
+
+    def given(
+        self, raw: Mapping[str, Any], batch: Mapping[str, Any], frozen: Mapping[str, TappedModel], call: Call
+    ) -> Namespace:
+        """The taps of the networks that are not trained: read where all rows of a network are there, else computed.
+
+        Args:
+            raw: The batch as loaded, whose indices are on the host.
+            batch: The same, prepared.
+            frozen: The networks.
+            call: How the task runs one.
+        """
+        self.flush()
+        view, rows = self._data.order.view, raw["index"].cpu().numpy()
+        found = {name: self._read(name, view, rows) for name in self._taps}
+        whole = [name for name, taps in found.items() if all(records.arrays is not None for records in taps.values())]
+        values = run_frozen({name: net for name, net in frozen.items() if name not in whole}, batch, call)
+        for name, taps in found.items():
+            if name in whole:
+                values[name] = {tap: self._decoded(name, tap, records) for tap, records in taps.items()}
+            else:
+                values[name] = {
+                    tap: self._filled(name, tap, values[name][tap], view=view, rows=rows, good=records.good)
+                    for tap, records in taps.items()
+                }
+        return values
+
+    def _read(self, name: str, view: int, rows: np.ndarray) -> dict[str, Records]:
+        found = {}
+        for tap, of in self._taps[name].items():
+            assert of.store is not None
+            found[tap] = of.store.read(view, rows)
+            if found[tap].damaged:
+                log.warning("cache: %d damaged rows in %s are computed again", found[tap].damaged, of.store.folder)
+        return found
+
+    def _decoded(self, name: str, tap: str, records: Records) -> Tensor:
+        arrays = {}
+        for key, array in (records.arrays or {}).items():
+            tensor = torch.from_numpy(array.astype(np.int32) if key == "indices" else array)
+            if self._device.type == "cuda":
+                tensor = tensor.pin_memory()
+            arrays[key] = tensor.to(self._device, non_blocking=True)
+        return self._taps[name][tap].codec.decode(arrays)
+
+    def _filled(self, name: str, tap: str, value: Tensor, *, view: int, rows: np.ndarray, good: np.ndarray) -> Tensor:
+        """Stores what is missing and returns what reading it would give."""
+        of = self._taps[name][tap]
+        if tuple(value.shape) != (len(rows) * of.codec.rows, *of.codec.shape):
+            expected = (len(rows) * of.codec.rows, *of.codec.shape)
+            raise CacheError(
+                f"cache.taps: {name}.{tap} is {tuple(value.shape)} here, not {expected} as the first images were; only "
+                f"taps of one size can be cached: list others in cache.taps, or set cache.enabled=false"
+            )
+        arrays = of.codec.encode(value)
+        if of.store is not None and of.store.writable:
+            self._waiting.append(_Waiting.of(of.store, view, rows, ~good, arrays))
+            if self._device.type != "cuda":
+                self.flush()
+        return of.codec.decode(arrays)
+
+    def flush(self) -> None:
+        """Writes what has arrived from the GPU since."""
+        waiting, self._waiting = self._waiting, []
+        for item in waiting:
+            if item.arrived is not None:
+                item.arrived.synchronize()
+            arrays = {key: tensor.numpy()[item.missing] for key, tensor in item.arrays.items()}
+            try:
+                item.store.write(item.view, item.rows[item.missing], arrays)
+            except OSError as error:
+                log.warning("cache: nothing more is written to %s: %s", item.store.folder, error)
+                item.store.close()
+
+    def close(self) -> None:
+        """Writes what is left and gives the files back."""
+        self.flush()
+        for taps in self._taps.values():
+            for tap in taps.values():
+                if tap.store is not None:
+                    tap.store.close()
