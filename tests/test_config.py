@@ -203,36 +203,49 @@ def fitnet_taps(name: str, stage: int) -> dict:
     return {**_shapes_as_noise(taps), "batch": batch}
 
 
-def fit(student: str, teacher: str) -> list[tuple]:
-    """Builds adapters and terms of both stages on noise; a total with a gradient for whatever the student gives."""
+def shapes(name: str, role: str) -> tuple:
+    """The shapes of all that FitNet reads of a network."""
+    stages = [fitnet_taps(name, number)[role] for number in range(2)]
+    return tuple((tap, tuple(value.shape)) for taps in stages for tap, value in taps.items())
+
+
+FITTED: set[tuple] = set()
+
+
+def fit(student: str, teacher: str) -> None:
+    """Builds adapters and terms of both stages on noise; the total must have a gradient for all the student gives."""
+    pair = shapes(student, "student"), shapes(teacher, "teacher")
+    if pair in FITTED:
+        return
     _, plans, _ = fitnet(student)
-    parts, shapes = Parts(), []
+    parts = Parts()
     for number, plan in enumerate(plans):
-        taps = {tap: value.requires_grad_() for tap, value in fitnet_taps(student, number)["student"].items()}
+        given = fitnet_taps(student, number)["student"]
+        taps = {tap: value.clone().requires_grad_() for tap, value in given.items()}
         examples = {**fitnet_taps(teacher, number), "student": taps}
         context = Context(Builder(), torch.device("cpu"), 0, {})
+        confs = adapter_confs(plans, plan)
         # The taps are given, so the step's student is a stand-in.
         stand_in = {"student": torch.nn.Identity()}
-        confs = adapter_confs(plans, plan)
         step = assemble(plan, confs, stand_in, dict(examples), parts, context, lambda network, batch, taps=taps: taps)
         total, values = step(examples["batch"], {"teacher": examples["teacher"]})
         gradients = torch.autograd.grad(total, list(taps.values()))
-        assert torch.isfinite(total) and all(gradient.abs().sum() > 0 for gradient in gradients)
-        shapes += [value.shape for value in values.values()]
-    return shapes
+        assert torch.isfinite(total) and values.keys() == plan.terms.keys()
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    FITTED.add(pair)
 
 
 @pytest.mark.parametrize("student", CONTRASTS)
 def test_fitnet_fits_pairs_of_different_kinds(student):
     for teacher in CONTRASTS:
-        assert len(fit(student, teacher)) == 3
+        fit(student, teacher)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("student", PAIRED)
 def test_fitnet_fits_every_pair(student):
     for teacher in PAIRED:
-        assert len(fit(student, teacher)) == 3
+        fit(student, teacher)
 
 
 def test_fitnet_between_networks_that_share_nothing_passes_the_whole_check():

@@ -1,0 +1,636 @@
+"""The teacher cache: a loss is the same with it and without, nothing wrong is ever read, and it is used again."""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine_fixtures import (
+    DIGITS,
+    QUIET,
+    count_calls,
+    equal,
+    metrics,
+    network,
+    refusal,
+    resolved,
+    run,
+    runner,
+    stage,
+    train,
+)
+
+from distill_app import cache as cache_module
+from distill_app import runner as runner_module
+from distill_app.cache import CacheError, Layout, TapStore, differences, digest, read_meta, size_text
+from distill_app.cache_verbs import main as cache_verb
+from distill_app.codec import Codec, codec_of
+from distill_app.data import BundledImages
+from distill_app.fingerprint import weights_hash
+from distill_app.optimize import Optimization
+from distill_app.records import UsageError
+from distill_app.stage import Stage
+from distill_app.statefile import load_file, save_weights
+from distill_app.step import run_frozen
+
+MIXUP = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup, alpha: 0.4}"
+CUTMIX = "+dataset.wrappers.mix={_target_: distill_app.data.CutMix}"
+LONG = ("stage.epochs=8",)  # as many as a schedule has steps for
+PLAIN = ("dataset.train_transform=[]",)
+
+
+class Interrupted(Exception):
+    """What stops a run in these tests."""
+
+
+def cached(folder: Path, *overrides: str) -> tuple[str, ...]:
+    return ("cache.enabled=true", f"cache.folder={folder / 'cache'}", *overrides)
+
+
+def losses_of(folder: Path, *overrides: str, epochs: int = 4, live: bool = False, number: int = 0) -> list[dict]:
+    """The mean losses of each epoch, and how often the teacher ran in it; `live` runs it in spite of the cache."""
+    results = []
+    with stage(folder, *LONG, *overrides, number=number) as built:
+        if live:
+            built.cache.given = lambda raw, batch, frozen, call: run_frozen(frozen, batch, call)
+        calls = count_calls(network(built, "teacher"))
+        for epoch in range(epochs):
+            before = calls.total()
+            results.append({**train(built, first=epoch), "ran": calls.total() > before})
+    return results
+
+
+def assert_close(mine: list[dict], theirs: list[dict]) -> None:
+    for epoch, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+        for name in a.keys() - {"ran"}:
+            assert a[name] == pytest.approx(b[name], rel=2e-3, abs=1e-4), (epoch, name)
+
+
+def one(folder: Path, pattern: str = "cache/*/*/") -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+# The loss with the cache and without
+
+
+def test_without_augmentation_losses_are_those_of_a_run_without_cache(tmp_path):
+    plain = losses_of(tmp_path, *PLAIN)
+    replayed = losses_of(tmp_path, *PLAIN, *cached(tmp_path))
+    assert_close(replayed, plain)
+    assert [epoch["ran"] for epoch in replayed] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("extra", [(), (MIXUP,), (CUTMIX,)], ids=["augmented", "mixup", "cutmix"])
+def test_augmented_losses_are_those_of_a_teacher_that_sees_the_same_views(tmp_path, extra):
+    overrides = cached(tmp_path, "cache.views=2", *extra)
+    live = losses_of(tmp_path, *overrides, live=True)
+    replayed = losses_of(tmp_path, *overrides)
+    assert_close(replayed, live)
+    assert [epoch["ran"] for epoch in replayed] == [True, True, False, False]
+    assert all(epoch["ran"] for epoch in live)
+
+
+def test_every_batch_of_a_replayed_epoch_gets_what_the_teacher_says_of_its_images(tmp_path):
+    with stage(tmp_path, *cached(tmp_path, "cache.views=2", MIXUP)) as built:
+        train(built, epochs=2)
+        for epoch in (2, 3, 4):
+            built.begin_epoch(epoch)
+            for raw in built.data.train:
+                batch = built.task.prepare(raw, device=built.device)
+                live = run_frozen(built.frozen, batch, built.task.call)["teacher"]["logits"]
+                read = built.cache.given(raw, batch, {}, built.task.call)["teacher"]["logits"]
+                assert read.dtype == torch.float32
+                torch.testing.assert_close(read, live, rtol=2**-10, atol=1e-4)
+
+
+def test_several_images_a_sample_and_several_stages_are_replayed(tmp_path):
+    overrides = cached(tmp_path, "method=sskd", "cache.views=1", "method.stages.pretext.epochs=2")
+    for number, taps in ((0, ["pooled"]), (1, ["logits", "pooled"])):
+        with stage_after_others(tmp_path, *overrides, number=number) as built:
+            calls = count_calls(network(built, "teacher"))
+            first, second = train(built), calls.total()
+            assert second > 0 and np.isfinite(first["total"])
+            train(built, first=1)
+            assert calls.total() == second
+            raw = next(iter(built.data.train))
+            batch = built.task.prepare(raw, device=built.device)
+            live = run_frozen(built.frozen, batch, built.task.call)["teacher"]
+            read = built.cache.given(raw, batch, {}, built.task.call)["teacher"]
+            assert sorted(read) == taps and len(read["pooled"]) == 4 * len(raw["index"])
+            for tap in taps:
+                torch.testing.assert_close(read[tap], live[tap], rtol=2**-10, atol=1e-4)
+    assert len(list(tmp_path.glob("cache/*/"))) == 1, "one fingerprint for both stages"
+    assert len(list(tmp_path.glob("cache/*/*/"))) == 2, "and pooled is stored once"
+
+
+@contextmanager
+def stage_after_others(folder: Path, *overrides: str, number: int) -> Iterator[Stage]:
+    """A stage that finds the adapters of those before it, untrained."""
+    with runner(folder, *overrides) as made:
+        for plan in made.plans[:number]:
+            Stage(plan, made.shared).close()
+        built = Stage(made.plans[number], made.shared)
+        built.tracker = made.tracker  # type: ignore[attr-defined]
+        try:
+            yield built
+        finally:
+            built.close()
+
+
+def test_filling_uses_what_reading_will_give(tmp_path):
+    with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built:
+        built.begin_epoch(0)
+        raw = next(iter(built.data.train))
+        batch = built.task.prepare(raw, device=built.device)
+        filled = built.cache.given(raw, batch, built.frozen, built.task.call)["teacher"]["logits"]
+        read = built.cache.given(raw, batch, {}, built.task.call)["teacher"]["logits"]
+    assert filled.equal(read)
+
+
+def test_images_that_cannot_be_read_leave_the_rows_of_others_right(tmp_path, monkeypatch):
+    original = BundledImages.__getitem__
+
+    def broken(self, index):
+        if index % 7 == 3 and len(self) == 1200:
+            raise OSError("damaged")
+        return original(self, index)
+
+    monkeypatch.setattr(BundledImages, "__getitem__", broken)
+    overrides = cached(tmp_path, "cache.views=2", "runtime.corrupt_images=skip", "runtime.max_skipped=500", MIXUP)
+    assert_close(losses_of(tmp_path, *overrides), losses_of(tmp_path, *overrides, live=True))
+
+
+def test_views_come_back_after_as_many_epochs_and_not_before(tmp_path):
+    def images(built, epoch):
+        built.begin_epoch(epoch)
+        return {int(i): x for raw in built.data.train for i, x in zip(raw["index"], raw["input"], strict=True)}
+
+    with stage(tmp_path, *cached(tmp_path, "cache.views=3")) as built:
+        epochs = [images(built, epoch) for epoch in range(4)]
+    assert all(epochs[0][index].equal(epochs[3][index]) for index in epochs[0])
+    assert not all(epochs[0][index].equal(epochs[1][index]) for index in epochs[0])
+
+
+def test_a_network_with_a_tap_that_is_not_to_be_cached_runs_as_without(tmp_path):
+    overrides = ("method=at", *PLAIN, *cached(tmp_path, "cache.taps=[teacher.logits]"))
+    assert all(epoch["ran"] for epoch in losses_of(tmp_path, *overrides, epochs=2))
+    assert not (tmp_path / "cache").exists()
+
+
+# Used again
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    """A checkpoint of the teacher: from seed to seed the same network."""
+    folder = tmp_path_factory.mktemp("teacher")
+    with stage(folder, *PLAIN) as built:
+        save_weights(network(built, "teacher"), folder / "teacher.pt")
+    return f"teacher.checkpoint={folder / 'teacher.pt'}"
+
+
+def test_a_second_run_with_another_seed_and_method_runs_no_teacher(tmp_path, teacher):
+    overrides = cached(tmp_path, teacher, "cache.views=2")
+    losses_of(tmp_path, *overrides, epochs=2)
+    again = losses_of(tmp_path, *overrides, "seed=7", "method=rkd", "stage.batch_size=50", epochs=2)
+    print(list(tmp_path.glob("cache/*/*")))
+    assert not any(epoch["ran"] for epoch in again)
+
+
+CHANGES = {
+    "network.weights": "seed=5",
+    "transform.train_transform": "dataset.train_transform=[{_target_: torchvision.transforms.v2.CenterCrop, size: 8}]",
+    "transform.mean": "dataset.normalize.mean=[0.1,0.1,0.1]",
+    "transform.wrappers": MIXUP,
+    "augmentation.seed": "cache.seed=1",
+    "augmentation.views": "cache.views=3",
+    "data.train": "dataset.image_size=16",
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_what_changes_a_row_is_another_cache_and_refused_for_reuse_with_the_reason(tmp_path, part):
+    overrides = cached(tmp_path, "cache.views=2")
+    with stage(tmp_path, *overrides) as built:
+        built.cache.open()
+    first = one(tmp_path, "cache/*/")
+    with stage(tmp_path, *overrides, CHANGES[part]) as built:
+        notes = built.cache.open()
+    assert len(list(tmp_path.glob("cache/*/"))) == 2
+    assert f"a new one, since {first}" in notes[0]
+    with (
+        stage(tmp_path, *overrides, CHANGES[part], f"cache.reuse={first}") as built,
+        pytest.raises(CacheError, match=f"cache.reuse: .* filled from something else: .*{part}"),
+    ):
+        built.cache.open()
+
+
+@pytest.mark.parametrize("change", ["stage.batch_size=20", "stage.epochs=9", "dataset.student_labels_per_class=5"])
+def test_what_changes_no_row_is_the_same_cache(tmp_path, change):
+    for extra in ((), (change,)):
+        with stage(tmp_path, *cached(tmp_path, "cache.views=2", *extra)) as built:
+            built.cache.open()
+    assert len(list(tmp_path.glob("cache/*/"))) == 1
+
+
+def test_another_order_of_the_data_is_another_cache(tmp_path, monkeypatch):
+    with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built:
+        built.cache.open()
+    original = BundledImages.__init__
+
+    def reversed_order(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.images, self.targets = self.images.flip(0), self.targets[::-1]
+
+    monkeypatch.setattr(BundledImages, "__init__", reversed_order)
+    with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built:
+        notes = built.cache.open()
+    assert "data.labels" in notes[0] and "data.three_images" in notes[0]
+
+
+def test_a_cache_that_was_moved_is_reused_where_it_lies_now(tmp_path):
+    losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
+    one(tmp_path, "cache/*/").rename(tmp_path / "moved")
+    again = losses_of(tmp_path, *cached(tmp_path, *PLAIN, f"cache.reuse={tmp_path / 'moved'}"), epochs=1)
+    assert not again[0]["ran"]
+
+
+def test_weights_hash_knows_names_and_bytes_and_not_the_memory_layout():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    before = weights_hash(net)
+    assert weights_hash(net.to(memory_format=torch.channels_last)) == before
+    net[1].running_mean[2] += 1e-6
+    assert weights_hash(net) != before
+
+
+# Damage
+
+
+def damaged_byte(path: Path, *, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["values.npy", "checks.npy"])
+def test_a_damaged_row_is_computed_again_and_never_used(tmp_path, caplog, file):
+    overrides = cached(tmp_path, *PLAIN)
+    expected = losses_of(tmp_path, *overrides, epochs=1)
+    folder = one(tmp_path)
+    row = int(np.flatnonzero(np.load(folder / "checks.npy")[0])[5])
+    damaged_byte(folder / file, at=128 + row * (20 if file == "values.npy" else 4) + 1)
+    assert cache_verb(["verify", str(tmp_path / "cache")]) == 1
+    with caplog.at_level(logging.WARNING):
+        again = losses_of(tmp_path, *overrides, epochs=1)
+    assert again[0]["ran"] and "1 damaged rows" in caplog.text
+    assert again[0]["total"] == expected[0]["total"]
+    assert cache_verb(["verify", str(tmp_path / "cache")]) == 0
+
+
+def test_a_file_that_was_cut_off_is_filled_again(tmp_path):
+    overrides = cached(tmp_path, *PLAIN)
+    expected = losses_of(tmp_path, *overrides, epochs=1)
+    os.truncate(one(tmp_path) / "values.npy", 5000)
+    again = losses_of(tmp_path, *overrides, epochs=1)
+    assert again[0]["ran"] and again[0]["total"] == expected[0]["total"]
+    assert not losses_of(tmp_path, *overrides, epochs=1)[0]["ran"]
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
+    np.save(one(tmp_path) / "values.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built, pytest.raises(CacheError, match="distill cache clear"):
+        built.cache.open()
+
+
+LAYOUT = Layout(2, 6, {"values": ("<f2", (1, 3))})
+
+
+def store(folder: Path, *, salt: str = "s", layout: Layout = LAYOUT, **choices) -> TapStore:
+    return TapStore(folder / "print" / "tap", layout=layout, salt=salt, about={}, **choices)
+
+
+def rows_of(*numbers: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    rows = np.array(numbers)
+    return rows, {"values": (rows[:, None, None] + np.arange(3) / 4).astype(np.float16)}
+
+
+def test_rows_are_read_as_written_and_by_their_view(tmp_path):
+    rows, arrays = rows_of(4, 1, 3)
+    made = store(tmp_path)
+    made.write(1, rows, arrays)
+    assert np.array_equal(store(tmp_path).read(1, rows[::-1]).arrays["values"], arrays["values"][::-1])
+    assert made.read(0, rows).arrays is None
+    found = made.read(1, np.array([4, 0]))
+    assert found.arrays is None and found.good.tolist() == [True, False]
+    assert made.filled() == 3 and made.filled(np.array([4, 5])) == 1
+
+
+def test_a_row_is_known_only_in_its_place_and_in_its_cache(tmp_path):
+    rows, arrays = rows_of(2, 3)
+    store(tmp_path).write(0, rows, arrays)
+    folder = tmp_path / "print" / "tap"
+    assert store(tmp_path, salt="another fingerprint").read(0, rows).damaged == 2
+    for name in ("values", "checks"):
+        content = np.load(folder / f"{name}.npy")
+        content[0, 4] = content[0, 2]
+        np.save(folder / f"{name}.npy", content)
+    assert store(tmp_path).read(0, np.array([4])).damaged == 1
+
+
+def test_a_process_that_dies_within_a_row_leaves_no_row(tmp_path, monkeypatch):
+    rows, arrays = rows_of(2, 3)
+    for name, survives in (("checks", 0), ("values", 0)):
+        made = store(tmp_path / name)
+        original = made._write_rows
+
+        def dying(file, *args, name=name, original=original):
+            if file == name:
+                raise Interrupted
+            original(file, *args)
+
+        monkeypatch.setattr(made, "_write_rows", dying)
+        with pytest.raises(Interrupted):
+            made.write(0, rows, arrays)
+        assert store(tmp_path / name).filled() == survives
+    made = store(tmp_path / "order lost by a crash of the machine")
+    made._write_rows("checks", made._checks, 0, rows, made._crc(0, rows, arrays))
+    assert made.read(0, rows).damaged == 2
+
+
+def test_many_may_make_and_fill_a_store_at_once(tmp_path):
+    def fill(number: int) -> None:
+        made = store(tmp_path)
+        for view in (0, 1):
+            made.write(view, *rows_of(*range(6)))
+        made.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(fill, range(16)))
+    made = store(tmp_path)
+    assert made.filled() == 12 and made.damaged() == 0
+    assert [path.name for path in (tmp_path / "print").iterdir()] == ["tap"], "nothing unfinished is left"
+
+
+def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, caplog):
+    expected = losses_of(tmp_path, *cached(tmp_path / "other", *PLAIN), epochs=2)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "pwrite", full)
+    with caplog.at_level(logging.WARNING):
+        results = losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=2)
+    assert [epoch["total"] for epoch in results] == [epoch["total"] for epoch in expected]
+    assert caplog.text.count("nothing more is written") == 1
+
+
+# Interrupted
+
+
+def test_a_run_interrupted_while_filling_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner_module, "final_plot", lambda folder: folder)
+    overrides = ("stage.epochs=4", "stage.batch_size=20", "cache.views=2", "cache.enabled=true")
+    run(tmp_path / "whole", *overrides, f"cache.folder={tmp_path / 'a'}")
+    again = (*overrides, f"cache.folder={tmp_path / 'b'}")
+    for step in (8, 3):  # in the second epoch, and there again
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+            stop_at_step(patch, step)
+            run(tmp_path / "resumed", *again)
+    run(tmp_path / "resumed", *again)
+    assert equal(load_file(tmp_path / "resumed" / "student.pt"), load_file(tmp_path / "whole" / "student.pt"))
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
+
+
+def stop_at_step(patch: pytest.MonkeyPatch, number: int) -> None:
+    original, count = Optimization.step, iter(range(1, 10_000))
+
+    def step(self):
+        if next(count) == number:
+            raise Interrupted
+        original(self)
+
+    patch.setattr(Optimization, "step", step)
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_filling_goes_on_and_ends_the_same(tmp_path):
+    words = [*DIGITS, *QUIET, "stage.epochs=40", "stage.batch_size=10", "cache.enabled=true", "cache.views=30"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "distill_app"]
+
+    def places(name: str) -> list[str]:
+        return [f"hydra.run.dir={tmp_path / name}", f"cache.folder={tmp_path / name / 'cache'}"]
+
+    subprocess.run([*program, *words, *places("whole")], env=environment, check=True, capture_output=True)
+    killed = subprocess.Popen(
+        [*program, *words, *places("killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log, until = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
+    while not (log.exists() and '"epoch": 5' in log.read_text()):
+        assert killed.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert cache_verb(["verify", str(tmp_path / "killed" / "cache")]) == 0
+    subprocess.run([*program, "resume", str(tmp_path / "killed")], env=environment, check=True, capture_output=True)
+    assert equal(load_file(tmp_path / "killed" / "student.pt"), load_file(tmp_path / "whole" / "student.pt"))
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+# How rows are stored
+
+
+def test_logits_of_a_thousand_classes_take_two_bytes_each():
+    layout = Layout(1, 1_281_167, Codec(1, (1000,)).arrays)
+    assert layout.row_bytes <= 2010
+    assert size_text(layout.samples * layout.row_bytes) == "2.6 GB"
+    assert Layout(8, 1, Codec(1, (1000,), 16).arrays).row_bytes == 16 * 4 + 2 + 4
+
+
+def test_float16_is_clamped_to_its_range_and_rounds_within_it():
+    codec = Codec(1, (4,))
+    value = torch.tensor([[1e6, -1e6, 3.14159, 65504.0]])
+    back = codec.decode(codec.encode(value))
+    assert back.dtype == torch.float32
+    assert back[0, [0, 1, 3]].tolist() == [65504.0, -65504.0, 65504.0]
+    assert back[0, 2].item() == pytest.approx(3.14159, rel=2**-11)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_activations_of_any_precision_come_back_as_float32(kind):
+    codec = Codec(2, (3, 2, 2))
+    value = torch.randn(8, 3, 2, 2).to(kind)
+    torch.testing.assert_close(codec.decode(codec.encode(value)), value.float(), rtol=2**-10, atol=1e-6)
+    assert codec.encode(value)["values"].shape == (4, 2, 3, 2, 2)
+
+
+@pytest.mark.parametrize("classes", [50, 70_000])
+def test_top_k_keeps_the_probabilities_of_the_largest_and_spreads_the_rest_evenly(classes):
+    torch.manual_seed(0)
+    codec, value = Codec(1, (classes,), 5), 4 * torch.randn(6, classes)
+    assert codec.arrays["indices"][0] == ("<u2" if classes == 50 else "<u4")
+    back = codec.decode(codec.encode(value))
+    true, mine = value.softmax(1), back.softmax(1)
+    top = value.topk(5, dim=1).indices
+    torch.testing.assert_close(mine.gather(1, top), true.gather(1, top), rtol=0.02, atol=1e-5)
+    rest = mine.scatter(1, top, 0)
+    torch.testing.assert_close(rest.sum(1), true.scatter(1, top, 0).sum(1), rtol=0.02, atol=1e-5)
+    for row, largest in zip(back, top, strict=True):
+        others = row[~torch.isin(torch.arange(classes), largest)]
+        assert others.unique().numel() == 1
+
+
+def test_top_k_trains_without_the_teacher_and_reads_what_it_wrote(tmp_path):
+    overrides = cached(tmp_path, *PLAIN, "cache.top_k=4")
+    first = losses_of(tmp_path, *overrides, epochs=2)
+    assert [epoch["ran"] for epoch in first] == [True, False]
+    assert losses_of(tmp_path, *overrides, epochs=2)[0]["total"] == first[0]["total"]
+    plain = losses_of(tmp_path, *PLAIN, epochs=2)
+    assert first[0]["kd"] == pytest.approx(plain[0]["kd"], rel=0.2), "an approximation, and a close one"
+    assert read_meta(one(tmp_path))["arrays"]["values"] == ["<f2", [1, 5]]
+
+
+def test_top_k_leaves_other_taps_whole():
+    features = codec_of("teacher.pooled", torch.zeros(2, 10), count=2, num_classes=10, top_k=3)
+    logits = codec_of("teacher.logits", torch.zeros(2, 10), count=2, num_classes=10, top_k=3)
+    assert (features.top_k, logits.top_k) == (None, 3)
+
+
+@pytest.mark.parametrize("example", [[torch.zeros(2, 3)], torch.zeros(2, dtype=torch.long), torch.zeros(3, 4)])
+def test_a_tap_that_has_no_rows_of_floats_is_refused(example):
+    with pytest.raises(CacheError, match=r"cache.taps: teacher.boxes cannot be cached"):
+        codec_of("teacher.boxes", example, count=2, num_classes=10, top_k=None)
+
+
+# Limits and config
+
+
+def test_what_would_be_too_large_is_refused_before_anything_is_written(tmp_path):
+    text = refusal(tmp_path, *cached(tmp_path, "cache.views=8", "cache.max_gb=0.00001"))
+    assert text.startswith("cache.max_gb: stage 'distill' would fill 19.2 kB, allowed are 1e-05 GB")
+    for key in ("cache.views", "cache.top_k", "cache.taps", "100 samples x 8 views x 24 bytes"):
+        assert key in text
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("distill_app.replay.shutil.disk_usage", lambda path: usage)
+    with (
+        stage(tmp_path, *cached(tmp_path, *PLAIN)) as built,
+        pytest.raises(CacheError, match=r"cache.folder: .* 1.0 kB"),
+    ):
+        built.cache.open()
+
+
+def test_the_plan_says_what_the_cache_takes(tmp_path):
+    with stage(tmp_path, *cached(tmp_path, "cache.views=8")) as built:
+        assert "cache teacher.logits: 100 samples x 8 views x 24 bytes = 19.2 kB" in built.describe()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((), "cache.views: dataset.train_transform may show other images in every epoch"),
+        (("dataset.train_transform=[]", MIXUP), "cache.views: dataset.wrappers.mix may show"),
+        (("cache.views=0",), "cache.views: must be at least 1"),
+        (("cache.views=1", "cache.top_k=10"), "cache.top_k: must be below the 10 classes of digits, got 10"),
+        (("cache.views=1", "cache.max_gb=0"), "cache.max_gb: must be above 0"),
+        (("cache.views=1", "cache.taps=[teacher.logit]"), "unknown tap 'logit'; did you mean 'logits'?"),
+        (("cache.views=1", "cache.taps=[tutor.logits]"), "unknown network 'tutor'"),
+        (("cache.views=1", "cache.taps=[logits]"), "cache.taps: 'logits' is no address"),
+        (("cache.views=1", "cache.reuse=elsewhere"), "cache.reuse: elsewhere is no cache"),
+    ],
+)
+def test_what_is_wrong_with_the_cache_is_found_before_anything_runs(errors_of, overrides, words):
+    errors = errors_of(*DIGITS, "cache.enabled=true", *overrides)
+    assert len(errors) == 1 and words in errors[0]
+
+
+def test_stages_that_read_no_frozen_network_are_left_as_they_are(errors_of, tmp_path):
+    assert errors_of(*DIGITS, "method=ce", "cache.enabled=true") == []
+    losses = []
+    for extra in ((), cached(tmp_path, "cache.views=2")):
+        with stage(tmp_path, *LONG, "method=ce", *extra) as built:
+            losses.append([train(built, first=epoch)["total"] for epoch in range(3)])
+            assert built.data.order.views is None
+    assert losses[0] == losses[1] and not (tmp_path / "cache").exists()
+
+
+def test_off_by_default_and_then_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolved()["cache"]["enabled"] is False
+    losses_of(tmp_path, epochs=1)
+    assert not (tmp_path / "outputs").exists()
+
+
+# The verbs
+
+
+def test_list_says_whose_rows_and_how_many(tmp_path, capsys):
+    losses_of(tmp_path, *cached(tmp_path, "cache.views=2"), epochs=1)
+    assert cache_verb(["list", str(tmp_path / "cache")]) == 0
+    out = capsys.readouterr().out
+    assert "teacher (PlainCNN) on digits, 1,200 images" in out
+    assert "100 of 2,400 rows (2 views)" in out and "1 caches" in out
+
+
+def test_clear_takes_away_caches_and_nothing_else(tmp_path, capsys):
+    losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
+    folder = one(tmp_path, "cache/*/")
+    (tmp_path / "cache" / "mine").mkdir()
+    (tmp_path / "cache" / "mine" / "values.npy").write_text("not a cache")
+    (folder / "notes.txt").write_text("mine too")
+    assert cache_verb(["clear", str(tmp_path / "cache")]) == 0
+    assert "kept, since there is more in it" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()) == [
+        "notes.txt",
+        "values.npy",
+    ]
+    with pytest.raises(UsageError, match="is no cache"):
+        cache_verb(["clear", str(tmp_path / "cache")])
+
+
+def test_the_verbs_import_no_torch(tmp_path):
+    losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
+    program = (
+        "import sys; from distill_app.cli import main\n"
+        f"try: main(['cache', 'list', {str(tmp_path / 'cache')!r}])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("0 False\n")
+
+
+def test_a_claim_that_no_cache_makes_is_refused(tmp_path, capsys):
+    losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
+    meta = one(tmp_path) / "meta.json"
+    meta.write_text(meta.read_text().replace('"values"', '"../../secret"'))
+    assert cache_verb(["verify", str(tmp_path / "cache")]) == 1
+    assert "claims arrays that no cache has" in capsys.readouterr().out
+
+
+def test_differences_name_the_parts():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: there is 3, needed is 2"]
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_a_closed_store_writes_no_more_and_reads_on(tmp_path):
+    made = store(tmp_path)
+    made.write(0, *rows_of(1))
+    made.close()
+    assert not made.writable and made.read(0, np.array([1])).arrays is not None
