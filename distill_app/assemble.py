@@ -1,5 +1,6 @@
 """From a plan and example activations to the step of a stage: adapters and losses, built from probed shapes."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,7 +148,9 @@ def _weight(conf: LossTermConf, key: str, context: Context) -> Any:
 def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> list[str]:
     shapes = ", ".join(f"{argument} {shapes_in(value)}" for argument, value in values.items())
     try:
-        with untouched(loss), torch.no_grad():
+        with untouched(loss), torch.no_grad(), warnings.catch_warnings():
+            # torch's losses broadcast shapes that differ, with a warning: no criterion means that.
+            warnings.filterwarnings("error", message="Using a target size")
             value = loss(**values)
     except Exception as error:
         return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{_suggestion(conf, values)}"]

@@ -167,14 +167,15 @@ def _follow(path: str) -> Iterator[tuple[str, Any]]:
     found, place = None, ""
     for name in path.split("."):
         parent, place = place, f"{place}.{name}" if place else name
-        if found is None or not hasattr(found, name):
+        if found is not None and hasattr(found, name):
+            found = getattr(found, name)
+        else:
             try:
-                module = import_module(place)
+                found = import_module(place)
             except Exception as error:
                 if isinstance(error, ModuleNotFoundError) and error.name == place:
                     raise ImportError(_not_there(name, found, parent)) from error
                 raise ImportError(f"importing {place} raises {type(error).__name__}: {error}") from error
-        found = module if found is None else getattr(found, name)
         yield place, found
 
 

@@ -5,12 +5,13 @@
         meta.json                                    shapes and types
         values.npy                                   float16 (views, samples, *shape)
         indices.npy                                  with top_k only: the classes that the values are of
-        checks.npy                                   uint32 (views, samples): 0 says not there, else the CRC-32
+        checks.npy                                   uint32 (views, samples): 0 says not there, else the checksum
 
 A row belongs to a view and to an image, by its index in the unsplit data set: label budgets, stages and runs share it.
-The CRC covers the row's bytes and starts from the fingerprint and the row's place, so that neither damage nor a row of
-elsewhere passes. Any number of processes may fill a folder: it appears whole or not at all, rows are written in one
-piece, the check last, and whoever writes a row writes the same. Ranks have disjoint rows.
+The checksum covers the row's bytes and starts from the fingerprint and the row's place, so that neither damage nor a
+row of elsewhere passes. Any number of processes may fill a folder: it appears whole or not at all, a row's check is
+written last, and whoever writes a row writes the same, to rounding; a mixture of two fails its check. Ranks have
+disjoint rows.
 """
 
 import hashlib
@@ -19,7 +20,6 @@ import os
 import re
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,12 +27,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill_app.checksum import Checksum
 from distill_app.records import to_json, write_json
 
 KIND = "distill-app teacher cache"
 META, CHECKS = "meta.json", "checks.npy"
 ARRAYS = ("values", "indices")
 CHECK_BYTES = 4
+ALLOCATED = 2**26  # files up to here take their room at once
 
 
 class CacheError(ValueError):
@@ -93,22 +95,19 @@ class TapStore:
     """
 
     def __init__(self, folder: Path, *, layout: Layout, salt: str, about: Mapping[str, Any], writable: bool = True):
-        self.folder, self.layout, self._mends = folder, layout, writable
+        self.folder, self.layout = folder, layout
         if writable:
             _create(folder, layout, {**about, "salt": salt})
-        # Reads go through the map, writes do not: a write into a map kills the process when the disk is full.
-        self._arrays = {name: self._open(f"{name}.npy", *kind_and_shape) for name, kind_and_shape in _files(layout)}
-        self._checks = self._arrays.pop("checks")
-        self._salt = zlib.crc32(salt.encode())
+        self.writable = writable and os.access(folder / CHECKS, os.W_OK)
         self._handles: dict[str, int] = {}
-        try:
-            for name in [*self._arrays, "checks"] if writable else []:
-                self._handles[name] = os.open(folder / f"{name}.npy", os.O_WRONLY)
-        except PermissionError:
-            self.close()
+        self._offsets: dict[str, int] = {}
+        self._arrays = {name: self._open(name, *kind_and_shape) for name, kind_and_shape in _files(layout)}
+        self._checks = self._arrays.pop("checks")
+        sizes = {name: np.dtype(kind).itemsize * _count(shape) for name, (kind, shape) in layout.arrays.items()}
+        self._checksum = Checksum(salt, sizes)
 
-    def _open(self, file: str, kind: str, shape: tuple[int, ...]) -> np.memmap:
-        path = self.folder / file
+    def _open(self, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.folder / f"{name}.npy"
         try:
             with open(path, "rb") as opened:
                 if np.lib.format.read_magic(opened) != (1, 0):
@@ -118,19 +117,20 @@ class TapStore:
             if (there, fortran, dtype) != (shape, False, np.dtype(kind)):
                 raise ValueError(f"holds {dtype} {there}, expected {kind} {shape}")
             if path.stat().st_size < (size := offset + np.dtype(kind).itemsize * _count(shape)):
-                if not self._mends:
+                if not self.writable:
                     raise ValueError("the end is missing")
                 os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
-            return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=shape)
+            # A write into a map kills the process when the disk is full: only where the room is taken already.
+            if self.writable and size > ALLOCATED:
+                self._handles[name] = os.open(path, os.O_WRONLY)
+            mode = "r+" if self.writable and size <= ALLOCATED else "r"
+            self._offsets[name] = offset
+            # As a plain array: indexing is slower in the subclass.
+            return np.asarray(np.memmap(path, dtype=kind, mode=mode, offset=offset, shape=shape))  # type: ignore[call-overload]
         except (ValueError, FileNotFoundError, PermissionError) as error:
             raise CacheError(
                 f"cache: {path}: {error}; to begin anew: distill cache clear {self.folder.parent}"
             ) from error
-
-    @property
-    def writable(self) -> bool:
-        """Whether rows can be added."""
-        return bool(self._handles)
 
     def read(self, view: int, rows: np.ndarray) -> "Records":
         """The records of some images in one view.
@@ -142,12 +142,12 @@ class TapStore:
         Returns:
             The records; without arrays unless every row is there and undamaged.
         """
-        checks = self._checks[view, rows]
+        checks = self._checks[view].take(rows)
         there = checks != 0
         if not there.all():
             return Records(None, there)
-        arrays = {name: array[view, rows] for name, array in self._arrays.items()}
-        good = checks == self._crc(view, rows, arrays)
+        arrays = {name: array[view].take(rows, axis=0) for name, array in self._arrays.items()}
+        good = checks == self._checksum(self._places(view, rows), arrays)
         return Records(arrays, good) if good.all() else Records(None, good, damaged=int((~good).sum()))
 
     def write(self, view: int, rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
@@ -156,31 +156,24 @@ class TapStore:
         Raises:
             OSError: The disk is full, or the like.
         """
-        checks = self._crc(view, rows, arrays)
-        for name, store in self._arrays.items():
-            data = np.ascontiguousarray(arrays[name], dtype=store.dtype)
-            self._write_rows(name, store, view, rows, data)
-        self._write_rows("checks", self._checks, view, rows, checks)
+        stored = {name: np.ascontiguousarray(arrays[name], dtype=array.dtype) for name, array in self._arrays.items()}
+        checks = self._checksum(self._places(view, rows), stored)
+        for name, data in {**stored, "checks": checks}.items():
+            self._write_rows(name, view, rows, data)
 
-    def _write_rows(self, name: str, store: np.memmap, view: int, rows: np.ndarray, data: np.ndarray) -> None:
+    def _places(self, view: int, rows: np.ndarray) -> np.ndarray:
+        return view * self.layout.samples + rows.astype(np.int64)
+
+    def _write_rows(self, name: str, view: int, rows: np.ndarray, data: np.ndarray) -> None:
+        store = self._checks if name == "checks" else self._arrays[name]
+        if name not in self._handles:
+            store[view][rows] = data
+            return
         size = data.itemsize * _count(data.shape[1:])
         content = data.reshape(-1).view(np.uint8).data
-        places = (store.offset + (view * self.layout.samples + rows.astype(np.int64)) * size).tolist()
-        handle = self._handles[name]
+        places = (self._offsets[name] + self._places(view, rows) * size).tolist()
         for number, place in enumerate(places):
-            _write_all(handle, content[number * size : (number + 1) * size], place)
-
-    def _crc(self, view: int, rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        starts = ((view * self.layout.samples + rows.astype(np.int64)) ^ self._salt) & 0xFFFF_FFFF
-        checks = starts.tolist()
-        for name, (kind, shape) in self.layout.arrays.items():
-            data = np.ascontiguousarray(arrays[name], dtype=kind)
-            size = data.itemsize * _count(shape)
-            content = data.reshape(-1).view(np.uint8).data
-            checks = [
-                zlib.crc32(content[number * size : (number + 1) * size], check) for number, check in enumerate(checks)
-            ]
-        return np.maximum(np.array(checks, dtype=np.uint32), 1)  # 0 stands for nothing
+            _write_all(self._handles[name], content[number * size : (number + 1) * size], place)
 
     def filled(self, rows: np.ndarray | None = None) -> int:
         """How many rows are there in all views, of some images or of all."""
@@ -199,7 +192,7 @@ class TapStore:
         """Gives the files back; rows can be read still."""
         for handle in self._handles.values():
             os.close(handle)
-        self._handles = {}
+        self._handles, self.writable = {}, False
 
 
 def _write_all(handle: int, content: memoryview, place: int) -> None:
@@ -216,7 +209,7 @@ def _files(layout: Layout) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
 
 
 def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
-    """Makes the files, of holes, under another name and renames them: nobody sees half of them."""
+    """Makes the files, large ones of holes, under another name and renames them: nobody sees half of them."""
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +217,12 @@ def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
     try:
         os.chmod(made, folder.parent.stat().st_mode & 0o7777)
         for name, (kind, shape) in _files(layout):
-            np.lib.format.open_memmap(made / f"{name}.npy", mode="w+", dtype=kind, shape=shape, version=(1, 0))
+            path = made / f"{name}.npy"
+            offset = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape, version=(1, 0)).offset
+            if (size := path.stat().st_size) <= ALLOCATED:
+                with open(path, "r+b") as file:
+                    file.seek(offset)
+                    file.write(bytes(size - offset))
         write_json(made / META, {"kind": KIND, **about, **asdict(layout), "row_bytes": layout.row_bytes})
         made.rename(folder)
     except OSError:

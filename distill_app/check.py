@@ -110,7 +110,7 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
                 yield f"{plan.key}.{name}: must be at least 1, got {getattr(conf, name)}"
         if conf.lr <= 0:
             yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
-        if not 0 <= conf.warmup_epochs < conf.epochs:
+        if not 0 <= conf.warmup_epochs < max(conf.epochs, 1):
             given = conf.warmup_epochs
             yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {given}"
         if "lr" in plan.optimizer:

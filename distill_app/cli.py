@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 1
     except Exception as error:
         code = _tell(error, full=full)
+    finally:
+        if not full:
+            del os.environ["HYDRA_FULL_ERROR"]
     sys.exit(code)
 
 

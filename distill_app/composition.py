@@ -1,9 +1,9 @@
 """Errors of composition, in words: Hydra stops at the first thing that it cannot compose, here all of them are told."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -35,7 +35,7 @@ def composition_errors(error: Exception, arguments: Sequence[str]) -> Iterator[s
         yield _Words(error, culprit, line).text()
         if culprit is None:
             return
-        line = replace(line, overrides=[each for each in line.overrides if each != culprit])
+        line = line.without(culprit)
         try:
             cfg = line.compose()
         except Exception as another:
@@ -51,59 +51,63 @@ def composition_errors(error: Exception, arguments: Sequence[str]) -> Iterator[s
 class _Line:
     """A command line: its overrides and the folders with config of the user's own."""
 
-    overrides: list[str]
-    config_dirs: list[str]
+    overrides: tuple[str, ...]
+    config_dirs: tuple[str, ...]
     sweep: bool
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "_Line":
         parsed, _ = get_args_parser().parse_known_args(list(arguments))
-        return cls(list(parsed.overrides), [parsed.config_dir] if parsed.config_dir else [], parsed.multirun)
+        folders = (parsed.config_dir,) if parsed.config_dir else ()
+        return cls(tuple(parsed.overrides), folders, parsed.multirun)
 
-    def compose(self, keep: Callable[[str], bool] = lambda override: True) -> DictConfig:
-        """The config of some of the overrides, in a sweep that of its first point."""
-        overrides = [_first_point(each) if self.sweep else each for each in self.overrides if keep(each)]
+    def without(self, override: str) -> "_Line":
+        """The line with an override taken out."""
+        return replace(self, overrides=tuple(each for each in self.overrides if each != override))
+
+    def compose(self) -> DictConfig:
+        """The config, in a sweep that of its first point."""
+        overrides = [_first_point(each) if self.sweep else each for each in self.overrides]
         return compose(overrides, config_dirs=self.config_dirs)
 
     def culprit(self, error: Exception) -> str | None:
         """The override that an exception is about: the one that it names, else the one without which it is gone."""
+        if isinstance(error, OverrideParseException) and error.override in self.overrides:
+            return error.override
         text = str(error)
         for override in sorted(self.overrides, key=lambda each: not each.startswith("+")):
-            key, value = _split(override)
-            group = key.split("@")[0]
-            named = [
-                f"'{key}'",
-                f"values for {key}.",
-                f"{key} appears more",
-                f"override {override}",
-                f"override '{override}'",
-            ]
-            named += [f"'{group}/{option}'" for option in value.split(",")]
-            if (isinstance(error, OverrideParseException) and error.override == override) or any(
-                name in text for name in named
-            ):
+            if any(name in text for name in _names(override)):
                 return override
         for override in self.overrides:
-            rest = replace(self, overrides=[each for each in self.overrides if each != override])
             try:
-                rest.compose()
+                self.without(override).compose()
             except Exception as another:
                 if str(another) == text:
                     continue
             return override
         return None
 
-    @cached_property
+    @property
     def chosen(self) -> DictConfig:
         """The config with the groups that the command line chooses, to look up keys in."""
-        try:
-            return self.compose(lambda each: _split(each)[0].split("@")[0] in groups(self.config_dirs))
-        except (HydraException, ValueError):
-            return compose()
+        known = groups(self.config_dirs)
+        options = tuple(each for each in self.overrides if _split(each)[0].split("@")[0] in known)
+        return _compose_options(replace(self, overrides=options))
 
-    @cached_property
+    @property
     def keys(self) -> list[str]:
+        """All keys of that config."""
         return list(_keys(self.chosen, ""))
+
+
+@lru_cache(maxsize=4)
+def _compose_options(line: _Line) -> DictConfig:
+    try:
+        return line.compose()
+    except Exception as error:
+        if not is_of_composition(error):
+            raise
+        return compose()
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,14 @@ class _Words:
 def _split(override: str) -> tuple[str, str]:
     key, _, value = override.partition("=")
     return key.lstrip("+~"), value
+
+
+def _names(override: str) -> list[str]:
+    """How Hydra's messages may name an override."""
+    key, value = _split(override)
+    options = [f"'{key.split('@')[0]}/{option}'" for option in value.split(",")]
+    words = [f"'{key}'", f"'{override}'", f"values for {key}.", f"{key} appears more"]
+    return [*words, f"override {override}", f"Override {override} ", *options]
 
 
 def _first_point(override: str) -> str:

@@ -258,7 +258,7 @@ class StageCache:
                 f"taps of one size can be cached: list others in cache.taps, or set cache.enabled=false"
             )
         arrays = of.codec.encode(value)
-        if of.store is not None and of.store.writable:
+        if of.store is not None and of.store.writable and not good.all():
             self._waiting.append(_Waiting.of(of.store, view, rows, ~good, arrays))
             if self._device.type != "cuda":
                 self.flush()

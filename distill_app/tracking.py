@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from distill_app.records import finite, read_jsonl, to_json, write_text
 
-_PERCENT = ("accuracy", "agreement")
+_PERCENT = ("accuracy", "agreement", "top5")
 _CLOCK = ("seconds", "images_per_second")
 
 

@@ -31,7 +31,7 @@ class Address:
             ValueError: The text has no dot.
         """
         space, *names = str(text).split(".")
-        if not names or not all(names):
+        if not names or not all([space, *names]):
             raise ValueError(
                 f"{text!r} is no address; write student.<tap>, teacher.<tap>, batch.<key> or adapters.<name>"
             )

@@ -34,6 +34,7 @@ from distill_app import cache as cache_module
 from distill_app import runner as runner_module
 from distill_app.cache import CacheError, Layout, TapStore, differences, digest, read_meta, size_text
 from distill_app.cache_verbs import main as cache_verb
+from distill_app.checksum import Checksum
 from distill_app.codec import Codec, codec_of
 from distill_app.data import BundledImages
 from distill_app.fingerprint import weights_hash
@@ -200,11 +201,10 @@ def teacher(tmp_path_factory) -> str:
     return f"teacher.checkpoint={folder / 'teacher.pt'}"
 
 
-def test_a_second_run_with_another_seed_and_method_runs_no_teacher(tmp_path, teacher):
+def test_a_second_run_with_another_seed_runs_no_teacher(tmp_path, teacher):
     overrides = cached(tmp_path, teacher, "cache.views=2")
     losses_of(tmp_path, *overrides, epochs=2)
-    again = losses_of(tmp_path, *overrides, "seed=7", "method=rkd", "stage.batch_size=50", epochs=2)
-    print(list(tmp_path.glob("cache/*/*")))
+    again = losses_of(tmp_path, *overrides, "seed=7", "stage.batch_size=50", epochs=2)
     assert not any(epoch["ran"] for epoch in again)
 
 
@@ -326,12 +326,15 @@ def rows_of(*numbers: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return rows, {"values": (rows[:, None, None] + np.arange(3) / 4).astype(np.float16)}
 
 
-def test_rows_are_read_as_written_and_by_their_view(tmp_path):
+@pytest.mark.parametrize("allocated", [0, 2**20], ids=["holes", "allocated"])
+def test_rows_are_read_as_written_and_by_their_view(tmp_path, monkeypatch, allocated):
+    monkeypatch.setattr(cache_module, "ALLOCATED", allocated)
     rows, arrays = rows_of(4, 1, 3)
     made = store(tmp_path)
     made.write(1, rows, arrays)
     assert np.array_equal(store(tmp_path).read(1, rows[::-1]).arrays["values"], arrays["values"][::-1])
     assert made.read(0, rows).arrays is None
+    assert made.damaged() == 0, "also of a view without a row"
     found = made.read(1, np.array([4, 0]))
     assert found.arrays is None and found.good.tolist() == [True, False]
     assert made.filled() == 3 and made.filled(np.array([4, 5])) == 1
@@ -347,6 +350,20 @@ def test_a_row_is_known_only_in_its_place_and_in_its_cache(tmp_path):
         content[0, 4] = content[0, 2]
         np.save(folder / f"{name}.npy", content)
     assert store(tmp_path).read(0, np.array([4])).damaged == 1
+
+
+@pytest.mark.parametrize("size", [2, 8, 20, 2000, 2002])
+def test_a_checksum_sees_every_bit_and_the_place(size):
+    checksum, rows = Checksum("salt", {"values": size}), np.arange(4)
+    content = np.random.default_rng(0).integers(0, 256, (4, size), dtype=np.uint8)
+    before = checksum(rows, {"values": content})
+    assert (checksum(rows + 1, {"values": content}) != before).all()
+    assert (Checksum("pepper", {"values": size})(rows, {"values": content}) != before).all()
+    for bit in range(0, 8 * size, 1 if size < 100 else 37):
+        flipped = content.copy()
+        flipped[:, bit // 8] ^= 1 << bit % 8
+        assert (checksum(rows, {"values": flipped}) != before).all()
+    assert np.array_equal(checksum(rows[2:], {"values": content[2:]}), before[2:])
 
 
 def test_a_process_that_dies_within_a_row_leaves_no_row(tmp_path, monkeypatch):
@@ -365,7 +382,7 @@ def test_a_process_that_dies_within_a_row_leaves_no_row(tmp_path, monkeypatch):
             made.write(0, rows, arrays)
         assert store(tmp_path / name).filled() == survives
     made = store(tmp_path / "order lost by a crash of the machine")
-    made._write_rows("checks", made._checks, 0, rows, made._crc(0, rows, arrays))
+    made._write_rows("checks", 0, rows, made._checksum(rows, arrays))
     assert made.read(0, rows).damaged == 2
 
 
@@ -389,6 +406,7 @@ def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, cap
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(cache_module, "ALLOCATED", 0)
     monkeypatch.setattr(cache_module.os, "pwrite", full)
     with caplog.at_level(logging.WARNING):
         results = losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=2)

@@ -61,7 +61,7 @@ QUICK = {
     "prelude.schedule=[techer]": ["prelude.schedule: unknown stage 'techer'; did you mean 'teacher'?"],
     "method.stages.distill.train=[studnet]": ["distill.train: unknown network 'studnet'; did you mean 'student'?"],
     "+method.stages.distill.roles.teacher=assistant": [
-        "method.stages.distill.roles.teacher: unknown network 'assistant' (there are: student, teacher, baseline)"
+        "method.stages.distill.roles.teacher: unknown network 'assistant'; did you mean 'student'?"
     ],
     "+method.stages.distill.init_from.studnet=teacher": ["distill.init_from: unknown network 'studnet'"],
     "method.stages.distill.epochs=0": ["method.stages.distill.epochs: must be at least 1, got 0"],

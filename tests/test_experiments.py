@@ -30,7 +30,7 @@ def test_a_preset_says_what_it_is_what_it_costs_and_what_to_expect(name):
     assert f"distill experiment={name}" in lines[1]
     assert re.search(r"https://\S+", header)
     assert "Cost:" in header
-    assert re.search(r"Expected:.* \d\d", header)
+    assert re.search(r"Expected.* \d\d", header)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -93,7 +93,7 @@ def test_a_student_with_a_teacher_beats_the_student_alone_on_real_digits(tmp_pat
     accuracy = {row["network"]: row["accuracy"] for row in summary["rows"]}
     assert accuracy["teacher"] > 0.96
     assert accuracy["baseline"] > 0.75
-    # Measured: 98 %, 82 % and 91 % on 597 images; over seeds the worst gain was 5 points.
+    # The preset says what was measured; half of that gain leaves room for another machine's rounding.
     assert accuracy["student"] > accuracy["baseline"] + 0.03
     assert next(row["agreement"] for row in summary["rows"] if row["network"] == "student") > 0.85
     epochs = [record for record in metrics(tmp_path) if record["kind"] == "epoch" and record["stage"] == "distill"]

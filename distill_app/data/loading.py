@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from distill_app.data.order import EpochOrder
+from distill_app.data.samples import CorruptImageError
 
 
 class Loader(DataLoader):
@@ -17,6 +18,9 @@ class Loader(DataLoader):
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         try:
             yield from super().__iter__()
+        except CorruptImageError as error:
+            # From a worker it arrives with the worker's traceback in its text.
+            raise CorruptImageError(str(error).rstrip().rsplit("CorruptImageError: ", 1)[-1]) from error
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

@@ -1,0 +1,84 @@
+"""The application from Python, as the README shows it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill_app import TappedModel, compose, run
+from distill_app.api import groups, options_of
+from distill_app.build import ConfigError
+
+
+def test_a_config_is_composed_and_run_in_a_folder(tmp_path, tiny):
+    cfg = compose([*tiny, "prelude=none", "method=at", "debug=one_batch"])
+    cfg.seed = 3
+    folder = tmp_path / "from python"
+    summary = run(cfg, output_dir=str(folder))
+    assert summary["method"] == "at" and summary["seed"] == 3
+    assert {row["network"] for row in summary["rows"]} >= {"student"}
+    assert all(0 <= row["accuracy"] <= 1 for row in summary["rows"])
+    assert (folder / "student.pt").is_file() and (folder / "config_resolved.yaml").is_file()
+    assert "${" in str(cfg), "the given config is not changed"
+    assert run(cfg, output_dir=str(folder)) == summary, "a finished run is found"
+
+
+def test_all_that_is_wrong_is_raised_at_once(tiny, tmp_path):
+    cfg = compose([*tiny, "+deda=1", "student.net._target_=os.system"])
+    with pytest.raises(ConfigError) as raised:
+        run(cfg, output_dir=str(tmp_path))
+    assert len(raised.value.errors) == 2 and list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_printed_as_an_error_when_called_from_python(tiny, capsys):
+    with pytest.raises(ConfigError):
+        run(compose([*tiny, "+deda=1"]))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dry_run_prints_the_plan_and_makes_no_run(tiny, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert run(compose([*tiny, "method=fitnet", "prelude=none", "dry_run=true"]), output_dir=str(folder)) == {}
+    plan = capsys.readouterr().out
+    assert "stage hint: 100 images of digits, 100 epochs" in plan
+    assert "network student: trained, runs up to stage2 and no further" in plan and "stage2: (2, 8, 4, 4)" in plan
+    assert "adapter regressor: trained" in plan and "term hint: 1 x MSELoss(input=adapters.regressor" in plan
+    assert not folder.exists()
+
+
+def test_folders_of_ones_own_add_options(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("# mine\ndefaults: [kd, _self_]\nname: mine\n")
+    assert compose(["method=mine"], config_dirs=[str(tmp_path)]).method.name == "mine"
+    assert {"kd", "mine"} <= set(options_of("method", [str(tmp_path)])) and "mine" not in options_of("method")
+    assert groups([str(tmp_path)]) == groups()
+
+
+def test_composing_leaves_hydra_as_it_was():
+    from hydra.core.global_hydra import GlobalHydra
+
+    compose()
+    assert not GlobalHydra.instance().is_initialized()
+    assert compose(["seed=1"]).seed == 1 and compose().seed == 0
+
+
+def test_the_names_of_the_readme_survive_the_import_of_modules_that_are_called_alike():
+    program = """
+import distill_app
+assert "torch" not in __import__("sys").modules
+import distill_app.api, distill_app.hooks, distill_app.runner, distill_app.config
+from distill_app import TappedModel, compose, run
+assert callable(compose) and callable(run) and TappedModel.__name__ == "TappedModel"
+assert not hasattr(distill_app, "nothing")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=Path(__file__).parents[1])
+
+
+def test_the_hook_engine_works_alone():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True), torch.nn.Flatten())
+    with TappedModel(model, {"mid": "0", "pre": "-2:in"}) as tapped:
+        taps = tapped(torch.randn(1, 3, 8, 8))
+    assert {name: tuple(tap.shape) for name, tap in taps.items()} == {"mid": (1, 4, 6, 6), "pre": (1, 4, 6, 6)}
+    assert model[1].inplace and not model[0]._forward_hooks
