@@ -65,10 +65,10 @@ def errors_of() -> Callable[..., list[str]]:
 def distill(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process: exit code, stdout, stderr."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
+    def run(*arguments: str, full: bool = False) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["distill"])
         monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setenv("HYDRA_FULL_ERROR", str(int(full)))
         with pytest.raises(SystemExit) as exit_:
             run_main(arguments)
         printed = capsys.readouterr()

@@ -104,9 +104,7 @@ def test_transforms_turn_what_the_data_set_yields_into_uint8_of_the_size(name, i
 def test_statistics_are_those_of_the_bundled_images():
     conf = load("digits")
     pixels = instantiate(conf.train).images.double() / 255
-    assert np.allclose(
-        [pixels.mean(), pixels.std()], [conf.normalize.mean[0], conf.normalize.std[0]], atol=1e-4
-    )
+    assert np.allclose([pixels.mean(), pixels.std()], [conf.normalize.mean[0], conf.normalize.std[0]], atol=1e-4)
 
 
 def test_data_folder_comes_from_the_environment(monkeypatch):

@@ -93,9 +93,7 @@ def test_training_ranks_get_equal_batches_and_together_those_of_one_rank(num_sam
 @pytest.mark.parametrize("num_samples", [1, 10, 64, 103])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_evaluation_ranks_cover_every_sample_exactly_once(num_samples, world_size):
-    ranks = [
-        make_order(num_samples, shuffle=False, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
+    ranks = [make_order(num_samples, shuffle=False, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert sorted(p for order in ranks for p in positions(order)) == list(range(num_samples))
     assert all(len(list(order)) == len(order) for order in ranks)
 

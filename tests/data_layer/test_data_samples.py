@@ -233,9 +233,7 @@ class Dying(SampleWrapper):
 def test_killed_worker_is_a_clear_error_and_no_hang():
     samples = Dying(make_samples(indices=range(40)))
     loader = make_loader(samples, order=make_order(samples, shuffle=False), num_workers=2, device=CPU)
-    with pytest.raises(
-        RuntimeError, match=r"runtime\.num_workers=2: a data loading worker died.*out of memory"
-    ):
+    with pytest.raises(RuntimeError, match=r"runtime\.num_workers=2: a data loading worker died.*out of memory"):
         list(loader)
 
 

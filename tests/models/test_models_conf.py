@@ -180,9 +180,7 @@ def test_at_224_pixels_the_stages_of_different_families_line_up(composed):
         "swin_t",
     ):
         conf = composed(f"model@student={name}").student
-        taps = TappedModel(build(conf, device="meta"), dict(conf.taps))(
-            torch.zeros(1, 3, 224, 224, device="meta")
-        )
+        taps = TappedModel(build(conf, device="meta"), dict(conf.taps))(torch.zeros(1, 3, 224, 224, device="meta"))
         assert [taps[stage].shape[-1] for stage in STAGES] == [56, 28, 14, 7], name
 
 

@@ -104,9 +104,7 @@ def test_another_architecture_is_named_by_the_first_few_keys(tmp_path):
     state = plain(seed=0).state_dict()
     other = {"extra.weight": state.pop("fc.weight"), **state}
     torch.save(other, tmp_path / "net.pt")
-    with pytest.raises(
-        ValueError, match=r"missing fc\.weight; unexpected extra\.weight.*another architecture"
-    ):
+    with pytest.raises(ValueError, match=r"missing fc\.weight; unexpected extra\.weight.*another architecture"):
         load(plain(seed=1), checkpoint=tmp_path / "net.pt")
     torch.save({f"layer{i}": torch.zeros(1) for i in range(50)}, tmp_path / "net.pt")
     with pytest.raises(ValueError, match="layer3 and 46 more"):
@@ -141,9 +139,7 @@ def test_the_canary_would_have_fired(tmp_path):
     assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no" * 500]
-)
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no" * 500])
 def test_a_damaged_checkpoint_is_named_and_never_replaced_by_chance(damage, tmp_path):
     path = tmp_path / "net.pt"
     torch.save(plain(seed=0).state_dict(), path)
@@ -207,9 +203,7 @@ def test_published_weights_load_by_enum_name(name, hub):
 def test_published_weights_leave_out_only_a_head_of_another_size(hub):
     published, net = save_published(hub), shufflenet_v2_x0_5(num_classes=10)
     head = net.fc.weight.clone()
-    description, loaded = load(
-        net, conf={"_target_": "x", "net": SHUFFLENET}, checkpoint="no.pt", weights="DEFAULT"
-    )
+    description, loaded = load(net, conf={"_target_": "x", "net": SHUFFLENET}, checkpoint="no.pt", weights="DEFAULT")
     assert loaded
     assert description.endswith(
         "without the classifier head fc (1000 classes in the file, 10 here) (checkpoint no.pt not found)"
