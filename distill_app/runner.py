@@ -177,6 +177,7 @@ class StageRunner:
     def last_state(self) -> dict[str, Any] | None:
         """The checkpoint to go on from, if there is one."""
         if not self.checkpoints.has("last"):
+            self.tracker.rewind(lambda record: False)  # a first epoch that broke off left steps
             return None
         state = self.checkpoints.load("last", map_location=self.shared.device)
         self.done = dict(state["done"])
