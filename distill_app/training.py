@@ -24,7 +24,7 @@ def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -
         stage: The stage.
         epoch: Counted from 0.
         tracker: Gets progress, and values at every `log_every`-th step.
-        log_every: In steps; also the distance between host syncs on a GPU.
+        log_every: In steps. Whether the loss is finite is looked at in every step, which waits for a GPU.
 
     Returns:
         The mean over the epoch's batches of every term, unweighted, and of the weighted `total`.

@@ -1,75 +1,98 @@
-"""The installed application: from a wheel, and from an editable checkout, in another working directory."""
+"""The wheel and the editable install: complete, and working from a folder that is not the checkout's."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
+CHECKOUT = Path(__file__).parents[1]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HYDRA_FULL_ERROR")}
 
-def run(*command: str, cwd: Path, path: Path | None = None) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
-    if path is not None:
-        environment["PYTHONPATH"] = str(path)
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+def call(*command: object, cwd: Path) -> str:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    # From a copy: setuptools leaves a build folder beside the sources, from which a later wheel would take old files.
-    folder, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source") / "checkout"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+def source(tmp_path_factory) -> Path:
+    """A copy of what is packaged, so that building leaves nothing in the checkout."""
+    folder = tmp_path_factory.mktemp("source")
     for name in ("distill_app", "conf"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source))
-    run(*command, cwd=folder)
-    return next(folder.glob("*.whl"))
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    """The wheel in a folder of its own; torch and the rest come from this environment."""
-    target = tmp_path_factory.mktemp("site")
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel), cwd=target)
-    return target
+def wheel(source, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=source)
+    (built,) = out.glob("*.whl")
+    return built
 
 
-def test_wheel_holds_every_config_and_the_bundled_data(wheel):
+def environment(folder: Path, *install: object) -> Path:
+    """A virtual environment with the package and, by a path, what it depends on; the checkout is not in it."""
+    call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    python = folder / "bin" / "python"
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    flags = ("--quiet", "--no-deps", "--no-index", "--ignore-installed", "--no-build-isolation")
+    call(sys.executable, "-m", "pip", "--python", python, "install", *flags, *install, cwd=folder.parent)
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(request, tmp_path_factory) -> tuple[Path, Path]:
+    """The commands of an environment, and the folder in which its package must lie."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "wheel":
+        return environment(folder / "env", request.getfixturevalue("wheel")), folder
+    source = request.getfixturevalue("source")
+    return environment(folder / "env", "-e", source), source
+
+
+def test_the_wheel_holds_all_modules_configs_data_and_licences_and_nothing_else(wheel, source):
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = {f"distill_app/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert configs <= names and len(configs) > 80
-    bundled = {f"distill_app/data/bundled/{path.name}" for path in (ROOT / "distill_app/data/bundled").iterdir()}
-    assert bundled <= names and any(name.endswith(".npz") for name in bundled)
-    assert not any(name.startswith(("tests/", "outputs/", "conf/")) for name in names)
+    modules = {path.relative_to(source).as_posix() for path in source.glob("distill_app/**/*.py")}
+    configs = {f"distill_app/{path.relative_to(source).as_posix()}" for path in source.glob("conf/**/*.yaml")}
+    bundled = {path.relative_to(source).as_posix() for path in source.glob("distill_app/data/bundled/*")}
+    assert {"distill_app/conf/config.yaml", "distill_app/conf/model/taps/resnet.yaml"} <= configs
+    assert {"digits.npz", "fashion_mini.npz", "LICENSE.digits.txt"} <= {name.rsplit("/", 1)[1] for name in bundled}
+    packaged = {name for name in names if ".dist-info/" not in name}
+    assert packaged == modules | configs | bundled
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
-def test_wheel_runs_in_another_folder(installed, tmp_path):
-    where = run(sys.executable, "-c", "import distill_app; print(distill_app.__file__)", cwd=tmp_path, path=installed)
-    assert Path(where.strip()).is_relative_to(installed)
-    command = (sys.executable, "-m", "distill_app", "experiment=digits/kd", "debug=one_batch", "hydra.run.dir=out")
-    printed = run(*command, cwd=tmp_path, path=installed)
-    assert "student with kd" in printed
-    assert (tmp_path / "out" / "curves.png").is_file()
+def test_the_command_and_the_module_work_from_another_folder(installed, tmp_path, tiny):
+    commands, home = installed
+    place = call(commands / "python", "-c", "import distill_app; print(distill_app.__file__)", cwd=tmp_path)
+    assert home in Path(place.strip()).parents and CHECKOUT not in Path(place.strip()).parents
+
+    for command in ([commands / "distill"], [commands / "python", "-m", "distill_app"]):
+        assert "name: fitnet" in call(*command, "--cfg", "job", "method=fitnet", cwd=tmp_path)
+    shown = call(commands / "distill", *tiny, "prelude=none", "debug=one_batch", "hydra.run.dir=run", cwd=tmp_path)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["method"] == "kd" and "student" in shown
+    assert json.loads(call(commands / "distill", "evaluate", "run", cwd=tmp_path))["network"] == "student"
 
 
-def test_console_script_of_the_checkout_runs_in_another_folder(tmp_path):
-    script = Path(sys.executable).with_name("distill")
-    printed = run(str(script), "--cfg", "job", "method=at", cwd=tmp_path)
-    assert "AttentionTransfer" in printed
-
-
-def test_checkout_runs_where_it_lies(tmp_path):
-    command = (sys.executable, "-m", "distill_app", "experiment=digits/kd", "debug=one_batch")
-    printed = run(*command, f"hydra.run.dir={tmp_path}/with space", cwd=ROOT)
-    assert "student with kd" in printed
+def test_a_package_in_the_working_folder_is_found_by_the_command(installed, tmp_path, tiny):
+    commands, _ = installed
+    (tmp_path / "mypkg.py").write_text("from torch import nn\nclass Loss(nn.MSELoss):\n    pass\n")
+    loss = "method.stages.distill.losses.ce.loss={_target_: mypkg.Loss}"
+    read = "method.stages.distill.losses.ce.inputs.target=teacher.logits"
+    plan = call(commands / "distill", *tiny, loss, read, "runtime.allow=[mypkg]", "dry_run=true", cwd=tmp_path)
+    assert "Loss(input=student.logits, target=teacher.logits)" in plan

@@ -1,6 +1,8 @@
 """A method of the user's own, as the README shows it: one loss class in a package of theirs, one YAML."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,14 +42,16 @@ ALONE = ("prelude=none", "debug=one_batch", "hydra.run.dir=run")
 
 
 @pytest.fixture
-def home(tmp_path) -> Path:
+def home(tmp_path) -> Iterator[Path]:
     """A folder outside the repository with a package and a config folder."""
     for folder in ("code/mypkg", "myconf/method", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "code/mypkg/__init__.py").touch()
     (tmp_path / "code/mypkg/losses.py").write_text(LOSS)
     (tmp_path / "myconf/method/cosine.yaml").write_text(METHOD.lstrip())
-    return tmp_path
+    yield tmp_path
+    for name in ("mypkg", "mypkg.losses"):
+        sys.modules.pop(name, None)
 
 
 def test_it_trains_the_student(home, distill_process, tiny):
