@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -30,6 +31,9 @@ def composition_errors(error: Exception, arguments: Sequence[str]) -> Iterator[s
         arguments: The command line.
     """
     line = _Line.parse(arguments)
+    if missing := [folder for folder in line.config_dirs if not Path(folder).is_dir()]:
+        yield f"--config-dir: {missing[0]} is not a folder ({Path(missing[0]).absolute()})"
+        return
     while True:
         culprit = line.culprit(error)
         yield _Words(error, culprit, line).text()
@@ -78,13 +82,17 @@ class _Line:
         for override in sorted(self.overrides, key=lambda each: not each.startswith("+")):
             if any(name in text for name in _names(override)):
                 return override
-        for override in self.overrides:
-            try:
-                self.without(override).compose()
-            except Exception as another:
-                if str(another) == text:
-                    continue
-            return override
+        # A sweep may fail at a later point than the first, which is the one that is composed here.
+        if self.failure() != text:
+            return None
+        return next((each for each in self.overrides if self.without(each).failure() != text), None)
+
+    def failure(self) -> str | None:
+        """What composing the line raises."""
+        try:
+            self.compose()
+        except Exception as error:
+            return str(error)
         return None
 
     @property

@@ -1,7 +1,7 @@
 """Measures the default experiment over several seeds, or compares settings of KD on the validation images.
 
     python scripts/measure_default.py                 # the README's table: test accuracy over five seeds
-    python scripts/measure_default.py --choose        # how weights and temperature were chosen: validation accuracy
+    python scripts/measure_default.py --choose        # what other temperatures and weights give: validation accuracy
 
 The teacher is trained once, with seed 0, and serves all students. Every student of a row sees the same 1000 labels.
 """

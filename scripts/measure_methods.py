@@ -203,9 +203,9 @@ deviation; numbers in [results.json](results.json)).
 - Data: `{dataset}`, {labels} labels for the student, all training images for the teacher; accuracy on the test set.
 - Teacher: {teacher}. Student: {student}.
 - Budget: {budget} epochs of training the student, over all stages of a method together.
-- The weights of the terms are those in the method files, mostly published for CIFAR-100 or ImageNet. Only `kd (tuned)` was
-  chosen for this data, on validation images: {tuned}. A method below the student alone is one whose published weights
-  do not suit networks and images this small; it is reported as it is.
+- The weights of the terms are those in the method files, mostly published for CIFAR-100 or ImageNet. Only
+  `kd (tuned)` was chosen for this data, on validation images: {tuned}. A method below the student alone is one whose
+  published weights do not suit networks and images this small; it is reported as it is.
 
 ![results](results.png)
 

@@ -105,7 +105,7 @@ def test_a_run_from_another_folder_takes_paths_with_spaces_and_equals_signs(dist
         (["dataset.root=${nowhere}"], "dataset.root: Interpolation key 'nowhere' not found"),
         (["a b"], "'a b' is no override; write key=value"),
         (["stage=null"], "stage: unknown option 'null' (there are: "),
-        (["--config-dir=not/there"], "Additional config directory"),
+        (["--config-dir=not/there"], "--config-dir: not/there is not a folder"),
         (["dataset=cifar10", "dry_run=true"], "to get the data: python -c"),
         (["-m", "seed=0,1", "+deda=1", "dry_run=true"], "deda: unknown key 'deda'; did you mean 'seed'?"),
         (["-m", "method=kd,fitent", "sede=3"], "sede: unknown key 'sede'; did you mean 'seed'?"),

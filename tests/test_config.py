@@ -43,8 +43,8 @@ PAIRED = [
     "swin_t",
     "resnet20",
 ]
-# Another channel count, another size, tokens, channels last, and the shape that most of them have.
-CONTRASTS = ["mobilenet_v2", "vgg11_bn", "vit_b_16", "swin_t", "resnet20"]
+# Convolutions on another number of channels, tokens, and maps of another size.
+CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
 CANONICAL = {"stem", *TAPS, "pooled", "logits", "output"}
 DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagenet"}
@@ -157,7 +157,7 @@ def test_a_preset_passes(option, tmp_path, monkeypatch):
     assert [error for error in check(compose([f"experiment={option}"])) if not error.startswith("dataset.root: ")] == []
 
 
-@pytest.mark.parametrize("name", ["resnet18", "swin_t", "hub_local", "timm"])
+@pytest.mark.parametrize("name", ["swin_t", "hub_local"])
 def test_a_model_passes_as_student_and_as_teacher(name, tmp_path):
     for role in ("student", "teacher"):
         assert list(check(compose(["prelude=none", *model_overrides(name, role, tmp_path)]))) == []
