@@ -167,10 +167,11 @@ def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
     }
     if len(maps) != 2:
         return ""
-    (first, a), (second, b) = maps.items()
+    # A map can become a vector; no adapter makes a map of a vector.
+    (first, a), (second, b) = sorted(maps.items(), key=lambda item: -item[1].dim())
     if a.shape == b.shape:
         return ""
-    kind = "ConvRegressor" if a.dim() == 4 else "LinearProjector"
+    kind = "ConvRegressor" if b.dim() == 4 else "LinearProjector"
     return (
         f"; an adapter can bring {conf.inputs[first]} to the shape of {conf.inputs[second]}: "
         f"adapters: {{fit: {{module: {{_target_: distill_app.adapters.{kind}}}, source: {conf.inputs[first]}, "

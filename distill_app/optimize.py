@@ -159,7 +159,7 @@ def schedule(optimizer: Optimizer, plan: StagePlan, *, builder: Builder, units: 
         # Lengths and peaks follow from the stage where the config leaves them open.
         peaks = [group["lr"] for group in optimizer.param_groups]
         lengths = {"T_max": left, "total_steps": left, "total_iters": left, "max_lr": peaks}
-        main = builder.build(conf.schedule, optimizer, key="stage.scheduler.schedule", **lengths)
+        main = builder.build(conf.schedule, optimizer, key=f"{plan.scheduler_key}.schedule", **lengths)
     if not warmup:
         return main
     ramp = LinearLR(optimizer, start_factor=plan.conf.warmup_start_factor, total_iters=warmup)

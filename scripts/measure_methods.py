@@ -205,7 +205,8 @@ deviation; numbers in [results.json](results.json)).
 - Budget: {budget} epochs of training the student, over all stages of a method together.
 - The weights of the terms are those in the method files, mostly published for CIFAR-100 or ImageNet. Only
   `kd (tuned)` was chosen for this data, on validation images: {tuned}. A method below the student alone is one whose
-  published weights do not suit networks and images this small; it is reported as it is.
+  published weights do not suit networks and images this small; it is reported as it is. Splitting the budget is hard
+  on methods with two stages where an epoch has few steps, most of all where the second has a small published rate.
 
 ![results](results.png)
 

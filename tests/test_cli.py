@@ -122,6 +122,7 @@ def test_what_is_configured_wrong_ends_with_2_and_no_traceback(arguments, says, 
     assert len(told) == 1, err
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_past_a_job_that_fails(distill, tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     point = ["prelude=none", "debug=one_batch", "hydra.sweep.dir=sweep"]
@@ -284,8 +285,16 @@ def spoil(run: Path, key: str, value) -> None:
     OmegaConf.save(config, run / "config_resolved.yaml")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "resume", "export"])
-@pytest.mark.parametrize("key", ["student.net", "dataset.test", "method.stages.distill.losses.kd.loss"])
+@pytest.mark.parametrize(
+    ("verb", "key"),
+    [
+        ("evaluate", "student.net"),
+        ("evaluate", "dataset.test"),
+        ("export", "student.net"),
+        ("resume", "student.net"),
+        ("resume", "method.stages.distill.losses.kd.loss"),
+    ],
+)
 def test_a_stored_config_is_not_trusted_with_packages_that_it_allows_itself(verb, key, distill, copied, tmp_path):
     canary = tmp_path / "canary"
     spoil(copied, key, {"_target_": "os.system", "command": f"touch '{canary}'"})
@@ -294,9 +303,8 @@ def test_a_stored_config_is_not_trusted_with_packages_that_it_allows_itself(verb
     (copied / "summary.json").unlink()
     more = ["--output", str(tmp_path / "out.pt")] if verb == "export" else []
     code, _, err = distill(verb, str(copied), *more)
-    needs_it = verb == "resume" or key == "student.net" or (verb, key) == ("evaluate", "dataset.test")
+    assert code == 2 and "'os.system' is outside what may be built" in err and "--allow os" in err
     assert not canary.exists() and "Traceback" not in err
-    assert (code == 2 and "'os.system' is outside what may be built" in err and "--allow os" in err) == needs_it
 
 
 def test_a_stored_config_runs_no_hubconf_unless_it_is_trusted(distill, copied, tmp_path):

@@ -54,6 +54,7 @@ def home(tmp_path) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_it_trains_the_student(home, distill_process, tiny):
     arguments = ["--config-dir", str(home / "myconf"), *tiny, *ALONE, "method=cosine", "runtime.allow=[mypkg]"]
     trace = home / "trace"

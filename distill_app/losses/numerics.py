@@ -32,7 +32,7 @@ def require_same_shape(student: Tensor, teacher: Tensor, *, loss: str) -> None:
         ValueError: The shapes differ.
     """
     if student.shape != teacher.shape:
-        adapter = "LinearProjector" if student.dim() == 2 else "ConvRegressor"
+        adapter = "LinearProjector" if teacher.dim() == 2 else "ConvRegressor"
         raise ValueError(
             f"{loss} needs student and teacher of one shape, got student {tuple(student.shape)} and "
             f"teacher {tuple(teacher.shape)}: read the student through an adapter (distill_app.adapters.{adapter})"
