@@ -57,6 +57,7 @@ NETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "replace"), NETS)
 @pytest.mark.parametrize("size", [64, 75])
 def test_a_bottleneck_keeps_the_shape_and_all_other_names(make, replace, size):
