@@ -12,6 +12,7 @@ from distill_app.build import Builder, ConfigError
 from distill_app.config import AdapterConf, LossTermConf
 from distill_app.hooks import TappedModel, shapes_in, tensors_in, untouched
 from distill_app.networks import Network, seeded
+from distill_app.precision import Precision
 from distill_app.step import Call, Namespace, Slot, Step, Term, evaluating
 from distill_app.wiring import StagePlan, bind, fetch
 
@@ -55,15 +56,29 @@ class Context:
 
 
 def example_namespace(
-    plan: StagePlan, networks: Mapping[str, Network], batch: Mapping[str, Any], call: Call
+    plan: StagePlan, networks: Mapping[str, Network], batch: Mapping[str, Any], call: Call, *, builder: Builder
 ) -> Namespace:
     """One forward of every network that the stage reads, for the shapes: {network: {tap: activation}, batch: ...}."""
     namespace: Namespace = {"batch": dict(batch)}
     for name in dict.fromkeys([*plan.taps, *plan.shape_taps]):
         wanted = dict.fromkeys([*plan.taps.get(name, []), *plan.shape_taps.get(name, [])])
-        with networks[name].tapped(wanted, stage=plan.name) as tapped, evaluating(tapped), torch.no_grad():
+        redesign = redesign_of(plan, name, builder) or None  # where nothing runs, the shapes are still the network's
+        tapped = networks[name].tapped(wanted, stage=plan.name, redesign=redesign)
+        with tapped, evaluating(tapped), torch.no_grad():
             namespace[name] = call(tapped, batch)
     return namespace
+
+
+def redesign_of(plan: StagePlan, network: str, builder: Builder) -> list[str | nn.Module] | None:
+    """What the plan lets run in the place of a network, its modules built.
+
+    Raises:
+        ConfigError: A module that cannot be built.
+    """
+    entries, key = plan.redesign(network), f"{plan.key}.redesign"
+    if entries is None:
+        return None
+    return [builder.build(entry, key=key) if isinstance(entry, Mapping) else str(entry) for entry in entries]
 
 
 def build_slots(
@@ -187,6 +202,7 @@ def assemble(
     parts: Parts,
     context: Context,
     call: Call,
+    precision: Precision,
 ) -> Step:
     """Builds the step of a stage around the tapped networks that it trains.
 
@@ -196,4 +212,4 @@ def assemble(
     slots = build_slots(plan, confs, examples, parts, context)
     terms = build_terms(plan, examples, parts, context)
     trained = {name: tapped[name] for name in plan.trained}
-    return Step(networks=trained, adapters=slots, terms=terms, call=call)
+    return Step(networks=trained, adapters=slots, terms=terms, call=call, precision=precision)

@@ -33,6 +33,8 @@ def cache_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     """Yields what is wrong with the `cache` part of a config."""
     conf = app.cache
     if not conf.enabled:
+        for plan in plans:
+            yield from _redesign_errors(plan, conf)
         return
     for name in ("views", "top_k"):
         value = getattr(conf, name)
@@ -45,6 +47,7 @@ def cache_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     if wrong:
         return
     for plan in plans:
+        yield from _redesign_errors(plan, conf)
         if cached_taps(plan, conf):
             yield from _stage_errors(plan, conf)
     yield from _reuse_errors(plans, conf)
@@ -64,6 +67,16 @@ def _tap_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
             yield f"cache.taps: {text}: {unknown('network', address.space, models)}"
         elif address.name not in (known := [*models[network].taps, "output"]):
             yield f"cache.taps: {text}: {unknown('tap', address.name, known)}"
+
+
+def _redesign_errors(plan: StagePlan, conf: CacheConf) -> Iterator[str]:
+    """Networks that shall not run at all, and whose taps come from nowhere."""
+    for name, taps in plan.taps.items():
+        if plan.redesign(name) == [] and name not in plan.trained and name not in cached_taps(plan, conf):
+            yield (
+                f"{plan.key}.redesign: {name!r} is redesigned to nothing, but its taps {', '.join(taps)} are read and "
+                f"do not come from the cache; set cache.enabled=true, or name the modules that run"
+            )
 
 
 def _stage_errors(plan: StagePlan, conf: CacheConf) -> Iterator[str]:

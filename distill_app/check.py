@@ -18,7 +18,13 @@ from distill_app.config import AppConf, StageConf
 from distill_app.data.presence import missing_data
 from distill_app.wiring import StagePlan, model_key, models_of, plan_stages, unknown
 
-CHOICES = {"select": ("last", "best"), "corrupt_images": ("raise", "skip"), "interval": ("epoch", "step")}
+CHOICES = {
+    "select": ("last", "best"),
+    "corrupt_images": ("raise", "skip"),
+    "interval": ("epoch", "step"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "resident": ("auto", "true", "false"),
+}
 
 
 def check(cfg: DictConfig) -> Iterator[str]:
@@ -90,11 +96,15 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     """Numbers and words that no type can refuse."""
     if app.runtime.corrupt_images not in CHOICES["corrupt_images"]:
         yield f"runtime.corrupt_images: {unknown('policy', app.runtime.corrupt_images, CHOICES['corrupt_images'])}"
+    if app.runtime.precision not in CHOICES["precision"]:
+        yield f"runtime.precision: {unknown('precision', app.runtime.precision, CHOICES['precision'])}"
     if app.runtime.num_workers < 0:
         yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
     for plan in plans:
         if not 0 <= plan.data.validation_fraction < 1:
             yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
+        if str(plan.data.resident).lower() not in CHOICES["resident"]:
+            yield f"{plan.data_key}.resident: {unknown('choice', plan.data.resident, CHOICES['resident'])}"
         if plan.scheduler.interval not in CHOICES["interval"]:
             interval = unknown("interval", plan.scheduler.interval, CHOICES["interval"])
             yield f"{plan.scheduler_key}.interval: {interval}"

@@ -49,6 +49,9 @@ class DatasetConf:
     normalize: NormalizeConf = field(default_factory=NormalizeConf)
     wrappers: dict[str, Any] = field(default_factory=dict)
     student_labels_per_class: int | None = None
+    # Images in memory as one tensor on the device, batches cropped and flipped there: true, false, or auto: where it is
+    # possible and takes up to 2 GB. It changes no batch; runtime.num_workers is for what is loaded sample by sample.
+    resident: Any = "auto"
     task: Any = MISSING
 
 
@@ -127,6 +130,10 @@ class StageConf:
     # Kept out of training, in eval mode: modules by path or tap (student.layer1, student.stage1), classes
     # (student:torch.nn.BatchNorm2d), and all that is defined behind a module (student.stage1:after).
     freeze: list[str] = field(default_factory=list)
+    # Role or network -> what runs in the place of it, in order: paths of its modules, or modules without parameters
+    # ({_target_: torch.nn.Flatten}). []: nothing, all comes from the cache. Networks that are not named here run as far
+    # as their taps need by themselves.
+    redesign: dict[str, list[Any]] = field(default_factory=dict)
     # Sample wrappers beside those of the data set, in training only: name -> what to build, null to leave one out.
     wrappers: dict[str, Any] = field(default_factory=dict)
     skip_if_loaded: bool = False  # skip the stage when all it trains came from a checkpoint or from weights
@@ -154,6 +161,9 @@ class RuntimeConf:
     threads: int | None = None
     deterministic: bool = False
     channels_last: bool = True  # memory layout of images and maps; the faster one on GPUs and most CPUs
+    precision: str = "fp32"  # of forwards: bf16, or fp16 with a scaler; parameters and losses are always fp32
+    fold_batch_norm: bool = True  # of networks that are not trained, into the layers before them; exact to 1e-6
+    tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
     log_every: int = 50
     keep_checkpoints: int = 1
     tensorboard: bool = True

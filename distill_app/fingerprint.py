@@ -55,8 +55,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
             # Wrappers may mix samples, and then it matters which ones there are.
             "mixed_from": _hash(data.indices.tobytes()) if plan.wrappers else None,
         },
-        # The precision of the forward where one can be chosen.
-        "precision": getattr(app.runtime, "precision", "fp32"),
+        "precision": app.runtime.precision,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__},
     }
 

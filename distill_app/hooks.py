@@ -115,14 +115,25 @@ class TappedModel(nn.Module):
         taps: Name -> `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
         stop: Whether to end the forward early.
         owner: What the network is called in messages.
+        runs: Called in the place of the whole network: a module made of some of its modules, in whose forward the
+            taps fire. The tap of the whole network is then its output.
 
     Raises:
         TapError: A path or option that does not exist, all of them in one message.
     """
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, str], *, stop: bool = True, owner: str = "network"):
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Mapping[str, str],
+        *,
+        stop: bool = True,
+        owner: str = "network",
+        runs: nn.Module | None = None,
+    ):
         super().__init__()
         self.model = model
+        self._runs = [model if runs is None else runs]  # in a list, so that its parameters have one name
         self.owner = owner
         self.stop = stop
         self.taps = [Tap.parse(name, spec) for name, spec in taps.items()]
@@ -140,7 +151,7 @@ class TappedModel(nn.Module):
         modules, errors = [], []
         for tap in self.taps:
             try:
-                modules.append(resolve(self.model, tap.path))
+                modules.append(resolve(self.model, tap.path) if tap.path else self._runs[0])
             except TapError as error:
                 errors.append(f"tap {tap.name!r} of {self.owner}: {error}")
         if errors:
@@ -195,7 +206,7 @@ class TappedModel(nn.Module):
         """
         self._records, self._fired, self._running = {}, [], True
         try:
-            self.model(*args, **kwargs)
+            self._runs[0](*args, **kwargs)
         except _Stop as stop:
             if stop.owner is not self:
                 raise

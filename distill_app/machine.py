@@ -26,9 +26,12 @@ def choose_device(runtime: RuntimeConf) -> torch.device:
 
 
 def set_up(runtime: RuntimeConf) -> None:
-    """Threads and determinism of this process."""
+    """Threads, number formats and determinism of this process."""
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
+    if runtime.tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
+        torch.backends.cudnn.allow_tf32 = runtime.tf32
     if runtime.deterministic:
         torch.backends.cudnn.benchmark = False

@@ -1,6 +1,6 @@
 """The networks of an experiment: building them from config, with their weights, and reading their taps."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +26,70 @@ class Network:
     origin: str = "random initialisation"
     loaded: bool = False
 
-    def tapped(self, wanted: Iterable[str], *, stage: str, stop: bool = True) -> TappedModel:
-        """Installs hooks for these taps; `output` is the whole network's."""
-        paths = {"output": "", **self.taps}
-        owner = f"{self.name} in stage {stage!r}"
-        return TappedModel(self.module, {tap: paths[tap] for tap in wanted}, owner=owner, stop=stop)
+    def paths(self, wanted: Iterable[str]) -> dict[str, str]:
+        """Where these taps are read; `output` is the whole network's."""
+        known = {"output": "", **self.taps}
+        return {tap: known[tap] for tap in wanted}
+
+    def tapped(
+        self,
+        wanted: Iterable[str],
+        *,
+        stage: str,
+        redesign: Sequence[str | nn.Module] | None = None,
+        module: nn.Module | None = None,
+    ) -> TappedModel:
+        """Installs hooks for these taps.
+
+        Args:
+            wanted: Names of taps.
+            stage: For messages.
+            redesign: What runs instead of the whole network, as `redesigned` takes it.
+            module: Another form of the network.
+        """
+        owner, module = f"{self.name} in stage {stage!r}", self.module if module is None else module
+        runs = None if redesign is None else redesigned(module, redesign, owner=owner)
+        return TappedModel(module, self.paths(wanted), owner=owner, runs=runs)
+
+
+class _Nothing(nn.Module):
+    """What an empty redesign runs."""
+
+    def __init__(self, owner: str):
+        super().__init__()
+        self.owner = owner
+
+    def forward(self, *args: Any) -> None:
+        raise TapError(
+            f"{self.owner} is redesigned to nothing and has to come from the cache, which lacks rows of this batch; "
+            f"fill it first with a run that has no redesign"
+        )
+
+
+def redesigned(module: nn.Module, entries: Sequence[str | nn.Module], *, owner: str) -> nn.Module:
+    """A sequence of some of a network's modules; they stay the network's own, with its weights.
+
+    Args:
+        module: The network.
+        entries: In the order in which they run: paths in the network, or modules without parameters of their own
+            (a Flatten between a pooling and a linear layer, which networks do in code). Empty: nothing runs.
+        owner: What the network is called in messages.
+
+    Raises:
+        TapError: A path that does not exist.
+        ValueError: A module that brings parameters.
+    """
+    if not entries:
+        return _Nothing(owner)
+    parts = []
+    for entry in entries:
+        if isinstance(entry, nn.Module) and any(True for _ in entry.parameters()):
+            raise ValueError(
+                f"the redesign of {owner} brings in a {type(entry).__name__} with parameters; what is trained beside "
+                f"a network is an adapter"
+            )
+        parts.append(entry if isinstance(entry, nn.Module) else resolve(module, entry))
+    return nn.Sequential(*parts)
 
 
 @contextmanager

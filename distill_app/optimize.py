@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from distill_app.build import Builder, ConfigError
 from distill_app.config import StageConf
+from distill_app.precision import Precision
 from distill_app.step import Step
 from distill_app.wiring import StagePlan, unknown
 
@@ -31,6 +32,7 @@ class Optimization:
     interval: str
     clip_grad_norm: float | None
     parameters: list[nn.Parameter] = field(default_factory=list)
+    precision: Precision = field(default_factory=Precision)
 
     @property
     def lr(self) -> float:
@@ -40,8 +42,9 @@ class Optimization:
     def step(self) -> None:
         """Clips, steps, and advances a schedule that counts steps."""
         if self.clip_grad_norm is not None:
+            self.precision.unscale(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm)
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         if self.scheduler is not None and self.interval == "step":
             self.scheduler.step()
@@ -54,13 +57,18 @@ class Optimization:
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
         scheduler = self.scheduler.state_dict() if self.scheduler is not None else None
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": _without_objects(scheduler)}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": _without_objects(scheduler),
+            "scaler": self.precision.state(),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restores what `state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        self.precision.load(state["scaler"])
 
 
 def _without_objects(state: Any) -> Any:
@@ -73,7 +81,13 @@ def _without_objects(state: Any) -> Any:
 
 
 def optimization(
-    step: Step, plan: StagePlan, *, builder: Builder, steps_per_epoch: int, world_size: int = 1
+    step: Step,
+    plan: StagePlan,
+    *,
+    builder: Builder,
+    steps_per_epoch: int,
+    precision: Precision,
+    world_size: int = 1,
 ) -> Optimization:
     """Builds the optimiser over what the step trains, and the schedule in front of it.
 
@@ -82,6 +96,7 @@ def optimization(
         plan: The stage.
         builder: Builds from config.
         steps_per_epoch: Optimiser steps, after accumulation.
+        precision: What scales gradients and takes steps.
         world_size: How many processes share the global batch.
 
     Raises:
@@ -90,11 +105,24 @@ def optimization(
     conf = plan.conf
     lr = scaled_lr(conf, world_size=world_size)
     groups = parameter_groups(step, plan, lr=lr)
-    optimizer = builder.build(plan.optimizer, groups, key=plan.optimizer_key, lr=lr)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = builder.build(
+        plan.optimizer, groups, key=plan.optimizer_key, lr=lr, **_fused(plan.optimizer, parameters)
+    )
     units = steps_per_epoch if plan.scheduler.interval == "step" else 1
     scheduler = schedule(optimizer, plan, builder=builder, units=units)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    return Optimization(optimizer, scheduler, plan.scheduler.interval, conf.clip_grad_norm, parameters)
+    return Optimization(optimizer, scheduler, plan.scheduler.interval, conf.clip_grad_norm, parameters, precision)
+
+
+def _fused(conf: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, bool]:
+    """Asks for the fused form of an optimiser that has one, unless the config says which form it wants.
+
+    One kernel updates all parameters, which is the fastest form on GPUs and on CPUs, and the one that can leave out a
+    step without the host having looked at the loss.
+    """
+    chosen = {"fused", "foreach", "differentiable"} & conf.keys()
+    able = all(parameter.device.type in ("cpu", "cuda") and parameter.is_floating_point() for parameter in parameters)
+    return {"fused": True} if able and not chosen else {}
 
 
 def scaled_lr(conf: StageConf, *, world_size: int) -> float:

@@ -20,6 +20,7 @@ from distill_app.hooks import TapError
 from distill_app.machine import choose_device
 from distill_app.networks import Network, build_network, fitting_weights, frozen_modules, networks_read
 from distill_app.optimize import optimization
+from distill_app.precision import Precision
 from distill_app.stage import Stage, adapter_confs, set_trainable
 from distill_app.wiring import ROLES, StagePlan, models_of
 
@@ -119,7 +120,9 @@ def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Build
         frozen_modules(parts.networks, plan)
         for role, source in plan.conf.init_from.items():
             fitting_weights(parts.networks[plan.network(role)], parts.networks[source])
-        examples = _shapes_as_noise(example_namespace(plan, parts.networks, _on_meta(batch), task.call))
+        examples = _shapes_as_noise(
+            example_namespace(plan, parts.networks, _on_meta(batch), task.call, builder=builder)
+        )
         examples["batch"] = batch
         labels = np.arange(max(8, 2 * plan.data.num_classes)) % plan.data.num_classes
         arguments = {
@@ -131,10 +134,11 @@ def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Build
         context = Context(builder, torch.device("cpu"), 0, arguments)
         set_trainable(parts.networks, plan)
         tapped = {name: parts.networks[name].tapped(plan.taps[name], stage=plan.name) for name in plan.trained}
-        step = assemble(plan, adapter_confs(plans, plan), tapped, examples, parts, context, task.call)
+        confs, precision = adapter_confs(plans, plan), Precision()
+        step = assemble(plan, confs, tapped, examples, parts, context, task.call, precision)
         for network in tapped.values():
             network.close()
-        optimization(step, plan, builder=builder, steps_per_epoch=1)
+        optimization(step, plan, builder=builder, steps_per_epoch=1, precision=precision)
     except ConfigError as error:
         return error.errors
     except (TapError, ValueError) as error:

@@ -219,7 +219,7 @@ class StageCache:
         view, rows = self._data.order.view, raw["index"].cpu().numpy()
         found = {name: self._read(name, view, rows) for name in self._taps}
         whole = [name for name, taps in found.items() if all(records.arrays is not None for records in taps.values())]
-        values = run_frozen({name: net for name, net in frozen.items() if name not in whole}, batch, call)
+        values = run_frozen({name: frozen[name] for name in frozen if name not in whole}, batch, call)
         for name, taps in found.items():
             if name in whole:
                 values[name] = {tap: self._decoded(name, tap, records) for tap, records in taps.items()}

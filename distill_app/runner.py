@@ -142,12 +142,13 @@ class StageRunner:
         )
         for epoch in range(first_epoch, epochs):
             began = time.perf_counter()
-            losses = train_epoch(stage, epoch, tracker=self.tracker, log_every=self.app.runtime.log_every)
-            metrics = {**{f"loss_{name}": value for name, value in losses.items()}, **stage.judge()}
+            trained = train_epoch(stage, epoch, tracker=self.tracker, log_every=self.app.runtime.log_every)
+            metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **stage.judge()}
             stage.seconds += time.perf_counter() - began
-            self.tracker.epoch(
-                stage=plan.name, epoch=epoch, metrics=metrics, timing={"seconds": time.perf_counter() - began}
-            )
+            timing = {"seconds": time.perf_counter() - began, "data_wait": trained.data_wait}
+            self.tracker.epoch(stage=plan.name, epoch=epoch, metrics=metrics, timing=timing)
+            if epoch == first_epoch and (hint := stage.data_wait_hint(trained.data_wait)):
+                self.tracker.info(hint)
             self.save(stage, epoch, metrics)
         if plan.conf.select == "best" and stage.best_epoch is not None:
             self.shared.parts.load(self.checkpoints.load(f"{plan.name}/best", map_location=self.shared.device)["parts"])

@@ -8,17 +8,22 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from distill_app.assemble import Context, Parts, assemble, example_namespace
+from distill_app.assemble import Context, Parts, assemble, example_namespace, redesign_of
 from distill_app.build import Builder
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
 from distill_app.data.stage_data import DataSource, StageData
-from distill_app.hooks import TappedModel, shapes_in
+from distill_app.flops import flops
+from distill_app.frozen import FrozenForm, OnDemand
+from distill_app.hooks import TappedModel, shapes_in, untouched
 from distill_app.networks import Network, frozen_modules, parameter_count
 from distill_app.optimize import Optimization, optimization, optimizer_steps
+from distill_app.precision import Precision
 from distill_app.replay import StageCache
-from distill_app.step import Step, run_frozen
+from distill_app.step import Step, evaluating, run_frozen
 from distill_app.wiring import StagePlan
+
+WAITING = 0.3  # share of an epoch spent on data from which on the user is told
 
 
 @dataclass
@@ -51,24 +56,36 @@ class Stage:
         self.last: float | None = None
         self.best_epoch: int | None = None
         self.seconds = 0.0
-        self._limit = run.app.runtime.max_steps_per_epoch
+        self._runtime = run.app.runtime
         self._networks = run.parts.networks
         self.data: StageData = run.data.stage(plan)
         self.task: Any = self.task_of(plan, run.builder)
         set_trainable(self._networks, plan)
-        self.examples = example_namespace(plan, self._networks, self.example_batch(), self.task.call)
-        self.tapped = {name: self._networks[name].tapped(taps, stage=plan.name) for name, taps in plan.taps.items()}
-        self.frozen = {name: network for name, network in self.tapped.items() if name not in plan.trained}
+        self.examples = example_namespace(
+            plan, self._networks, self.example_batch(), self.task.call, builder=run.builder
+        )
+        self._redesigns = {name: redesign_of(plan, name, run.builder) for name in plan.taps}
+        self.tapped = {name: self._tapped(name) for name in plan.taps}
+        self.precision = Precision(run.app.runtime.precision, run.device)
+        frozen = [name for name in self.tapped if name not in plan.trained]
+        self._forms = {name: self._form(name) for name in frozen}
+        self.frozen = OnDemand(frozen, self._ready)
         self.cache = StageCache(
             plan, app=run.app, networks=self._networks, examples=self.examples, data=self.data, device=run.device
         )
         context = Context(run.builder, run.device, run.app.seed, self.data.arguments(num_classes=plan.data.num_classes))
         confs = adapter_confs(run.plans, plan)
-        self.step: Step = assemble(plan, confs, self.tapped, self.examples, run.parts, context, self.task.call)
+        self.step: Step = assemble(
+            plan, confs, self.tapped, self.examples, run.parts, context, self.task.call, self.precision
+        )
         self.unused = self._freeze()
         self._refuse_single_sample()
         self.optimization: Optimization = optimization(
-            self.step, plan, builder=run.builder, steps_per_epoch=self.optimizer_steps_per_epoch
+            self.step,
+            plan,
+            builder=run.builder,
+            steps_per_epoch=self.optimizer_steps_per_epoch,
+            precision=self.precision,
         )
 
     @staticmethod
@@ -82,7 +99,8 @@ class Stage:
     @property
     def batches_per_epoch(self) -> int:
         """How many batches an epoch has."""
-        return min(len(self.data.order), self._limit) if self._limit else len(self.data.order)
+        limit = self._runtime.max_steps_per_epoch
+        return min(len(self.data.order), limit) if limit else len(self.data.order)
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -114,15 +132,55 @@ class Stage:
                 parameter.requires_grad_(False)
         return unused
 
+    def _tapped(self, name: str, module: nn.Module | None = None) -> TappedModel:
+        """A network with its hooks, or another form of it."""
+        return self._networks[name].tapped(
+            self.plan.taps[name], stage=self.plan.name, redesign=self._redesigns[name], module=module
+        )
+
+    def _form(self, name: str) -> FrozenForm:
+        """How a frozen network will run; made when its weights are known."""
+        network, runs = self._networks[name], self._redesigns[name] != []
+
+        def run(module: nn.Module) -> dict[str, Any]:
+            with self._tapped(name, module) as tapped:
+                return self.task.call(tapped, self.examples["batch"])
+
+        paths, fold = network.paths(self.plan.taps[name]), self._runtime.fold_batch_norm and runs
+        return FrozenForm(network.module, paths, run=run, fold=fold, dtype=self.precision.dtype)
+
+    def _ready(self, name: str) -> TappedModel:
+        """A frozen network as it runs in training; its weights must be those of the training by now."""
+        self.tapped[name].close()
+        network = self._tapped(name, self._forms[name].build()).eval()
+        if self._redesigns[name] != []:
+            with self.precision.forward(), untouched(network), torch.no_grad():
+                self.task.call(network, self.examples["batch"])  # learns where to stop
+        self.tapped[name] = network
+        return network
+
+    def given(self, raw: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What the networks that are not trained say of a batch, from the cache or computed.
+
+        Args:
+            raw: As loaded, with the indices on the host.
+            batch: The same, prepared.
+        """
+        with self.precision.forward():
+            return self.cache.given(raw, batch, self.frozen, self.task.call)
+
     def _dry_backward(self, batch: dict[str, Any]) -> list[str]:
         self.enter_training()
-        return self.step.unused_parameters(batch, run_frozen(self.frozen, batch, self.task.call))
+        running = {name: self.tapped[name] for name in self.frozen if self._redesigns[name] != []}
+        given = run_frozen(running, batch, self.task.call)
+        given |= {name: self.examples[name] for name in self.frozen if name not in running}
+        return self.step.unused_parameters(batch, given)
 
     def enter_training(self) -> None:
         """Train mode for the step, eval mode for every network outside of it."""
         self.step.train()
-        for network in self.frozen.values():
-            network.eval()
+        for name in self.frozen:
+            self.tapped[name].eval()
 
     def _refuse_single_sample(self) -> None:
         """A batch of one, where batch norm has one value per channel, fails here and not after an epoch."""
@@ -146,6 +204,14 @@ class Stage:
         self.data.order.set_epoch(epoch)
         torch.manual_seed(stable_hash(self.seed, "epoch", self.plan.name, epoch) % 2**63)
         self.enter_training()
+
+    def data_wait_hint(self, share: float) -> str | None:
+        """What to do about an epoch of which this share went into waiting for data; None when it is little."""
+        if share < WAITING:
+            return None
+        workers = self._runtime.num_workers
+        more = f"runtime.num_workers={max(2, 2 * workers)} loads in more processes"
+        return f"{100 * share:.0f} % of the epoch went into waiting for data; {more}"
 
     def judge(self) -> dict[str, float]:
         """Metrics of the first network that the stage trains, on the split that epochs are judged on."""
@@ -189,8 +255,10 @@ class Stage:
         ]
         for name, network in self.tapped.items():
             mode = "trained" if name in self.plan.trained else "frozen"
-            lines.append(f"  network {name}: {mode}, runs {_extent(network)}")
+            lines.append(f"  network {name}: {mode}, runs {self._extent(name)}")
             lines += [f"    {tap}: {shapes_in(self.examples[name][tap])}" for tap in self.plan.taps[name]]
+            if name in self._forms and (note := self._forms[name].note()):
+                lines.append(f"    {note}")
             lines += [f"    {note}" for note in notes_of(network.model)]
         lines += [f"  {line}" for line in self.cache.describe()]
         for name in self.plan.adapters:
@@ -206,6 +274,20 @@ class Stage:
         lines.append(f"  trains {count:,} parameters with {_target_name(self.plan.optimizer)}, lr {conf.lr:g}{left}")
         return "\n".join(lines)
 
+    def _extent(self, name: str) -> str:
+        """How far a network runs, and which share of its FLOPs that is."""
+        network, bare, batch = self.tapped[name], self._networks[name], self.examples["batch"]
+        entries = self._redesigns[name]
+        if entries == []:
+            return "nothing: it comes from the cache"
+        with untouched(bare.module), evaluating(network):
+            own = [flops(lambda: self.task.call(network, batch)) for _ in range(2)][1]  # the first one learns the end
+            with TappedModel(bare.module, {"output": ""}) as whole:
+                full = flops(lambda: self.task.call(whole, batch))
+        end = f"up to {network.stops_at} and no further" if network.stops_at else "to its end"
+        redesigned = f"redesigned as {len(entries)} modules, " if entries is not None else ""
+        return f"{redesigned}{end}, {100 * own / max(full, 1):.0f} % of its FLOPs"
+
     def close(self) -> None:
         """Takes the hooks out."""
         self.cache.close()
@@ -217,10 +299,6 @@ def notes_of(network: nn.Module) -> list[str]:
     """What parts of a network have to say about themselves: those with a method `note`."""
     notes = [getattr(module, "note", None) for module in network.modules()]
     return [str(note()) for note in notes if callable(note)]
-
-
-def _extent(network: TappedModel) -> str:
-    return f"up to {network.stops_at} and no further" if network.stops_at else "to its end"
 
 
 def _target_name(conf: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_app.hooks import TappedModel, untouched
+from distill_app.precision import Precision
 from distill_app.wiring import fetch
 
 Namespace = dict[str, Any]
@@ -47,6 +48,7 @@ class Step(nn.Module):
         adapters: Name -> slot, sources before readers.
         terms: Name -> loss term.
         call: How the task runs a network on a batch.
+        precision: In which networks and adapters run; terms get float32.
     """
 
     def __init__(
@@ -56,12 +58,13 @@ class Step(nn.Module):
         adapters: Mapping[str, Slot],
         terms: Mapping[str, Term],
         call: Call,
+        precision: Precision,
     ):
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self.adapters = nn.ModuleDict({name: slot.module for name, slot in adapters.items()})
         self.losses = nn.ModuleDict({name: term.loss for name, term in terms.items()})
-        self._slots, self._terms, self._call = dict(adapters), dict(terms), call
+        self._slots, self._terms, self._call, self._precision = dict(adapters), dict(terms), call, precision
         self.held: list[nn.Module] = []  # blocks whose mode stays eval while the rest trains
         self.epoch = 0.0
 
@@ -84,9 +87,12 @@ class Step(nn.Module):
             The weighted total, a scalar, and the unweighted value of every term by name.
         """
         namespace: Namespace = {"batch": batch, **given}
-        for name, network in self.networks.items():
-            namespace[name] = self._call(network, batch)  # type: ignore[arg-type]
-        run_adapters(self._slots, namespace)
+        with self._precision.forward():
+            for name, network in self.networks.items():
+                namespace[name] = self._call(network, batch)  # type: ignore[arg-type]
+            run_adapters(self._slots, namespace)
+        if self._precision.reduced:
+            namespace = self._precision.for_losses(namespace)
         values = {name: term.loss(**fetch(term.inputs, namespace)) for name, term in self._terms.items()}
         total = sum(term.weight_at(self.epoch) * values[name] for name, term in self._terms.items())
         return total, values  # type: ignore[return-value]

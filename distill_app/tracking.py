@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from distill_app.records import finite, read_jsonl, to_json, write_text
 
-_PERCENT = ("accuracy", "agreement", "top5")
-_CLOCK = ("seconds", "images_per_second")
+_PERCENT = ("accuracy", "agreement", "top5", "data_wait")
+_CLOCK = ("seconds", "images_per_second", "data_wait")
 
 
 class Tracker:
@@ -95,21 +95,25 @@ class Tracker:
         total: float,
         lr: float,
         images_per_second: float,
+        data_wait: float,
         batch_size: int,
     ) -> None:
-        """Records one log point; `step` counts within the epoch, `losses` are the terms by name, before weighting."""
+        """Records one log point; `step` counts within the epoch, `losses` are the terms by name, before weighting.
+
+        `data_wait` is the share of the time since the last log point for which the training waited for data.
+        """
         if not self.enabled:
             return
         values = {"total": total, "losses": dict(losses), "lr": lr, "batch_size": batch_size}
         where = {"kind": "step", "stage": self._stage, "epoch": epoch, "step": step}
-        self._record({**where, **values}, timing={"images_per_second": images_per_second})
+        self._record({**where, **values}, timing={"images_per_second": images_per_second, "data_wait": data_wait})
         terms = {"loss": total, **losses}
         shown = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        line = f"{shown} lr {lr:.3g} {images_per_second:.0f} images/s"
+        line = f"{shown} lr {lr:.3g} {images_per_second:.0f} images/s, data wait {100 * data_wait:.0f}%"
         self._write_log("INFO", f"{self._stage} epoch {epoch + 1} step {step + 1}/{self._steps}: {line}")
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {epoch + 1}/{self._epochs} {line}", refresh=False)
-        scalars = {"lr": lr, "images_per_second": images_per_second, "loss": total}
+        scalars = {"lr": lr, "images_per_second": images_per_second, "data_wait": data_wait, "loss": total}
         scalars |= {f"loss/{name}": value for name, value in losses.items()}
         self._scalars(self._stage, scalars, x=epoch * self._steps + step)
 

@@ -1,9 +1,9 @@
-"""An epoch of training: the innermost loop."""
+"""An epoch of training: the innermost loop. Between two log points it never waits for the device."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,70 +17,136 @@ class NonFiniteLoss(RuntimeError):
     """A loss that is NaN or infinite; the weights are those of the last good step."""
 
 
-def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -> dict[str, float]:
-    """Trains one epoch.
+def train_epoch(stage: Stage, epoch: int, *, tracker: Tracker, log_every: int) -> "EpochTraining":
+    """Trains one epoch; what came out of it stands in the result. Arguments and errors are those of the class."""
+    training = EpochTraining(stage, epoch, tracker=tracker, log_every=log_every)
+    for _ in training.steps():
+        pass
+    return training
+
+
+class EpochTraining:
+    """One epoch, step by step.
 
     Args:
         stage: The stage.
         epoch: Counted from 0.
         tracker: Gets progress, and values at every `log_every`-th step.
-        log_every: In steps. Whether the loss is finite is looked at in every step, which waits for a GPU.
-
-    Returns:
-        The mean over the epoch's batches of every term, unweighted, and of the weighted `total`.
-
-    Raises:
-        NonFiniteLoss: Before the optimiser has seen the gradient of it.
+        log_every: In steps; at these, and at the end of the epoch, values are fetched from the device.
     """
-    stage.begin_epoch(epoch)
-    sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
-    batches = len(sizes)
-    sums: dict[str, Tensor] = {}
-    images, since = 0, time.perf_counter()
-    for number, raw in enumerate(islice(stage.data.train, batches)):
-        batch = stage.task.prepare(raw, device=stage.device)
-        given = stage.cache.given(raw, batch, stage.frozen, stage.task.call)
-        stage.step.epoch = epoch + number / batches
-        total, values = stage.step(batch, given)
-        _require_finite(stage, epoch, number, total, values, batch)
-        lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
-        (total * gradient_scale(number, sizes, every)).backward()
-        if (number + 1) % every == 0 or number + 1 == batches:
-            stage.optimization.step()
-        for name, value in {"total": total, **values}.items():
-            sums[name] = sums.get(name, 0.0) + value.detach()
-        images += len(raw["index"])
-        tracker.advance()
-        if number % log_every == 0:
-            now = time.perf_counter()
-            tracker.step(
-                epoch=epoch,
-                step=number,
-                losses={name: float(value.detach()) for name, value in values.items()},
-                total=float(total.detach()),
-                lr=lr,
-                images_per_second=images / (now - since),
-                batch_size=len(raw["index"]),
-            )
-            images, since = 0, now
-    stage.optimization.end_epoch()
-    return {name: float(value) / batches for name, value in sums.items()}
+
+    def __init__(self, stage: Stage, epoch: int, *, tracker: Tracker, log_every: int):
+        self.stage, self.epoch, self.tracker, self.log_every = stage, epoch, tracker, log_every
+        self.sums: dict[str, Tensor] = {}
+        self.waited = 0.0  # seconds for which the loop stood still until a batch was there
+        self.seconds = 0.0
+        self.watch = FiniteWatch(stage)
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The mean over the epoch's batches of every term, unweighted, and of the weighted `total`."""
+        return {name: float(value) / self.stage.batches_per_epoch for name, value in self.sums.items()}
+
+    @property
+    def data_wait(self) -> float:
+        """The share of the epoch for which the loop waited for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def steps(self) -> Iterator[None]:
+        """Takes one step each time it is advanced.
+
+        Raises:
+            NonFiniteLoss: The optimiser has not taken the step.
+        """
+        stage, epoch, tracker = self.stage, self.epoch, self.tracker
+        stage.begin_epoch(epoch)
+        sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
+        batches = len(sizes)
+        images, waited, began = 0, 0.0, time.perf_counter()
+        since = asked = began
+        for number, raw in enumerate(islice(stage.data.train, batches)):
+            self.waited += time.perf_counter() - asked
+            batch = stage.task.prepare(raw, device=stage.device)
+            given = stage.given(raw, batch)
+            stage.step.epoch = epoch + number / batches
+            total, values = stage.step(batch, given)
+            self.watch.look(number, total, values, raw["index"])
+            lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
+            stage.precision.scale(total * gradient_scale(number, sizes, every)).backward()
+            if (number + 1) % every == 0 or number + 1 == batches:
+                stage.optimization.step()
+            for name, value in {"total": total, **values}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+            images += len(raw["index"])
+            tracker.advance()
+            if number % self.log_every == 0:
+                self.watch.settle(epoch)
+                now = time.perf_counter()
+                tracker.step(
+                    epoch=epoch,
+                    step=number,
+                    losses={name: float(value.detach()) for name, value in values.items()},
+                    total=float(total.detach()),
+                    lr=lr,
+                    images_per_second=images / (now - since),
+                    data_wait=(self.waited - waited) / (now - since),
+                    batch_size=len(raw["index"]),
+                )
+                images, waited, since = 0, self.waited, now
+            yield
+            asked = time.perf_counter()
+        self.watch.settle(epoch)
+        stage.optimization.end_epoch()
+        self.seconds = time.perf_counter() - began
 
 
-def _require_finite(
-    stage: Stage,
-    epoch: int,
-    number: int,
-    total: Tensor,
-    values: Mapping[str, Tensor],
-    batch: Mapping[str, Any],
-) -> None:
-    if torch.isfinite(total):
-        return
-    terms = ", ".join(f"{name} = {float(value.detach()):.6g}" for name, value in values.items())
-    bad = [name for name, value in values.items() if not torch.isfinite(value)] or ["the weighted sum"]
-    raise NonFiniteLoss(
-        f"the loss is not finite in stage {stage.plan.name!r}, epoch {epoch + 1}, step {number + 1}: {', '.join(bad)} "
-        f"({terms}); lr {stage.optimization.lr:.6g}, sample indices {batch['index'].tolist()}. The weights are those "
-        f"before this step; a lower stage.lr or stage.clip_grad_norm=1.0 are the usual remedies"
-    )
+class _Seen(NamedTuple):
+    number: int
+    total: Tensor
+    values: Mapping[str, Tensor]
+    indices: Tensor
+    lr: float
+
+
+class FiniteWatch:
+    """Stops the training at a loss that is not finite, with the weights from before it.
+
+    Fused optimisers take a flag on the device: from the first bad loss on they change nothing, and the host needs to
+    look only now and then. With others it looks at every step.
+    """
+
+    def __init__(self, stage: Stage):
+        self._stage = stage
+        self._flag = torch.zeros((), device=stage.device)
+        self._seen: list[_Seen] = []
+        optimizer = stage.optimization.optimizer
+        self._deferred = all(group.get("fused") for group in optimizer.param_groups)
+        if self._deferred:
+            optimizer.found_inf = self._flag  # type: ignore[attr-defined]
+
+    def look(self, number: int, total: Tensor, values: Mapping[str, Tensor], indices: Tensor) -> None:
+        """Notes the loss of a step, before its backward."""
+        bad = torch.isfinite(total.detach()).logical_not_()
+        self._flag.copy_(torch.maximum(self._flag, bad))
+        detached = {name: value.detach() for name, value in values.items()}
+        self._seen.append(_Seen(number, total.detach(), detached, indices, self._stage.optimization.lr))
+        if not self._deferred:
+            self.settle(int(self._stage.step.epoch))
+
+    def settle(self, epoch: int) -> None:
+        """Looks at the steps since the last time.
+
+        Raises:
+            NonFiniteLoss: Of the first of them whose loss is not finite.
+        """
+        seen, self._seen = self._seen, []
+        if not self._flag:
+            return
+        first = next(step for step in seen if not torch.isfinite(step.total))
+        terms = ", ".join(f"{name} = {float(value):.6g}" for name, value in first.values.items())
+        bad = [name for name, value in first.values.items() if not torch.isfinite(value)] or ["the weighted sum"]
+        raise NonFiniteLoss(
+            f"the loss is not finite in stage {self._stage.plan.name!r}, epoch {epoch + 1}, step {first.number + 1}: "
+            f"{', '.join(bad)} ({terms}); lr {first.lr:.6g}, sample indices {first.indices.tolist()}. The weights are "
+            f"those before this step; a lower stage.lr or stage.clip_grad_norm=1.0 are the usual remedies"
+        )

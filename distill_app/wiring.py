@@ -113,6 +113,11 @@ class StagePlan:
         """The network that plays a role here."""
         return self.roles.get(role, role)
 
+    def redesign(self, network: str) -> list[Any] | None:
+        """What runs in the place of a network, None where nothing is said."""
+        found = (entries for role, entries in self.conf.redesign.items() if self.network(role) == network)
+        return next(found, None)
+
     @property
     def terms(self) -> dict[str, Any]:
         """The loss terms that are switched on."""
@@ -215,8 +220,9 @@ def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str
     for part, entries in (("roles", plan.roles), ("init_from", plan.conf.init_from)):
         wrong = {role: network for role, network in entries.items() if network not in models}
         errors += [f"{plan.key}.{part}.{role}: {unknown('network', name, models)}" for role, name in wrong.items()]
-    started = {role: plan.network(role) for role in plan.conf.init_from}
-    errors += [f"{plan.key}.init_from: {unknown('network', n, models)}" for n in started.values() if n not in models]
+    for part, given in (("init_from", plan.conf.init_from), ("redesign", plan.conf.redesign)):
+        named = [plan.network(role) for role in given]
+        errors += [f"{plan.key}.{part}: {unknown('network', name, models)}" for name in named if name not in models]
     plan.roles = {role: network for role, network in plan.roles.items() if network in models}
     plan.declared = [name for name, adapter in plan.conf.adapters.items() if adapter is not None]
     known.update({name: plan.conf.adapters[name] for name in plan.declared})
@@ -301,6 +307,8 @@ def _trained(
     plan.trained_adapters += [name for name in plan.declared if name not in plan.trained_adapters]
     plan.trained_adapters = [name for name in plan.trained_adapters if name in plan.adapters]
     for network in plan.trained:
+        if plan.redesign(network) == []:
+            errors.append(f"{plan.key}.redesign: {network!r} is trained, so it cannot be redesigned to nothing")
         if wired and network not in plan.taps:
             errors.append(
                 f"{plan.key}.train: no loss term reads {network!r}, so nothing would train it; "

@@ -103,7 +103,7 @@ def train(built: Stage, *, epochs: int = 1, first: int = 0) -> dict[str, float]:
     """Trains a stage of `stage` for some epochs and returns the last one's mean losses."""
     losses: dict[str, float] = {}
     for epoch in range(first, first + epochs):
-        losses = train_epoch(built, epoch, tracker=built.tracker, log_every=1)  # type: ignore[attr-defined]
+        losses = train_epoch(built, epoch, tracker=built.tracker, log_every=1).losses  # type: ignore[attr-defined]
     return losses
 
 

@@ -216,6 +216,7 @@ CHANGES = {
     "augmentation.seed": "cache.seed=1",
     "augmentation.views": "cache.views=3",
     "data.train": "dataset.image_size=16",
+    "precision": "runtime.precision=bf16",
 }
 
 

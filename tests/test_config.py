@@ -14,6 +14,7 @@ from distill_app.build import Builder
 from distill_app.check import check, read
 from distill_app.config import AppConf, conf_dir
 from distill_app.networks import Network, build_network
+from distill_app.precision import Precision
 from distill_app.probe import _on_meta, _shapes_as_noise
 from distill_app.stage import Stage, adapter_confs
 
@@ -191,7 +192,7 @@ def fitnet_taps(name: str, stage: int) -> dict:
     task = Stage.task_of(plans[stage], Builder())
     batch = task.prepare(task.example(image_size=app.dataset.image_size), device=torch.device("cpu"))
     networks = {"student": network, "teacher": network}
-    taps = example_namespace(plans[stage], networks, _on_meta(batch), task.call)
+    taps = example_namespace(plans[stage], networks, _on_meta(batch), task.call, builder=Builder())
     return {**_shapes_as_noise(taps), "batch": batch}
 
 
@@ -219,7 +220,9 @@ def fit(student: str, teacher: str) -> None:
         confs = adapter_confs(plans, plan)
         # The taps are given, so the step's student is a stand-in.
         stand_in = {"student": torch.nn.Identity()}
-        step = assemble(plan, confs, stand_in, dict(examples), parts, context, lambda network, batch, taps=taps: taps)
+        step = assemble(
+            plan, confs, stand_in, dict(examples), parts, context, lambda network, batch, taps=taps: taps, Precision()
+        )
         total, values = step(examples["batch"], {"teacher": examples["teacher"]})
         gradients = torch.autograd.grad(total, list(taps.values()))
         assert torch.isfinite(total) and values.keys() == plan.terms.keys()

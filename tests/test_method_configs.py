@@ -19,7 +19,6 @@ from distill_app.checkpoint import Checkpoints
 from distill_app.config import conf_dir
 from distill_app.runner import StageRunner
 from distill_app.stage import Stage
-from distill_app.step import run_frozen
 
 ANY_PAIR = ["kd", "fitnet", "fsp", "at", "pkt", "ft", "dab", "rkd", "vid", "cckd", "spkd", "crd"]
 ANY_PAIR += ["tfkd_self", "tfkd_reg", "sskd", "l2", "pad_l2"]
@@ -63,7 +62,7 @@ def closing(stage: Stage) -> Iterator[Stage]:
 
 
 def losses(stage: Stage, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    return stage.step(batch, run_frozen(stage.frozen, batch, stage.task.call))
+    return stage.step(batch, stage.given(batch, batch))
 
 
 def test_all_methods_of_the_paper_are_there():
@@ -133,9 +132,8 @@ def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
 
 @pytest.mark.parametrize("method", PAPER)
 def test_bfloat16_activations_give_finite_losses_and_gradients(method, tmp_path):
-    for _, stage in stages(tmp_path, method):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            total, _ = losses(stage, stage.example_batch(8))
+    for _, stage in stages(tmp_path, method, "runtime.precision=bf16"):
+        total, _ = losses(stage, stage.example_batch(8))
         total.backward()
         assert total.isfinite()
         assert all(p.grad.isfinite().all() for p in stage.optimization.parameters if p.grad is not None)

@@ -51,7 +51,7 @@ def test_two_steps_of_every_stage(tmp_path, method, pair):
         for plan in made.plans:
             built = Stage(plan, made.shared)
             made.start(built)
-            losses = train_epoch(built, 0, tracker=made.tracker, log_every=1)
+            losses = train_epoch(built, 0, tracker=made.tracker, log_every=1).losses
             built.close()
             assert list(losses) == ["total", *plan.terms]
             assert all(math.isfinite(value) for value in losses.values())

@@ -1,6 +1,7 @@
 """One training step: what it runs and how far, what it changes and what it must not, and the sum of its terms."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from engine_fixtures import (
 )
 from torch import nn
 
+import distill_app.networks
+from distill_app.hooks import TappedModel
 from distill_app.losses import KLDivergence, LinearWarmup
-from distill_app.networks import Network
+from distill_app.precision import Precision
 from distill_app.stage import Stage
 from distill_app.step import Step, Term, run_frozen
 from distill_app.wiring import Address
@@ -44,8 +47,8 @@ def test_teacher_is_bit_identical_after_training(tmp_path, method):
 def test_teacher_runs_in_eval_mode_and_the_student_in_train_mode(tmp_path):
     with stage(tmp_path, "method=kd") as built:
         modes = []
-        for name in ("teacher", "student"):
-            network(built, name).fc.register_forward_pre_hook(lambda m, a, name=name: modes.append((name, m.training)))
+        for name, running in (("teacher", built.frozen["teacher"].model), ("student", network(built, "student"))):
+            running.fc.register_forward_pre_hook(lambda m, a, name=name: modes.append((name, m.training)))
         train(built)
         built.judge()
     assert {("teacher", False), ("student", True)} == set(modes[:4])
@@ -108,7 +111,7 @@ HINT = ("method=fitnet", "method.params.tap=stage3")
 
 def test_hint_stage_stops_both_forwards_after_the_tap(tmp_path):
     with stage(tmp_path, *HINT) as built:
-        teacher, student = count_calls(network(built, "teacher")), count_calls(network(built, "student"))
+        teacher, student = count_calls(built.frozen["teacher"].model), count_calls(network(built, "student"))
         train(built)
         batches = built.batches_per_epoch
     # stage3 of the three-block teacher is its second block, that of the two-block student its first
@@ -120,7 +123,7 @@ def test_forwards_still_stop_after_an_evaluation(tmp_path):
     with stage(tmp_path, *HINT) as built:
         train(built)
         built.judge()
-        teacher, student = count_calls(network(built, "teacher")), count_calls(network(built, "student"))
+        teacher, student = count_calls(built.frozen["teacher"].model), count_calls(network(built, "student"))
         train(built, first=1)
     assert not any(name.startswith(("features.2", "avgpool", "fc")) for name in teacher)
     assert not any(name.startswith(("features.1", "avgpool", "fc")) for name in student)
@@ -137,8 +140,7 @@ def test_stopping_changes_neither_loss_nor_gradients(tmp_path, monkeypatch):
             return total, {name: p.grad for name, p in built.step.named_parameters() if p.grad is not None}, stops
 
     total, gradients, stops = loss_and_gradients(tmp_path / "stopping")
-    original = Network.tapped
-    monkeypatch.setattr(Network, "tapped", lambda self, wanted, **kw: original(self, wanted, **{**kw, "stop": False}))
+    monkeypatch.setattr(distill_app.networks, "TappedModel", partial(TappedModel, stop=False))
     full_total, full_gradients, full_stops = loss_and_gradients(tmp_path / "full")
     assert stops == ["stage3", "stage3"]
     assert full_stops == [None, None]
@@ -219,7 +221,9 @@ def test_the_total_is_the_weighted_sum_of_the_terms(case, weights):
         "teacher": {"logits": golden["in/teacher_logits"], "pooled": golden["in/teacher_feat"]},
     }
     batch = {"target": golden["in/labels"], "losses": list(golden["in/model_losses"])}
-    total, values = Step(networks={}, adapters={}, terms=_weighted(weights), call=lambda *_: {})(batch, given)
+    total, values = Step(networks={}, adapters={}, terms=_weighted(weights), call=lambda *_: {}, precision=Precision())(
+        batch, given
+    )
     torch.testing.assert_close(total.detach(), golden[f"{case}/loss"], rtol=1e-9, atol=0)
     assert list(values) == ["ce", "kl", "feature", *(f"model{number}" for number in range(len(weights)))]
     total.backward()

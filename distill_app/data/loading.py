@@ -13,7 +13,13 @@ from distill_app.data.samples import CorruptImageError
 
 
 class Loader(DataLoader):
-    """A DataLoader whose errors are for the user to read."""
+    """A DataLoader whose errors are for the user to read.
+
+    Attributes:
+        how: how the images are loaded, for the plan.
+    """
+
+    how = "sample by sample"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         try:

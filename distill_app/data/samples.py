@@ -38,8 +38,11 @@ class CorruptImageError(ValueError):
     """An image that cannot be read, or more of them than `runtime.max_skipped`."""
 
 
-def _splitmix64(value: int) -> int:
-    """The finaliser of SplitMix64 (Steele et al. 2014): neighbours give unrelated numbers, in 0.6 us."""
+def _splitmix64(value: Any) -> Any:
+    """The finaliser of SplitMix64 (Steele et al. 2014) of an int, or of each uint64 of an array.
+
+    Neighbours give unrelated numbers, in 0.6 us.
+    """
     value = (value + 0x9E37_79B9_7F4A_7C15) & _MASK
     value = ((value ^ value >> 30) * 0xBF58_476D_1CE4_E5B9) & _MASK
     value = ((value ^ value >> 27) * 0x94D0_49BB_1331_11EB) & _MASK
@@ -119,13 +122,16 @@ class Samples(Dataset):
         with _generator_kept():
             return [self.load(key) for key in keys]
 
+    def seed_of(self, view: Any, index: Any) -> Any:
+        """The seed with which an image is augmented; of many at once, if view and index are arrays of uint64."""
+        return _splitmix64(_splitmix64(self._base ^ view) ^ index)
+
     def load(self, key: Key) -> dict[str, Any]:
         """One sample; torch's generator stays where the last transform left it, for a wrapper to go on."""
         position, view = key
         for _ in range(len(self)):
             index = int(self.indices[position])
-            seed = _splitmix64(_splitmix64(self._base ^ view) ^ index)
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(self.seed_of(view, index))
             sample = self._read(position, index)
             if sample is not None:
                 for transform in self.transforms:

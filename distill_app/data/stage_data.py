@@ -1,5 +1,6 @@
 """The data of one stage: training samples within the label budget, the split that judges epochs, the test set."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,21 +9,24 @@ import torch
 
 from distill_app.build import Builder
 from distill_app.cache_plan import AUGMENTATION, views_of
-from distill_app.config import CacheConf, RuntimeConf
+from distill_app.config import CacheConf, DatasetConf, RuntimeConf
 from distill_app.data.loading import Loader, make_loader
 from distill_app.data.order import EpochOrder
+from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.data.samples import Samples
 from distill_app.data.split import budget, hold_out, labels_of
 from distill_app.wiring import StagePlan
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class StageData:
     """Loaders of a stage, and what its losses may ask for."""
 
-    train: Loader
+    train: Loader | ResidentLoader
     order: EpochOrder
-    judge: Loader
+    judge: Loader | ResidentLoader
     judged_on: str  # validation, or test where nothing is held out
     labels: np.ndarray  # of the training samples, in their order
     indices: np.ndarray  # of the training samples in the underlying data set
@@ -61,14 +65,16 @@ class DataSource:
         self._builder, self._runtime, self._device, self._seed = builder, runtime, device, seed
         self._cache = cache or CacheConf()
         self._built: dict[str, Any] = {}
-        self._evaluation: dict[str, Loader] = {}
+        self._resident: dict[str, Images] = {}
+        self._evaluation: dict[str, Loader | ResidentLoader] = {}
 
     def stage(self, plan: StagePlan) -> StageData:
         """The loaders of a stage.
 
         Raises:
             ConfigError: A data set or transform cannot be built.
-            ValueError: A budget or split that the data cannot give.
+            ValueError: A budget or split that the data cannot give, or images that cannot be held on the device where
+                `resident: true` asks for it.
         """
         conf, key = plan.data, plan.data_key
         dataset = self._dataset(conf.train, key=f"{key}.train")
@@ -91,7 +97,7 @@ class DataSource:
             drop_last=plan.conf.drop_last,
             views=views,
         )
-        loader = make_loader(samples, order=order, num_workers=self._runtime.num_workers, device=self._device)
+        loader = self._loader(samples, order, conf=conf, key=key)
         judge = self._judge(plan, dataset, validation)
         identity = {
             "dataset": conf.name,
@@ -105,29 +111,56 @@ class DataSource:
             loader, order, judge, "validation" if len(validation) else "test", labels[train], train, identity
         )
 
-    def test(self, plan: StagePlan) -> Loader:
+    def test(self, plan: StagePlan) -> Loader | ResidentLoader:
         """The test set of a stage's data."""
         conf, key = plan.data, plan.data_key
         dataset = self._dataset(conf.test, key=f"{key}.test")
         return self._evaluation_loader(plan, dataset, np.arange(len(dataset)), name=f"test {conf.test}")
 
-    def _judge(self, plan: StagePlan, dataset: Any, validation: np.ndarray) -> Loader:
+    def _judge(self, plan: StagePlan, dataset: Any, validation: np.ndarray) -> Loader | ResidentLoader:
         if not len(validation):
             return self.test(plan)
         name = f"validation {plan.data.validation_fraction} {plan.data.train}"
         return self._evaluation_loader(plan, dataset, validation, name=name)
 
-    def _evaluation_loader(self, plan: StagePlan, dataset: Any, indices: np.ndarray, *, name: str) -> Loader:
+    def _evaluation_loader(
+        self, plan: StagePlan, dataset: Any, indices: np.ndarray, *, name: str
+    ) -> Loader | ResidentLoader:
         conf = plan.data
-        cache = f"{name} {conf.eval_transform}"
+        cache = f"{name} {conf.eval_transform} {conf.resident}"
         if cache not in self._evaluation:
             key = f"{plan.data_key}.eval_transform"
             samples = self._samples(dataset, indices, conf.eval_transform, (self._seed, plan.name), key=key)
             order = EpochOrder(len(indices), batch_size=256, seed=self._seed, stage=name, shuffle=False)
-            self._evaluation[cache] = make_loader(
-                samples, order=order, num_workers=self._runtime.num_workers, device=self._device
-            )
+            self._evaluation[cache] = self._loader(samples, order, conf=conf, key=plan.data_key)
         return self._evaluation[cache]
+
+    def _loader(self, samples: Any, order: EpochOrder, *, conf: DatasetConf, key: str) -> Loader | ResidentLoader:
+        """Batches made on the device where that is possible, else sample by sample."""
+        wanted, reason = str(conf.resident).lower(), ""
+        if wanted != "false":
+            try:
+                return self._resident_loader(samples, order, limit=LIMIT if wanted == "auto" else None)
+            except NotResident as error:
+                if wanted == "true":
+                    raise ValueError(
+                        f"{key}.resident: true was given, but {error}; set {key}.resident=auto to load sample by "
+                        f"sample where images cannot be held on the device"
+                    ) from error
+                if isinstance(error, Mismatch):
+                    log.warning("%s.resident: images are loaded sample by sample, which is slower: %s", key, error)
+                reason = f", since {error}"
+        loader = make_loader(samples, order=order, num_workers=self._runtime.num_workers, device=self._device)
+        loader.how += reason
+        return loader
+
+    def _resident_loader(self, samples: Any, order: EpochOrder, *, limit: int | None) -> ResidentLoader:
+        transforms = held_transforms(samples)
+        # Data sets live as long as this object: each has one id.
+        name = f"{id(samples.dataset)} {transforms}"
+        if name not in self._resident:
+            self._resident[name] = Images.read(samples.dataset, transforms, device=self._device, limit=limit)
+        return ResidentLoader(samples, self._resident[name], order=order)
 
     def _dataset(self, conf: dict[str, Any], *, key: str) -> Any:
         name = repr(conf)

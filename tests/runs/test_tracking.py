@@ -23,6 +23,7 @@ def _train(folder: Path, *, images_per_second: float = 100.0, start: int = 0, **
                     total=1.0,
                     lr=0.1,
                     images_per_second=images_per_second,
+                    data_wait=0.25,
                     batch_size=8,
                 )
             metrics = {"val_accuracy": 0.5 + epoch / 10, "seconds": images_per_second}
@@ -80,7 +81,13 @@ def test_values_that_are_not_finite_are_null_and_noted(tmp_path):
     with Tracker(tmp_path, tensorboard=False) as tracker:
         tracker.start_stage("s", epochs=1, steps_per_epoch=1)
         losses = {"kd": float("nan"), "ce": 1.0}
-        values = {"total": float("-inf"), "lr": 0.1, "images_per_second": float("inf"), "batch_size": 1}
+        values = {
+            "total": float("-inf"),
+            "lr": 0.1,
+            "images_per_second": float("inf"),
+            "data_wait": 0.25,
+            "batch_size": 1,
+        }
         tracker.step(epoch=0, step=0, losses=losses, **values)
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     record = json.loads(line, parse_constant=pytest.fail)
@@ -98,7 +105,7 @@ def test_plain_lines_without_a_terminal(tmp_path, capsys):
     log = (tmp_path / "train.log").read_text().splitlines()
     assert len(log) == 1 + 3 + 6
     assert all(line[:2] == "20" and " INFO " in line for line in log)
-    assert "epoch 1 step 2/2: loss 1 ce 1 kd 0.5 lr 0.1 100 images/s" in log[2]
+    assert "epoch 1 step 2/2: loss 1 ce 1 kd 0.5 lr 0.1 100 images/s, data wait 25%" in log[2]
 
 
 def test_bar_shows_terms_and_speed(tmp_path, capsys, monkeypatch):
@@ -137,7 +144,7 @@ def test_other_ranks_write_and_say_nothing(tmp_path, capsys):
 def test_tensorboard_scalars_are_readable(tmp_path):
     with Tracker(tmp_path) as tracker:
         tracker.start_stage("distill", epochs=2, steps_per_epoch=5)
-        values = {"lr": 0.1, "images_per_second": 9.0, "batch_size": 4, "total": 2.0}
+        values = {"lr": 0.1, "images_per_second": 9.0, "data_wait": 0.25, "batch_size": 4, "total": 2.0}
         tracker.step(epoch=1, step=3, losses={"kd": 0.25}, **values)
         tracker.epoch(stage="distill", epoch=1, metrics={"val_accuracy": 0.75})
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

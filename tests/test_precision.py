@@ -1,0 +1,122 @@
+"""Reduced precision: what computes in it, what stays float32, and the scaler of fp16."""
+
+import pytest
+import torch
+from engine_fixtures import metrics, network, run, stage, train
+from torch import Tensor, nn
+
+from distill_app.checkpoint import Checkpoints
+from distill_app.precision import Precision
+from distill_app.runner import StageRunner
+
+SEEN: list[tuple[torch.dtype, torch.dtype]] = []
+
+
+class Recording(nn.Module):
+    """A mean squared error that notes what it was given."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        SEEN.append((student.dtype, teacher.dtype))
+        return (student - teacher).square().mean()
+
+
+RECORDING = {
+    "losses": {
+        "own": {
+            "loss": {"_target_": "test_precision.Recording"},
+            "inputs": {"student": "student.logits", "teacher": "teacher.logits"},
+        }
+    }
+}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_networks_compute_in_reduced_precision_and_losses_in_float32(tmp_path, precision):
+    SEEN.clear()
+    overrides = (f"runtime.precision={precision}", "runtime.allow=[test_precision]")
+    with stage(tmp_path, *overrides, distill=RECORDING) as built:
+        dtypes = []
+        network(built, "student").features[0].register_forward_hook(lambda m, a, out: dtypes.append(out.dtype))
+        built.begin_epoch(0)
+        built.frozen["teacher"].model.features[0].register_forward_hook(lambda m, a, out: dtypes.append(out.dtype))
+        train(built)
+        assert set(dtypes) == {Precision(precision).dtype}
+        assert {parameter.dtype for parameter in built.optimization.parameters} == {torch.float32}
+        assert {p.grad.dtype for p in built.optimization.parameters if p.grad is not None} <= {torch.float32}
+    assert set(SEEN) == {(torch.float32, torch.float32)}
+
+
+def test_the_frozen_teacher_holds_its_weights_in_the_type_of_the_forward_and_the_network_itself_does_not(tmp_path):
+    with stage(tmp_path, "runtime.precision=bf16") as built:
+        train(built)
+        running = built.frozen["teacher"].model
+        kinds = (nn.Conv2d, nn.Linear)
+        assert {part.weight.dtype for part in running.modules() if isinstance(part, kinds)} == {torch.bfloat16}
+        assert {value.dtype for value in network(built, "teacher").parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", ["kd", "at", "fitnet", "crd"])
+def test_losses_are_close_to_those_of_float32(tmp_path, precision, method):
+    def first(name):
+        with stage(tmp_path / name, f"method={method}", f"runtime.precision={name}") as built:
+            built.begin_epoch(0)
+            batch = built.example_batch(16)
+            return {key: value.item() for key, value in built.step(batch, built.given(batch, batch))[1].items()}
+
+    assert first(precision) == pytest.approx(first("fp32"), rel=0.05, abs=2e-3)
+
+
+def test_fp16_scales_the_loss_and_leaves_out_a_step_whose_gradients_overflow(tmp_path):
+    with stage(tmp_path, "runtime.precision=fp16", "method=ce") as built:
+        scaler = built.precision._scaler
+        train(built)
+        assert scaler.get_scale() == 2.0**16
+        before = [parameter.detach().clone() for parameter in built.optimization.parameters]
+        built.precision.scale(built.step(built.example_batch(8), {})[0]).backward()
+        built.optimization.parameters[0].grad[0].fill_(float("inf"))
+        built.optimization.step()
+        assert all(map(torch.equal, before, built.optimization.parameters))
+        assert scaler.get_scale() == 2.0**15
+
+
+def test_gradients_are_clipped_at_their_true_size(tmp_path):
+    with stage(tmp_path, "runtime.precision=fp16", "method=ce", "stage.clip_grad_norm=0.001", "stage.lr=1.0") as built:
+        built.begin_epoch(0)
+        before = [parameter.detach().clone() for parameter in built.optimization.parameters]
+        built.optimization.optimizer.param_groups[0].update(weight_decay=0.0, nesterov=False, lr=1.0)
+        built.precision.scale(built.step(built.example_batch(8), {})[0]).backward()
+        built.optimization.step()
+        moved = [(a - b).flatten() for a, b in zip(before, built.optimization.parameters, strict=True)]
+        assert float(torch.cat(moved).detach().norm()) == pytest.approx(0.001, rel=1e-2)
+
+
+def test_the_factor_of_fp16_survives_an_interruption(tmp_path, monkeypatch):
+    overrides = ("runtime.precision=fp16", "method=ce")
+    monkeypatch.setattr(torch.amp.GradScaler, "get_growth_interval", lambda self: 3)
+    run(tmp_path / "whole", *overrides)
+    original = StageRunner.save
+
+    def stopping(self, stage, epoch, metrics):
+        original(self, stage, epoch, metrics)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(StageRunner, "save", stopping)
+        run(tmp_path / "resumed", *overrides)
+    run(tmp_path / "resumed", *overrides)
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
+    states = [
+        Checkpoints(tmp_path / name / "checkpoints").load("last")["optimization"]["scaler"]
+        for name in ("whole", "resumed")
+    ]
+    assert states[0] == states[1] and states[0]["scale"] > 0
+
+
+def test_an_unknown_precision_is_named_with_those_there_are():
+    from distill_app.api import compose
+    from distill_app.check import check
+
+    (error,) = check(compose(["runtime.precision=fp8"]))
+    assert error.startswith("runtime.precision: unknown precision 'fp8'") and "bf16" in error
+

@@ -1,0 +1,96 @@
+"""Networks that a user cuts down by hand: a list of modules, or nothing at all."""
+
+import pytest
+import torch
+from engine_fixtures import count_calls, network, resolved, stage, train
+from torch import nn
+
+from distill_app.api import compose
+from distill_app.check import check
+from distill_app.hooks import TapError, TappedModel
+from distill_app.networks import redesigned
+
+HINT = ("method=fitnet", "method.params.tap=stage3")
+TEACHER = "method.stages.hint.redesign.teacher=[features.0,features.1]"
+STUDENT = "method.stages.hint.redesign.student=[features.0]"
+
+
+def quick(*overrides: str) -> tuple[str, ...]:
+    return tuple(f"+{override}" if "redesign." in override else override for override in overrides)
+
+
+def test_a_hint_stage_on_listed_modules_is_the_one_that_stops_by_itself(tmp_path):
+    def losses(folder, *overrides):
+        with stage(folder, *HINT, *quick(*overrides)) as built:
+            return train(built, epochs=2), built.describe(), len(built.unused)
+
+    automatic, _, unread = losses(tmp_path / "automatic")
+    listed, text, unread_listed = losses(tmp_path / "listed", TEACHER, STUDENT)
+    assert listed == automatic and unread == unread_listed
+    assert "network teacher: frozen, runs redesigned as 2 modules, to its end" in text or "redesigned as 2" in text
+
+
+def test_modules_that_are_not_listed_never_run(tmp_path):
+    with stage(tmp_path, *HINT, *quick(TEACHER, STUDENT)) as built:
+        teacher, student = count_calls(built.frozen["teacher"].model), count_calls(network(built, "student"))
+        train(built)
+    assert {name.split(".")[1] for name in teacher} == {"0", "1"}
+    assert {name.split(".")[1] for name in student} == {"0"}
+
+
+def test_a_redesign_may_bring_in_what_the_network_does_in_code():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool, self.fc = nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+
+        def forward(self, images):
+            return self.fc(self.pool(self.conv(images)).flatten(1))
+
+    net, images = Net(), torch.randn(2, 3, 4, 4)
+    runs = redesigned(net, ["conv", "pool", nn.Flatten(), "fc"], owner="net")
+    with TappedModel(net, {"head": "fc", "output": ""}, runs=runs) as tapped:
+        taps = tapped(images)
+        names = [name for name, _ in tapped.named_parameters()]
+    assert torch.equal(taps["output"], net(images)) and torch.equal(taps["head"], taps["output"])
+    assert names == [f"model.{name}" for name, _ in net.named_parameters()]
+    with pytest.raises(ValueError, match="brings in a Linear with parameters"):
+        redesigned(net, ["conv", nn.Linear(4, 2)], owner="net")
+
+
+def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_path):
+    cached = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", "dataset.train_transform=[]", "stage.epochs=8")
+    with stage(tmp_path / "fill", *cached) as built:
+        filled = train(built, epochs=2)
+    nothing = "+method.stages.distill.redesign.teacher=[]"
+    with stage(tmp_path / "read", *cached, nothing) as built:
+        calls = count_calls(network(built, "teacher"))
+        assert "nothing: it comes from the cache" in built.describe()
+        assert train(built, epochs=2) == pytest.approx(filled, rel=2e-3)
+        assert calls.total() == 0
+    with (
+        stage(tmp_path / "more", *cached, nothing, "dataset.student_labels_per_class=20") as built,
+        pytest.raises(TapError, match="redesigned to nothing .* fill it first"),
+    ):
+        train(built)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("distill.redesign.teecher=[conv1]", "redesign: unknown network 'teecher'"),
+        ("distill.redesign.student=[]", "'student' is trained, so it cannot be redesigned to nothing"),
+        ("distill.redesign.teacher=[]", "redesigned to nothing, but its taps logits are read and do not come from"),
+        ("distill.redesign.teacher=[features.9]", "no module at 'features.9'"),
+        ("distill.redesign.student=[features.0]", "never ran in this forward"),
+        ("distill.redesign.student=[{_target_: torch.nn.Flaten}]", "torch.nn.Flaten"),
+    ],
+)
+def test_redesigns_that_cannot_be_are_found_before_anything_runs(override, message):
+    errors = list(check(compose(["experiment=digits/kd", f"+method.stages.{override}"])))
+    assert any(message in error for error in errors), errors
+
+
+def test_a_stage_inherits_no_redesign():
+    stages = resolved(*HINT, *quick(TEACHER))["method"]["stages"]
+    assert stages["hint"]["redesign"] and not stages["distill"]["redesign"]
