@@ -163,6 +163,8 @@ class RuntimeConf:
     channels_last: bool = True  # memory layout of images and maps; the faster one on GPUs and most CPUs
     precision: str = "fp32"  # of forwards: bf16, or fp16 with a scaler; parameters and losses are always fp32
     fold_batch_norm: bool = True  # of networks that are not trained, into the layers before them; exact to 1e-6
+    compile: bool = False  # every network of a stage by torch.compile; minutes for the first step, then faster on GPUs
+    compile_backend: str = "inductor"
     tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
     log_every: int = 50
     keep_checkpoints: int = 1

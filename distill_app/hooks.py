@@ -107,7 +107,9 @@ class TappedModel(nn.Module):
 
     The first forward in each mode (train, eval) runs in full and learns the order in which the hooks fire; later ones
     stop at the last firing that is read. If the order ever differs, every following forward runs in full. Hooks are
-    installed on construction: construct before `torch.compile` and before DistributedDataParallel.
+    installed on construction: construct before `torch.compile` and before DistributedDataParallel. When compiled, after
+    a forward in the same mode has learned the order, hooks and stop are traced into one graph, which ends where the
+    forward ends; activations that are changed in place are then not looked for.
 
     Args:
         model: Any module, unmodified. An in-place activation whose input is tapped runs out of place while tapped
@@ -140,6 +142,7 @@ class TappedModel(nn.Module):
         self._records: dict[str, list[tuple[Any, list[int]]]] = {}
         self._fired: list[str] = []
         self._running = False
+        self._captured: list[tuple[Tap, Any]] = []  # in the place of the records while compiling
         self._orders: dict[bool, list[str]] = {}
         self._handles: list[Any] = []
         self._made_out_of_place: list[nn.Module] = []
@@ -179,6 +182,9 @@ class TappedModel(nn.Module):
     def _record(self, tap: Tap, value: Any) -> None:
         if not self._running:
             return  # the bare network runs, for instance in an evaluation
+        if torch.compiler.is_compiling():
+            self._capture(tap, value)
+            return
         value = _clone(value) if tap.clone else value
         entry = (value, [leaf._version for leaf in tensors_in(value)])
         if tap.every_call:
@@ -195,6 +201,28 @@ class TappedModel(nn.Module):
         elif at == len(order) and tap.path:
             raise _Stop(self)
 
+    def _capture(self, tap: Tap, value: Any) -> None:
+        """What `_record` does, with nothing in it that a graph could not hold."""
+        self._captured.append((tap, _clone(value) if tap.clone else value))
+        order = self._orders.get(self.training)
+        if self.stop and order and len(self._captured) == len(order) and tap.path:
+            raise _Stop(self)
+
+    def _traced(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """`forward` while it is compiled."""
+        self._captured, self._running = [], True
+        try:  # noqa: SIM105 - a context manager would break the graph
+            self._runs[0](*args, **kwargs)
+        except _Stop:
+            pass
+        self._running = False
+        captured, self._captured = self._captured, []
+        values = {}
+        for tap in self.taps:
+            calls = [_as_map(value, tap) for other, value in captured if other is tap]
+            values[tap.name] = calls if tap.every_call else calls[-1]
+        return values
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Runs the network on these arguments.
 
@@ -204,6 +232,8 @@ class TappedModel(nn.Module):
         Raises:
             TapError: A tapped module never ran, or an activation was changed in place after it was captured.
         """
+        if torch.compiler.is_compiling():
+            return self._traced(*args, **kwargs)
         self._records, self._fired, self._running = {}, [], True
         try:
             self._runs[0](*args, **kwargs)

@@ -80,6 +80,10 @@ class Stage:
         )
         self.unused = self._freeze()
         self._refuse_single_sample()
+        if run.app.runtime.compile:
+            torch.compiler.reset()  # stages share code objects, of which only a few versions are kept
+            for name in plan.trained:
+                self._compile(self.tapped[name])
         self.optimization: Optimization = optimization(
             self.step,
             plan,
@@ -157,7 +161,13 @@ class Stage:
             with self.precision.forward(), untouched(network), torch.no_grad():
                 self.task.call(network, self.examples["batch"])  # learns where to stop
         self.tapped[name] = network
+        self._compile(network)
         return network
+
+    def _compile(self, network: TappedModel) -> None:
+        """Compiles a network in place, once it has learned where to stop."""
+        if self._runtime.compile:
+            network.compile(backend=self._runtime.compile_backend)
 
     def given(self, raw: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         """What the networks that are not trained say of a batch, from the cache or computed.

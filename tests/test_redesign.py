@@ -59,7 +59,8 @@ def test_a_redesign_may_bring_in_what_the_network_does_in_code():
 
 
 def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_path):
-    cached = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", "dataset.train_transform=[]", "stage.epochs=8")
+    plain = ("dataset.train_transform=[]", "stage.epochs=8")
+    cached = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", *plain)
     with stage(tmp_path / "fill", *cached) as built:
         filled = train(built, epochs=2)
     nothing = "+method.stages.distill.redesign.teacher=[]"
@@ -70,7 +71,7 @@ def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_
         assert calls.total() == 0
     with (
         stage(tmp_path / "more", *cached, nothing, "dataset.student_labels_per_class=20") as built,
-        pytest.raises(TapError, match="redesigned to nothing .* fill it first"),
+        pytest.raises(TapError, match=r"redesigned to nothing .* fill it first"),
     ):
         train(built)
 
