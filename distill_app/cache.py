@@ -35,6 +35,7 @@ META, CHECKS = "meta.json", "checks.npy"
 ARRAYS = ("values", "indices")
 CHECK_BYTES = 4
 ALLOCATED = 2**26  # files up to here take their room at once
+BLOCK = 2**16  # larger ones in pieces of this size, when a row in one is first written
 
 
 class CacheError(ValueError):
@@ -100,6 +101,7 @@ class TapStore:
             _create(folder, layout, {**about, "salt": salt})
         self.writable = writable and os.access(folder / CHECKS, os.W_OK)
         self._handles: dict[str, int] = {}
+        self._taken: dict[str, np.ndarray] = {}  # which blocks this process knows to have their room
         self._offsets: dict[str, int] = {}
         self._arrays = {name: self._open(name, *kind_and_shape) for name, kind_and_shape in _files(layout)}
         self._checks = self._arrays.pop("checks")
@@ -120,11 +122,11 @@ class TapStore:
                 if not self.writable:
                     raise ValueError("the end is missing")
                 os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
-            # A write into a map kills the process when the disk is full: only where the room is taken already.
             if self.writable and size > ALLOCATED:
                 self._handles[name] = os.open(path, os.O_WRONLY)
-            mode = "r+" if self.writable and size <= ALLOCATED else "r"
+                self._taken[name] = np.zeros(-(-size // BLOCK), dtype=bool)
             self._offsets[name] = offset
+            mode = "r+" if self.writable else "r"
             # As a plain array: indexing is slower in the subclass.
             return np.asarray(np.memmap(path, dtype=kind, mode=mode, offset=offset, shape=shape))  # type: ignore[call-overload]
         except (ValueError, FileNotFoundError, PermissionError) as error:
@@ -166,14 +168,22 @@ class TapStore:
 
     def _write_rows(self, name: str, view: int, rows: np.ndarray, data: np.ndarray) -> None:
         store = self._checks if name == "checks" else self._arrays[name]
-        if name not in self._handles:
-            store[view][rows] = data
+        if name in self._handles:
+            self._take_room(name, self._places(view, rows), data.itemsize * _count(data.shape[1:]))
+        store[view][rows] = data
+
+    def _take_room(self, name: str, places: np.ndarray, size: int) -> None:
+        """A write into a map kills the process when the disk is full; asking for the room is an error instead."""
+        begin, taken, handle = self._offsets[name] + places * size, self._taken[name], self._handles[name]
+        # A row touches the blocks in which every BLOCK-th of its bytes, and its last one, lie.
+        touched = np.concatenate([(begin + step) // BLOCK for step in (*range(0, size, BLOCK), size - 1)])
+        missing = touched[~taken[touched]]
+        if not len(missing):
             return
-        size = data.itemsize * _count(data.shape[1:])
-        content = data.reshape(-1).view(np.uint8).data
-        places = (self._offsets[name] + self._places(view, rows) * size).tolist()
-        for number, place in enumerate(places):
-            _write_all(self._handles[name], content[number * size : (number + 1) * size], place)
+        end = os.fstat(handle).st_size
+        for block in set(missing.tolist()):
+            os.posix_fallocate(handle, block * BLOCK, min(BLOCK, end - block * BLOCK))
+            taken[block] = True
 
     def filled(self, rows: np.ndarray | None = None) -> int:
         """How many rows are there in all views, of some images or of all."""
@@ -193,12 +203,6 @@ class TapStore:
         for handle in self._handles.values():
             os.close(handle)
         self._handles, self.writable = {}, False
-
-
-def _write_all(handle: int, content: memoryview, place: int) -> None:
-    written = os.pwrite(handle, content, place)
-    while written < len(content):
-        written += os.pwrite(handle, content[written:], place + written)
 
 
 def _files(layout: Layout) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:

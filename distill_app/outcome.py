@@ -94,4 +94,7 @@ def _settings(app: AppConf) -> str:
     conf["runtime"] = {key: value for key, value in conf["runtime"].items() if key not in neutral}
     for key in ("seed", "launcher", "dry_run"):
         conf.pop(key)
+    stages = [stage for part in ("prelude", "method") for stage in conf[part]["stages"].values()]
+    for data in (conf["dataset"], *(stage["data"] for stage in stages if stage["data"])):
+        data.pop("resident")  # the same batches, bit for bit
     return f"{stable_hash(json.dumps(conf, sort_keys=True, default=str)):016x}"[:6]

@@ -203,6 +203,7 @@ class StageRunner:
     def conclude(self) -> dict[str, Any]:
         """The test set, once; then weights, summary, table and plot."""
         rows = test_rows(self.shared, self.done)
+        self.shared.data.close()
         self.tracker.final(rows)
         files = {name: f"{name}.pt" for plan in self.plans for name in plan.trained}
         for name, file in files.items():

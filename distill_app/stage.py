@@ -12,6 +12,7 @@ from distill_app.assemble import Context, Parts, assemble, example_namespace, re
 from distill_app.build import Builder
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
+from distill_app.data.resident import ResidentLoader
 from distill_app.data.stage_data import DataSource, StageData
 from distill_app.flops import flops
 from distill_app.frozen import FrozenForm, OnDemand
@@ -217,7 +218,7 @@ class Stage:
 
     def data_wait_hint(self, share: float) -> str | None:
         """What to do about an epoch of which this share went into waiting for data; None when it is little."""
-        if share < WAITING:
+        if share < WAITING or isinstance(self.data.train, ResidentLoader):
             return None
         workers = self._runtime.num_workers
         more = f"runtime.num_workers={max(2, 2 * workers)} loads in more processes"
@@ -263,6 +264,7 @@ class Stage:
             f"\nstage {self.plan.name}: {len(self.data.indices)} images of {self.plan.data.name}, {conf.epochs} epochs "
             f"of {self.batches_per_epoch} batches of {conf.batch_size}, judged on {self.data.judged_on}"
         ]
+        lines.append(f"  images: {self.data.train.how}; judged: {self.data.judge.how}")
         for name, network in self.tapped.items():
             mode = "trained" if name in self.plan.trained else "frozen"
             lines.append(f"  network {name}: {mode}, runs {self._extent(name)}")
@@ -299,8 +301,9 @@ class Stage:
         return f"{redesigned}{end}, {100 * own / max(full, 1):.0f} % of its FLOPs"
 
     def close(self) -> None:
-        """Takes the hooks out."""
+        """Takes the hooks out and ends the processes that load."""
         self.cache.close()
+        self.data.train.close()
         for network in self.tapped.values():
             network.close()
 

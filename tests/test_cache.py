@@ -327,6 +327,20 @@ def rows_of(*numbers: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return rows, {"values": (rows[:, None, None] + np.arange(3) / 4).astype(np.float16)}
 
 
+def test_room_is_taken_where_rows_are_written_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "ALLOCATED", 0)
+    layout = Layout(1, 500, {"values": ("<f2", (50_000,))})  # rows of more than a block, 50 MB
+    made = store(tmp_path, layout=layout)
+    file = made.folder / "values.npy"
+    size = file.stat().st_size
+    rows = np.array([3, 499])
+    made.write(0, rows, {"values": np.ones((2, 50_000), np.float16)})
+    taken = file.stat().st_blocks * 512
+    assert 2 * 100_000 <= taken <= 2 * 100_000 + 8 * cache_module.BLOCK
+    assert file.stat().st_size == size, "the end of the file stays where it is"
+    assert store(tmp_path, layout=layout).read(0, rows).good.all()
+
+
 @pytest.mark.parametrize("allocated", [0, 2**20], ids=["holes", "allocated"])
 def test_rows_are_read_as_written_and_by_their_view(tmp_path, monkeypatch, allocated):
     monkeypatch.setattr(cache_module, "ALLOCATED", allocated)
@@ -408,7 +422,7 @@ def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, cap
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache_module, "ALLOCATED", 0)
-    monkeypatch.setattr(cache_module.os, "pwrite", full)
+    monkeypatch.setattr(cache_module.os, "posix_fallocate", full)
     with caplog.at_level(logging.WARNING):
         results = losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=2)
     assert [epoch["total"] for epoch in results] == [epoch["total"] for epoch in expected]

@@ -119,4 +119,3 @@ def test_an_unknown_precision_is_named_with_those_there_are():
 
     (error,) = check(compose(["runtime.precision=fp8"]))
     assert error.startswith("runtime.precision: unknown precision 'fp8'") and "bf16" in error
-

@@ -257,6 +257,7 @@ def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
         "method.stages.paraphrase.epochs=3",
         "stage.epochs=60",
         "runtime.num_workers=2",
+        "dataset.resident=false",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     program = [sys.executable, "-m", "distill_app"]

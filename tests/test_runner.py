@@ -107,7 +107,7 @@ def test_another_seed_gives_another_run(tmp_path):
 
 def test_loader_workers_do_not_change_a_bit(tmp_path):
     for workers in (0, 2):
-        run(tmp_path / str(workers), f"runtime.num_workers={workers}")
+        run(tmp_path / str(workers), f"runtime.num_workers={workers}", "dataset.resident=false")
     assert equal(load_file(tmp_path / "0" / "student.pt"), load_file(tmp_path / "2" / "student.pt"))
     assert metrics(tmp_path / "0") == metrics(tmp_path / "2")
 

@@ -1,8 +1,10 @@
 """The innermost loop: what it asks of the device, and what it does with a loss that is not finite."""
 
+import time
+
 import pytest
 import torch
-from engine_fixtures import network, snapshot, stage
+from engine_fixtures import network, stage
 from test_method_configs import PAPER, base
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,10 +41,17 @@ class Quiet:
         self.last = values
 
 
+class Loaded(list):
+    """Batches that are there already."""
+
+    def close(self):
+        pass
+
+
 def loaded(built) -> None:
     """Puts the epoch's batches in the loader's place: reading a sample on the host is no wait for the device."""
     built.begin_epoch(0)
-    built.data.train = list(built.data.train)
+    built.data.train = Loaded(built.data.train)
 
 
 QUICK = ("kd", "fitnet", "crd", "rkd")
@@ -93,12 +102,24 @@ def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp
 
 
 def test_waiting_for_data_is_measured_and_told(tmp_path):
-    with stage(tmp_path, "method=ce") as built:
-        before = snapshot(network(built, "student"))
+    class Slow(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.sleep(0.05)
+                yield batch
+
+    def share(built, batches):
+        built.data.train = batches
         training = EpochTraining(built, 0, tracker=Quiet(), log_every=1000)
         for _ in training.steps():
             pass
-        assert 0 < training.data_wait < 1
-        assert snapshot(network(built, "student")).keys() == before.keys()
+        built.data.train = train
+        return training.data_wait
+
+    with stage(tmp_path, "method=ce", "dataset.resident=false") as built:
+        train, batches = built.data.train, list(built.data.train)
+        assert 0 < share(built, batches) < 0.3 < share(built, Slow(batches)) < 1
         assert built.data_wait_hint(0.1) is None
         assert "runtime.num_workers=2" in built.data_wait_hint(0.5)
+    with stage(tmp_path, "method=ce") as built:
+        assert built.data_wait_hint(0.5) is None, "no worker would help"

@@ -21,6 +21,12 @@ class Loader(DataLoader):
 
     how = "sample by sample"
 
+    def close(self) -> None:
+        """Ends the workers; left to the garbage collector, each is waited for in turn for seconds."""
+        if self._iterator is not None and self.num_workers:
+            self._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        self._iterator = None
+
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         try:
             yield from super().__iter__()

@@ -208,6 +208,9 @@ class ResidentLoader:
         pixels = self._images.pixels
         return f"resident on {pixels.device}, {size_text(pixels.numel())}"
 
+    def close(self) -> None:
+        """Nothing to end: there are no workers."""
+
     def __len__(self) -> int:
         return len(self.order)
 

@@ -111,6 +111,11 @@ class DataSource:
             loader, order, judge, "validation" if len(validation) else "test", labels[train], train, identity
         )
 
+    def close(self) -> None:
+        """Ends the processes that load images for evaluations."""
+        for loader in self._evaluation.values():
+            loader.close()
+
     def test(self, plan: StagePlan) -> Loader | ResidentLoader:
         """The test set of a stage's data."""
         conf, key = plan.data, plan.data_key

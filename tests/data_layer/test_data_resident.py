@@ -351,8 +351,14 @@ def assert_epochs_are_equal(folder, *overrides, epochs=2):
 
 @pytest.mark.parametrize("layout", ["true", "false"])
 def test_losses_and_metrics_of_a_stage_are_those_of_single_samples(tmp_path, layout):
-    how = assert_epochs_are_equal(tmp_path, f"runtime.channels_last={layout}", "runtime.num_workers=1")
-    assert how.startswith("resident on cpu, ")
+    assert assert_epochs_are_equal(tmp_path, f"runtime.channels_last={layout}") == "resident on cpu, 97.2 kB"
+
+
+def test_workers_are_for_what_is_loaded_sample_by_sample(tmp_path):
+    with stage(tmp_path, "runtime.num_workers=2") as built:
+        assert isinstance(built.data.train, ResidentLoader)
+    with stage(tmp_path, "runtime.num_workers=2", "dataset.resident=false") as built:
+        assert built.data.train.num_workers == 2
 
 
 def test_a_run_with_a_teacher_cache_ends_the_same_and_reads_what_the_other_wrote(tmp_path, monkeypatch, capsys):
