@@ -1,7 +1,6 @@
-"""Measures the default experiment over several seeds, or compares settings of KD on the validation images.
+"""Measures the README's table: test accuracy of the default experiment over five seeds.
 
-    python scripts/measure_default.py                 # the README's table: test accuracy over five seeds
-    python scripts/measure_default.py --choose        # what other temperatures and weights give: validation accuracy
+    python scripts/measure_default.py
 
 The teacher is trained once, with seed 0, and serves all students. Every student of a row sees the same 1000 labels.
 """
@@ -12,53 +11,22 @@ import math
 import statistics
 from pathlib import Path
 
-from distill_app import compose, run
+from measuring import train_teacher
 
-CHOICES = [(temperature, kd) for temperature in (2.0, 4.0, 8.0) for kd in (0.5, 0.9)]
+from distill_app import compose, run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("outputs/default"))
-    parser.add_argument("--choose", action="store_true", help="compare settings of KD on the validation images")
     arguments = parser.parse_args()
-    teacher = train_teacher(arguments.output / "teacher")
-    if arguments.choose:
-        choose(arguments, teacher)
-    else:
-        measure(arguments, teacher)
-
-
-def train_teacher(folder: Path) -> dict:
-    """The teacher's row; the run is taken up again if it is there."""
-    overrides = ["method=ce", "prelude=none", "method.stages.train.label=teacher", "stage.epochs=16", "stage.lr=0.05"]
-    overrides += ["model@student=cres_w24", "dataset.student_labels_per_class=null"]
-    return run(compose(overrides), output_dir=str(folder))["rows"][0]
+    measure(arguments, train_teacher("fashion_mini", arguments.output / "teacher")["rows"][0])
 
 
 def student(folder: Path, teacher: Path, *overrides: str) -> dict:
     """The summary of one run with that teacher."""
     return run(compose([f"teacher.checkpoint={teacher}", *overrides]), output_dir=str(folder))
-
-
-def choose(arguments: argparse.Namespace, teacher: dict) -> None:
-    """Prints the mean validation accuracy of every setting, on seeds that the table does not use."""
-    weights = arguments.output / "teacher" / "student.pt"
-    for temperature, kd in CHOICES:
-        name = f"T{temperature:g}_kd{kd:g}"
-        terms = "method.stages.distill.losses"
-        overrides = ["prelude=teacher", f"{terms}.kd.loss.temperature={temperature}", f"{terms}.kd.weight={kd}"]
-        overrides += [f"{terms}.ce.weight={1 - kd:g}"]
-        runs = [
-            student(arguments.output / "choose" / name / f"{seed}", weights, f"seed={seed}", *overrides)
-            for seed in range(100, 100 + arguments.seeds)
-        ]
-        accuracies = [summary["objective"] for summary in runs]
-        print(
-            f"{name:<12} {100 * statistics.mean(accuracies):.2f} +- {100 * statistics.stdev(accuracies):.2f}",
-            flush=True,
-        )
 
 
 def measure(arguments: argparse.Namespace, teacher: dict) -> None:

@@ -9,7 +9,8 @@ stages that train only adapters or another network have what their method gives 
 students of a seed start from the same weights and see the same labels in the same order. Methods run with the weights
 of their files, which are the published ones; beside them stands KD with the temperature and weight that were best on
 the validation images, the only settings that are chosen for this data.
-HND and GHND train a bottleneck inside the teacher's architecture and are no students of this size; they are left out.
+HND and GHND train a bottleneck inside the teacher's architecture; a table of its own compares them with labels and KD
+on that network.
 """
 
 import argparse
@@ -19,58 +20,56 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from measuring import DATA, ONE_THREAD, terms, train_teacher
 from omegaconf import DictConfig
 
 from distill_app import compose, run
 from distill_app.api import options_of
 
-DATA = {
-    "digits": (["experiment=digits/kd"], 100, ["stage.epochs=20", "model@student=plain_32_64_128"]),
-    "fashion_mini": ([], 60, ["stage.epochs=16", "stage.lr=0.05", "model@student=cres_w24"]),
-}
-TUNING = [(temperature, weight) for temperature in (2.0, 4.0, 8.0) for weight in (0.5, 0.9)]
+DOCS = Path("docs")
+BUDGET = {"digits": 100, "fashion_mini": 60}
 TUNED = "kd (tuned)"
-LEFT_OUT = {"hnd", "ghnd"}
+SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
+BOTTLENECK = "model@student=teacher_bottleneck"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=sorted(DATA), default="digits")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default=",".join(sorted(set(options_of("method")) - LEFT_OUT)))
+    parser.add_argument("--methods", default=",".join(sorted(options_of("method"))))
     parser.add_argument("--output", type=Path, default=Path("outputs/methods"))
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--docs", type=Path, default=DOCS)
     arguments = parser.parse_args()
-    place = arguments.output / arguments.dataset
-    teacher = train_teacher(place / "teacher", arguments.dataset)
-    for method in arguments.methods.split(","):
-        for seed in range(arguments.seeds):
-            student(place, arguments.dataset, method, seed)
-    temperature, weight = tune(place, arguments.dataset)
+    place, dataset = arguments.output / arguments.dataset, arguments.dataset
+    teacher = train_teacher(dataset, place / "teacher")["rows"][0]
+    temperature, weight = tuned(dataset)
     for seed in range(arguments.seeds):
-        student(place, arguments.dataset, "kd", seed, name=TUNED, overrides=kd_settings(temperature, weight))
+        for method in set(arguments.methods.split(",")) - set(SPLIT):
+            student(place, dataset, method, seed)
+        student(place, dataset, "kd", seed, name=TUNED, overrides=terms(temperature, weight))
+        for method in ("ce", "kd", *SPLIT):
+            student(place, dataset, method, seed, name=f"split/{method}", overrides=[BOTTLENECK])
     write(arguments, place, teacher, f"temperature {temperature:g}, weights {1 - weight:g} and {weight:g}")
-
-
-def train_teacher(folder: Path, dataset: str) -> dict:
-    """The data set's default teacher, on all labels; not trained again if it is there."""
-    base, _, recipe = DATA[dataset]
-    overrides = ["method=ce", "prelude=none", "method.stages.train.label=teacher", "runtime.threads=1"]
-    overrides += ["dataset.student_labels_per_class=null", *recipe]
-    return run(compose([*base, *overrides]), output_dir=str(folder))["rows"][0]
 
 
 def student(
     place: Path, dataset: str, method: str, seed: int, *, name: str | None = None, overrides: Sequence[str] = ()
 ) -> dict:
     """One run below `place`; the folder of a finished one gives its summary."""
-    data, budget, _ = DATA[dataset]
+    budget = BUDGET[dataset]
     weights = place / "teacher" / "student.pt"
-    base = [*data, f"method={method}", "prelude=none", f"seed={seed}", f"teacher.checkpoint={weights}"]
+    base = [
+        *DATA[dataset].overrides,
+        f"method={method}",
+        "prelude=none",
+        f"seed={seed}",
+        f"teacher.checkpoint={weights}",
+    ]
     stages = compose(base).method
     trained = [stage for stage in stages.schedule if trains_the_student(stages.stages[stage])]
     epochs = [f"method.stages.{stage}.epochs={budget // len(trained)}" for stage in trained]
-    cfg = compose([*base, *epochs, *overrides, "runtime.threads=1", "runtime.tensorboard=false"])
+    cfg = compose([*base, *epochs, *overrides, *ONE_THREAD])
     return run(cfg, output_dir=str(place / (name or method) / str(seed)))
 
 
@@ -79,60 +78,56 @@ def trains_the_student(stage: DictConfig) -> bool:
     return "student" in stage.train and "student" not in stage.roles
 
 
-def kd_settings(temperature: float, weight: float) -> list[str]:
-    """Overrides for KD with a temperature and a weight; the rest of the weight is the labels'."""
-    terms = "method.stages.distill.losses"
-    return [
-        f"{terms}.kd.loss.temperature={temperature}",
-        f"{terms}.kd.weight={weight}",
-        f"{terms}.ce.weight={1 - weight:g}",
-    ]
-
-
-def tune(place: Path, dataset: str) -> tuple[float, float]:
-    """The setting of KD with the best mean accuracy on the validation images, on seeds that the table does not use."""
-    means = {}
-    for setting in TUNING:
-        name = f"tuning/T{setting[0]:g}_{setting[1]:g}"
-        runs = [
-            student(place, dataset, "kd", seed, name=name, overrides=kd_settings(*setting)) for seed in (100, 101, 102)
-        ]
-        means[setting] = statistics.mean(summary["objective"] for summary in runs)
-    return max(means, key=lambda setting: means[setting])
+def tuned(dataset: str) -> tuple[float, float]:
+    """The temperature and weight of KD that are best on the data set's validation images (`choose_settings.py`)."""
+    tried = json.loads((DOCS / "settings.json").read_text(encoding="utf-8"))[dataset]["temperature_weight"]
+    temperature, weight = max(tried, key=lambda setting: statistics.mean(tried[setting])).split()
+    return float(temperature), float(weight)
 
 
 def write(arguments: argparse.Namespace, place: Path, teacher: dict, tuned: str) -> None:
     """The table, the figure and the numbers of all methods that have run."""
     rows = sorted(collect(place), key=lambda row: -row["accuracy"])
-    alone = next((row for row in rows if row["method"] == "ce"), None)
+    split = sorted(collect(place / "split"), key=lambda row: -row["accuracy"])
     arguments.docs.mkdir(exist_ok=True)
-    (arguments.docs / "results.json").write_text(json.dumps({"teacher": teacher, "rows": rows}, indent=1) + "\n")
-    lines = [
-        "| method | test accuracy | against the student alone | agreement with the teacher | cost |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [line(row, alone) for row in rows]
+    numbers = {"teacher": teacher, "rows": rows, "split": split}
+    (arguments.docs / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
     summary = json.loads((place / "kd" / "0" / "summary.json").read_text())
     identity = json.loads((place / "kd" / "0" / "data.json").read_text())["distill"]
     text = HEAD.format(
         command=f"python scripts/measure_methods.py --dataset {arguments.dataset}",
         dataset=arguments.dataset,
         labels=identity["train"],
-        budget=DATA[arguments.dataset][1],
+        budget=BUDGET[arguments.dataset],
         teacher=f"`{summary['teacher']}` ({teacher['parameters']:,} parameters, {100 * teacher['accuracy']:.2f} %)",
         student=f"`{summary['student']}` ({summary['rows'][0]['parameters']:,} parameters)",
         seeds=arguments.seeds,
         tuned=tuned,
     )
-    (arguments.docs / "results.md").write_text("\n".join([text, *lines, "", TAIL]), encoding="utf-8")
+    cut = CUT.format(cut=crossing(place / "split" / "ghnd" / "0"), parameters=f"{split[0]['parameters']:,}")
+    page = "\n".join([text, *table(rows), cut, *table(split), ""])
+    (arguments.docs / "results.md").write_text(page, encoding="utf-8")
     figure(rows, teacher, arguments.docs / "results.png")
-    print("\n".join(lines))
+    print(page)
+
+
+def table(rows: list[dict]) -> list[str]:
+    """The lines of a table, best first."""
+    alone = next((row for row in rows if row["method"] == "ce"), None)
+    head = "| method | test accuracy | against the student alone | agreement with the teacher | cost |"
+    return [head, "|---|---|---|---|---|", *(line(row, alone) for row in rows)]
+
+
+def crossing(folder: Path) -> str:
+    """What crosses the cut of a bottleneck, as the log of a run tells it."""
+    lines = (folder / "train.log").read_text(encoding="utf-8").splitlines()
+    return next(text.split(" INFO ", 1)[1].strip() for text in lines if "cut at " in text)
 
 
 def collect(folder: Path) -> list[dict]:
     """Mean and standard deviation over seeds of every method below a folder."""
     rows = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("teacher", "tuning")):
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("teacher", "split")):
         summaries = [json.loads(path.read_text()) for path in sorted(place.glob("*/summary.json"))]
         tested = [next(row for row in summary["rows"] if row["network"] == "student") for summary in summaries]
         if len(tested) < 2:
@@ -143,6 +138,7 @@ def collect(folder: Path) -> list[dict]:
             {
                 "method": place.name,
                 "seeds": len(tested),
+                "parameters": tested[0]["parameters"],
                 "accuracy": statistics.mean(accuracies),
                 "deviation": statistics.stdev(accuracies),
                 "agreement": statistics.mean(agreements) if agreements else None,
@@ -214,7 +210,13 @@ A difference in bold exceeds twice its standard error. Cost is the time of all s
 this short mostly fixed cost.
 """
 
-TAIL = """`hnd` and `ghnd` put a bottleneck into the teacher's own architecture; see [methods.md](methods.md).
+CUT = """
+## A bottleneck inside the teacher's architecture
+
+`hnd` and `ghnd` are for a network that is cut in two: the head, up to a bottleneck, runs on a weak device, the rest
+elsewhere. Their student is the teacher's architecture with a bottleneck of 3 channels ({parameters} parameters; {cut}).
+They start from the teacher's weights and train the head alone; labels (`ce`) and `kd` train the whole network from
+scratch, within the same number of epochs and on the same labels.
 """
 
 if __name__ == "__main__":
