@@ -64,6 +64,7 @@ def test_schedules_by_epoch_equal_the_goldens(tmp_path, golden, overrides):
 def test_polynomial_schedule_by_step_equals_the_golden(tmp_path):
     overrides = [
         "stage.epochs=5",
+        "stage.lr=0.1",
         "stage.batch_size=10",  # 100 images: 10 steps an epoch
         "scheduler@stage.scheduler=constant",
         "stage.scheduler.interval=step",
@@ -99,6 +100,7 @@ CONSTANT = ("stage.scheduler.schedule=null", "stage.lr=0.1")
 def test_warm_up_stands_in_front_of_a_schedule_by_step(tmp_path):
     overrides = [
         "stage.epochs=4",
+        "stage.lr=0.1",
         "stage.batch_size=25",
         "stage.warmup_epochs=1",
         "stage.warmup_start_factor=0.2",
