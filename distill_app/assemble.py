@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AdapterConf, LossTermConf
-from distill_app.hooks import TappedModel, shapes_in, tensors_in, untouched
+from distill_app.hooks import TappedModel, untouched
 from distill_app.networks import Network, seeded
 from distill_app.precision import Precision
 from distill_app.step import Call, Namespace, Slot, Step, Term, evaluating
+from distill_app.taps import shapes_in, tensors_in
 from distill_app.wiring import StagePlan, bind, fetch
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_app.cache import CacheError
-from distill_app.hooks import shapes_in
+from distill_app.taps import shapes_in
 
 LARGEST = torch.finfo(torch.float16).max
 LOGITS = ("logits", "output")

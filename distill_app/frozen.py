@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from distill_app.hooks import Tap, TapError, TappedModel, resolve, tensors_in
+from distill_app.hooks import TappedModel
 from distill_app.step import evaluating
+from distill_app.taps import Tap, TapError, resolve, tensors_in
 
 LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
-from distill_app.hooks import Tap, TapError, TappedModel, resolve
+from distill_app.hooks import TappedModel
 from distill_app.models.weights import load_weights
+from distill_app.taps import Tap, TapError, resolve
 from distill_app.wiring import StagePlan, model_key, models_of
 
 

@@ -16,12 +16,12 @@ from distill_app.assemble import Context, Parts, assemble, example_namespace
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AppConf
 from distill_app.data.samples import SampleWrapper
-from distill_app.hooks import TapError
 from distill_app.machine import choose_device
 from distill_app.networks import Network, build_network, fitting_weights, frozen_modules, networks_read
 from distill_app.optimize import optimization
 from distill_app.precision import Precision
 from distill_app.stage import Stage, adapter_confs, set_trainable
+from distill_app.taps import TapError
 from distill_app.wiring import ROLES, StagePlan, models_of
 
 

@@ -17,6 +17,7 @@ from distill_app.build import Builder, ConfigError
 from distill_app.checkpoint import Checkpoints, save_weights
 from distill_app.config import AppConf
 from distill_app.data.stage_data import DataSource
+from distill_app.describe import stage_text
 from distill_app.machine import choose_device, set_up
 from distill_app.networks import build_network, networks_read, parameter_count, start_from
 from distill_app.outcome import COLUMNS, summarize, test_rows
@@ -134,7 +135,7 @@ class StageRunner:
     def run_stage(self, stage: Stage, first_epoch: int) -> None:
         """Trains and judges epoch by epoch; ends with the weights that the stage hands on."""
         plan, epochs = stage.plan, stage.plan.conf.epochs
-        self.tracker.info(stage.describe())
+        self.tracker.info(stage_text(stage))
         for note in stage.cache.open():
             self.tracker.info(note)
         self.tracker.start_stage(
@@ -232,6 +233,6 @@ def describe(config: Mapping[str, Any]) -> str:
                 texts.append(f"\nstage {plan.name}: skipped, what it trains comes with weights")
                 continue
             stage = Stage(plan, runner.shared)
-            texts.append(stage.describe())
+            texts.append(stage_text(stage))
             stage.close()
     return "\n".join(texts)

@@ -14,14 +14,13 @@ from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
 from distill_app.data.resident import ResidentLoader
 from distill_app.data.stage_data import DataSource, StageData
-from distill_app.flops import flops
 from distill_app.frozen import FrozenForm, OnDemand
-from distill_app.hooks import TappedModel, shapes_in, untouched
-from distill_app.networks import Network, frozen_modules, parameter_count
+from distill_app.hooks import TappedModel, untouched
+from distill_app.networks import Network, frozen_modules
 from distill_app.optimize import Optimization, optimization, optimizer_steps
 from distill_app.precision import Precision
 from distill_app.replay import StageCache
-from distill_app.step import Step, evaluating, run_frozen
+from distill_app.step import Step, run_frozen
 from distill_app.wiring import StagePlan
 
 WAITING = 0.3  # share of an epoch spent on data from which on the user is told
@@ -58,21 +57,21 @@ class Stage:
         self.best_epoch: int | None = None
         self.seconds = 0.0
         self._runtime = run.app.runtime
-        self._networks = run.parts.networks
+        self.networks = run.parts.networks
         self.data: StageData = run.data.stage(plan)
         self.task: Any = self.task_of(plan, run.builder)
-        set_trainable(self._networks, plan)
+        set_trainable(self.networks, plan)
         self.examples = example_namespace(
-            plan, self._networks, self.example_batch(), self.task.call, builder=run.builder
+            plan, self.networks, self.example_batch(), self.task.call, builder=run.builder
         )
-        self._redesigns = {name: redesign_of(plan, name, run.builder) for name in plan.taps}
+        self.redesigns = {name: redesign_of(plan, name, run.builder) for name in plan.taps}
         self.tapped = {name: self._tapped(name) for name in plan.taps}
         self.precision = Precision(run.app.runtime.precision, run.device)
         frozen = [name for name in self.tapped if name not in plan.trained]
-        self._forms = {name: self._form(name) for name in frozen}
+        self.forms = {name: self._form(name) for name in frozen}
         self.frozen = OnDemand(frozen, self._ready)
         self.cache = StageCache(
-            plan, app=run.app, networks=self._networks, examples=self.examples, data=self.data, device=run.device
+            plan, app=run.app, networks=self.networks, examples=self.examples, data=self.data, device=run.device
         )
         context = Context(run.builder, run.device, run.app.seed, self.data.arguments(num_classes=plan.data.num_classes))
         confs = adapter_confs(run.plans, plan)
@@ -126,7 +125,7 @@ class Stage:
 
     def _freeze(self) -> list[str]:
         """Takes out of training what the config freezes, and what no loss term depends on; returns the latter."""
-        self.step.held = frozen_modules(self._networks, self.plan)
+        self.step.held = frozen_modules(self.networks, self.plan)
         for module in self.step.held:
             module.requires_grad_(False)
         for name, adapter in self.step.adapters.items():
@@ -139,13 +138,13 @@ class Stage:
 
     def _tapped(self, name: str, module: nn.Module | None = None) -> TappedModel:
         """A network with its hooks, or another form of it."""
-        return self._networks[name].tapped(
-            self.plan.taps[name], stage=self.plan.name, redesign=self._redesigns[name], module=module
+        return self.networks[name].tapped(
+            self.plan.taps[name], stage=self.plan.name, redesign=self.redesigns[name], module=module
         )
 
     def _form(self, name: str) -> FrozenForm:
         """How a frozen network will run; made when its weights are known."""
-        network, runs = self._networks[name], self._redesigns[name] != []
+        network, runs = self.networks[name], self.redesigns[name] != []
 
         def run(module: nn.Module) -> dict[str, Any]:
             with self._tapped(name, module) as tapped:
@@ -157,8 +156,8 @@ class Stage:
     def _ready(self, name: str) -> TappedModel:
         """A frozen network as it runs in training; its weights must be those of the training by now."""
         self.tapped[name].close()
-        network = self._tapped(name, self._forms[name].build()).eval()
-        if self._redesigns[name] != []:
+        network = self._tapped(name, self.forms[name].build()).eval()
+        if self.redesigns[name] != []:
             with self.precision.forward(), untouched(network), torch.no_grad():
                 self.task.call(network, self.examples["batch"])  # learns where to stop
         self.tapped[name] = network
@@ -182,7 +181,7 @@ class Stage:
 
     def _dry_backward(self, batch: dict[str, Any]) -> list[str]:
         self.enter_training()
-        running = {name: self.tapped[name] for name in self.frozen if self._redesigns[name] != []}
+        running = {name: self.tapped[name] for name in self.frozen if self.redesigns[name] != []}
         given = run_frozen(running, batch, self.task.call)
         given |= {name: self.examples[name] for name in self.frozen if name not in running}
         return self.step.unused_parameters(batch, given)
@@ -228,7 +227,7 @@ class Stage:
         """Metrics of the first network that the stage trains, on the split that epochs are judged on."""
         if not self.plan.trained:
             return {}
-        module = self._networks[self.plan.trained[0]].module
+        module = self.networks[self.plan.trained[0]].module
         metrics = self.task.evaluate(module, self.data.judge, device=self.device)
         return {f"{self.data.judged_on}_{name}": value for name, value in metrics.items()}
 
@@ -257,73 +256,12 @@ class Stage:
         self.best, self.best_epoch, self.last = state["best"], state["best_epoch"], state["last"]
         self.seconds = state["seconds"]
 
-    def describe(self) -> str:
-        """What the stage runs and how far, what it reads, trains and minimises, in a few lines."""
-        conf = self.plan.conf
-        lines = [
-            f"\nstage {self.plan.name}: {len(self.data.indices)} images of {self.plan.data.name}, {conf.epochs} epochs "
-            f"of {self.batches_per_epoch} batches of {conf.batch_size}, judged on {self.data.judged_on}"
-        ]
-        lines.append(f"  images: {self.data.train.how}; judged: {self.data.judge.how}")
-        for name, network in self.tapped.items():
-            mode = "trained" if name in self.plan.trained else "frozen"
-            lines.append(f"  network {name}: {mode}, runs {self._extent(name)}")
-            lines += [f"    {tap}: {shapes_in(self.examples[name][tap])}" for tap in self.plan.taps[name]]
-            if name in self._forms and (note := self._forms[name].note()):
-                lines.append(f"    {note}")
-            lines += [f"    {note}" for note in notes_of(network.model)]
-        lines += [f"  {line}" for line in self.cache.describe()]
-        for name in self.plan.adapters:
-            module, mode = self.step.adapters[name], "trained" if name in self.plan.trained_adapters else "frozen"
-            shape = shapes_in(self.examples["adapters"][name])
-            lines.append(f"  adapter {name}: {mode}, {parameter_count(module):,} parameters, gives {shape}")
-        for name, term in self.plan.terms.items():
-            lines.append(
-                f"  term {name}: {_weight_text(term.weight)} x {_target_name(term.loss)}({_wiring(term.inputs)})"
-            )
-        count = sum(parameter.numel() for parameter in self.optimization.parameters)
-        left = f"; {len(self.unused)} tensors on which no term depends stay as they are" if self.unused else ""
-        lines.append(f"  trains {count:,} parameters with {_target_name(self.plan.optimizer)}, lr {conf.lr:g}{left}")
-        return "\n".join(lines)
-
-    def _extent(self, name: str) -> str:
-        """How far a network runs, and which share of its FLOPs that is."""
-        network, bare, batch = self.tapped[name], self._networks[name], self.examples["batch"]
-        entries = self._redesigns[name]
-        if entries == []:
-            return "nothing: it comes from the cache"
-        with untouched(bare.module), evaluating(network):
-            own = [flops(lambda: self.task.call(network, batch)) for _ in range(2)][1]  # the first one learns the end
-            with TappedModel(bare.module, {"output": ""}) as whole:
-                full = flops(lambda: self.task.call(whole, batch))
-        end = f"up to {network.stops_at} and no further" if network.stops_at else "to its end"
-        redesigned = f"redesigned as {len(entries)} modules, " if entries is not None else ""
-        return f"{redesigned}{end}, {100 * own / max(full, 1):.0f} % of its FLOPs"
-
     def close(self) -> None:
         """Takes the hooks out and ends the processes that load."""
         self.cache.close()
         self.data.train.close()
         for network in self.tapped.values():
             network.close()
-
-
-def notes_of(network: nn.Module) -> list[str]:
-    """What parts of a network have to say about themselves: those with a method `note`."""
-    notes = [getattr(module, "note", None) for module in network.modules()]
-    return [str(note()) for note in notes if callable(note)]
-
-
-def _target_name(conf: Mapping[str, Any]) -> str:
-    return str(conf["_target_"]).rsplit(".", 1)[-1]
-
-
-def _weight_text(weight: Any) -> str:
-    return _target_name(weight) if isinstance(weight, Mapping) else f"{weight:g}"
-
-
-def _wiring(inputs: Mapping[str, Any]) -> str:
-    return ", ".join(f"{argument}={source}" for argument, source in inputs.items())
 
 
 def set_trainable(networks: Mapping[str, Network], plan: StagePlan) -> None:

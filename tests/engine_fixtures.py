@@ -109,7 +109,7 @@ def train(built: Stage, *, epochs: int = 1, first: int = 0) -> dict[str, float]:
 
 def network(built: Stage, name: str) -> nn.Module:
     """A bare network of a stage."""
-    return built._networks[name].module
+    return built.networks[name].module
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from distill_app.cache_verbs import main as cache_verb
 from distill_app.checksum import Checksum
 from distill_app.codec import Codec, codec_of
 from distill_app.data import BundledImages
+from distill_app.describe import stage_text
 from distill_app.fingerprint import weights_hash
 from distill_app.optimize import Optimization
 from distill_app.records import UsageError
@@ -571,7 +572,7 @@ def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
 
 def test_the_plan_says_what_the_cache_takes(tmp_path):
     with stage(tmp_path, *cached(tmp_path, "cache.views=8")) as built:
-        assert "cache teacher.logits: 100 samples x 8 views x 24 bytes = 19.2 kB" in built.describe()
+        assert "cache teacher.logits: 100 samples x 8 views x 24 bytes = 19.2 kB" in stage_text(built)
     assert not (tmp_path / "cache").exists()
 
 

@@ -6,6 +6,7 @@ import torchvision
 from engine_fixtures import count_calls, network, snapshot, stage, train
 from torch import nn
 
+from distill_app.describe import stage_text
 from distill_app.frozen import FrozenForm
 from distill_app.hooks import TappedModel
 
@@ -169,7 +170,7 @@ def test_weights_that_arrive_after_the_stage_was_built_are_those_that_are_folded
 def test_the_plan_says_how_many_norms_are_folded_and_which_share_of_flops_is_left(tmp_path):
     with stage(tmp_path, "method=fitnet", "method.params.tap=stage3") as built:
         calls = count_calls(network(built, "student"))
-        text = built.describe()
+        text = stage_text(built)
         built_calls = calls.total()
         whole, stem = 2 * 8 * 3 * 9 * 16, 2 * 16 * 8 * 9 * 4  # of an image: 4x4 and 2x2 maps
     lines = {line.split(":")[0].strip(): line for line in text.splitlines()}

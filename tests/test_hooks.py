@@ -7,7 +7,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from distill_app.hooks import Tap, TapError, TappedModel, resolve, shapes_in, tensors_in, untouched
+from distill_app.hooks import TappedModel, untouched
+from distill_app.taps import Tap, TapError, resolve, shapes_in, tensors_in
 
 
 class Small(nn.Module):

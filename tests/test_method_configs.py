@@ -17,6 +17,7 @@ from distill_app.api import compose, options_of
 from distill_app.check import check
 from distill_app.checkpoint import Checkpoints
 from distill_app.config import conf_dir
+from distill_app.describe import stage_text
 from distill_app.runner import StageRunner
 from distill_app.stage import Stage
 
@@ -274,7 +275,7 @@ def test_only_the_bottleneck_and_what_precedes_it_is_trained_and_the_tail_is_the
         assert not moved & set(tail), "weights or batch norm statistics of the tail changed"
         assert {name for name in moved if name.startswith("relu.encoder")} and "conv1.weight" in moved
         assert stage.tapped["student"].stops_at == ("stage1" if method == "hnd" else "stage4")
-        assert "8 bits" in stage.describe()
+        assert "8 bits" in stage_text(stage)
 
 
 def test_relational_methods_read_embeddings_and_dab_reads_pre_activations(tmp_path):

@@ -7,8 +7,10 @@ from torch import nn
 
 from distill_app.api import compose
 from distill_app.check import check
-from distill_app.hooks import TapError, TappedModel
+from distill_app.describe import stage_text
+from distill_app.hooks import TappedModel
 from distill_app.networks import redesigned
+from distill_app.taps import TapError
 
 HINT = ("method=fitnet", "method.params.tap=stage3")
 TEACHER = "method.stages.hint.redesign.teacher=[features.0,features.1]"
@@ -22,7 +24,7 @@ def quick(*overrides: str) -> tuple[str, ...]:
 def test_a_hint_stage_on_listed_modules_is_the_one_that_stops_by_itself(tmp_path):
     def losses(folder, *overrides):
         with stage(folder, *HINT, *quick(*overrides)) as built:
-            return train(built, epochs=2), built.describe(), len(built.unused)
+            return train(built, epochs=2), stage_text(built), len(built.unused)
 
     automatic, _, unread = losses(tmp_path / "automatic")
     listed, text, unread_listed = losses(tmp_path / "listed", TEACHER, STUDENT)
@@ -66,7 +68,7 @@ def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_
     nothing = "+method.stages.distill.redesign.teacher=[]"
     with stage(tmp_path / "read", *cached, nothing) as built:
         calls = count_calls(network(built, "teacher"))
-        assert "nothing: it comes from the cache" in built.describe()
+        assert "nothing: it comes from the cache" in stage_text(built)
         assert train(built, epochs=2) == pytest.approx(filled, rel=2e-3)
         assert calls.total() == 0
     with (

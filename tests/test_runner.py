@@ -30,12 +30,12 @@ from distill_app.api import compose
 from distill_app.api import run as run_config
 from distill_app.cli import main
 from distill_app.config import NormalizeConf
-from distill_app.hooks import TapError
 from distill_app.models import PlainCNN
 from distill_app.optimize import Optimization
 from distill_app.records import Status
 from distill_app.stage import Stage
 from distill_app.statefile import load_file
+from distill_app.taps import TapError
 from distill_app.tasks import Classification
 from distill_app.training import NonFiniteLoss
 

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from distill_app.config import conf_dir
-from distill_app.hooks import Tap, TappedModel, resolve
+from distill_app.hooks import TappedModel
+from distill_app.taps import Tap, resolve
 
 MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml"))
 STAGES = [f"stage{i}" for i in range(1, 5)]

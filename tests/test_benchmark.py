@@ -1,0 +1,221 @@
+"""The benchmark compares like with like: its hand-written loops, and torchdistill's, compute what the product computes.
+
+Nothing is timed here.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))  # the scripts import each other, and the config names a data set in one of them
+
+import benchmark_cache  # noqa: E402
+import benchmark_limit  # noqa: E402
+import benchmark_report  # noqa: E402
+import benchmark_timing  # noqa: E402
+import benchmark_workloads as workloads  # noqa: E402
+from benchmark_product import Product, Size  # noqa: E402
+
+TINY = Size(image_size=32, batch=4, samples=40, stored=8, classes=4, teacher="resnet34", student="resnet18")
+SMALLEST = Size(image_size=8, batch=4, samples=40, stored=8, classes=4, teacher="plain_32_64_128", student="plain_8_16")
+HINT = ["method=fitnet", *workloads.REGRESSOR]
+NEGATIVES = "method.stages.distill.losses.crd.loss.negatives=16"
+
+
+@pytest.fixture
+def product(tmp_path):
+    """Builds a product with the first stage of some overrides."""
+    built = []
+
+    def build(size: Size, *overrides: str) -> Product:
+        built.append(Product(size, ["runtime.tensorboard=false", *overrides], folder=tmp_path / str(len(built))))
+        return built[-1]
+
+    yield build
+    for one in built:
+        one.close()
+
+
+def losses_of(product: Product, loop, *, steps: int = 2) -> list[tuple[float, float]]:
+    """The total of every step: the product's, and the loop's on the same samples."""
+    pairs, before = [], 0.0
+    for rows in product.rows(steps):
+        expected = float(loop.step(rows))
+        product.step()
+        pairs.append((product.total() - before, expected))
+        before = product.total()
+    return pairs
+
+
+@pytest.mark.parametrize("form", ["", "plain"])
+@pytest.mark.parametrize("size", [SMALLEST, pytest.param(TINY, marks=pytest.mark.slow)], ids=["plain_cnn", "resnet"])
+def test_kd_of_the_limit_is_that_of_the_product(product, size, form):
+    ours = product(size, "method=kd", *workloads.OVERRIDES[form])
+    limit = workloads.kd_limit(ours, workloads.images_of(size), workloads.FORMS[form])
+    for got, expected in losses_of(ours, limit):
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["", "plain"])
+def test_hints_of_the_limit_are_those_of_the_product(product, form):
+    ours = product(TINY, *HINT, *workloads.OVERRIDES[form])
+    limit = workloads.hint_limit(ours, workloads.images_of(TINY), workloads.FORMS[form])
+    assert len(list(limit.student.children())) == len(workloads.PRUNED)  # the rest has been cut off
+    for got, expected in losses_of(ours, limit):
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides, limit_of", [(["method=kd"], "kd_limit"), (HINT, "hint_limit")])
+def test_bf16_of_the_limit_is_that_of_the_product_to_its_precision(product, overrides, limit_of):
+    ours = product(TINY, *overrides, *workloads.BF16)
+    limit = getattr(workloads, limit_of)(ours, workloads.images_of(TINY), workloads.FORMS["bf16"])
+    (got, expected), *_ = losses_of(ours, limit)
+    assert got == pytest.approx(expected, rel=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gather", [False, True])
+def test_crd_of_the_limit_is_that_of_the_product(product, monkeypatch, gather):
+    ours = product(TINY, "method=crd", NEGATIVES)
+    limit = workloads.crd_limit(ours, workloads.images_of(TINY), workloads.FORMS[""], gather=gather)
+    loss, before = ours.stage.step.losses["crd"], 0.0
+    for rows in ours.rows(2):
+        # Both use the negatives that the limit draws; which ones are drawn is up to chance in both.
+        labels = torch.tensor([workloads.images_of(TINY).targets[row] for row in rows])
+        drawn = limit.draw(limit.row_of[torch.tensor(rows)], labels)
+        monkeypatch.setattr(loss, "draw", lambda positives, drawn=drawn: (positives, drawn))
+        limit.drawn = drawn
+        expected = float(limit.step(rows))
+        ours.step()
+        assert ours.total() - before == pytest.approx(expected, rel=1e-4)
+        before = ours.total()
+    for bank, memory in zip(limit.banks, (loss.student_memory, loss.teacher_memory), strict=True):
+        torch.testing.assert_close(bank, memory, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_negatives_of_the_limit_are_of_other_classes(product):
+    ours = product(TINY, "method=crd", NEGATIVES)
+    limit = workloads.crd_limit(ours, workloads.images_of(TINY), workloads.FORMS[""])
+    rows = torch.arange(40)
+    labels = torch.tensor(workloads.images_of(TINY).targets)
+    drawn = limit.draw(limit.row_of[rows], labels)
+    class_of_row = labels[torch.argsort(labels, stable=True)]
+    assert (class_of_row[drawn] != labels[:, None]).all()
+    assert len(drawn.unique()) == 40
+
+
+def test_cached_kd_of_the_limit_is_that_of_the_product(product):
+    size = Size(**{**vars(SMALLEST), "samples": 4})
+    ours = product(size, "method=kd", "cache.enabled=true")
+    ours.epoch()  # fills the cache, and is a step
+    images, teacher = workloads.images_of(size), ours.runner.networks["teacher"].module
+    inputs = benchmark_limit.normalized(torch.stack([images[row][0] for row in range(4)]))
+    with torch.no_grad():
+        logits = teacher.eval()(inputs).half()
+    student = workloads.network(ours, "student")
+    limit = benchmark_limit.CachedKD(logits, student, images=images, batch=4, form=workloads.FORMS[""])
+    (rows,) = ours.rows(1)
+    ours.epoch()
+    assert ours.total() == pytest.approx(float(limit.step(rows)), rel=1e-4)
+
+
+def test_the_student_alone_is_cross_entropy(product):
+    ours = product(SMALLEST, "method=ce")
+    student, images = workloads.network(ours, "student"), workloads.images_of(SMALLEST)
+    limit = benchmark_limit.Loop(student, None, images=images, batch=4, form=workloads.FORMS[""])
+    for got, expected in losses_of(ours, limit):
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torchdistill") is None, reason="pip install -e '.[bench]'")
+@pytest.mark.parametrize("method", ["kd", "hint", "hint_pruned"])
+def test_torchdistill_computes_the_same_but_for_the_mode_of_its_teacher(product, method):
+    from benchmark_torchdistill import hint_config, kd_config
+
+    ours = product(TINY, *(["method=kd"] if method == "kd" else HINT), *workloads.PLAIN)
+    images, (rows,) = workloads.images_of(TINY), ours.rows(1)
+    regressor = {} if method == "kd" else ours.stage.step.adapters["regressor"].state_dict()
+    pruned = workloads.PRUNED if method == "hint_pruned" else []
+    config = kd_config() if method == "kd" else hint_config("layer2", channels=(128, 128), pruned=pruned)
+    other = workloads.rival(ours, images, config=config)
+    other.box.teacher_model.eval()
+    if method != "kd":
+        own = other.box.student_model.regressor
+        own.load_state_dict(dict(zip(own.state_dict(), regressor.values(), strict=True)))
+    other.fetch()
+    _, _, extra = other.fetched
+    batch = torch.utils.data.default_collate([images[row] for row in rows])
+    other.fetched = (*batch, extra)
+    ours.step()
+    assert float(other.step()) == pytest.approx(ours.total(), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kd", "hint", "fixed", "crd", "data", "cache", "store", "crd_setup"])
+def test_every_workload_runs(tmp_path, name):
+    function = getattr(workloads, name, None) or getattr(benchmark_cache, name)
+    size = Size(**{**vars(TINY), "samples": 1024 if name == "store" else 40})
+    found = function(workloads.Plan(tmp_path, rounds=2, size=size, negatives=16, rows=256))
+    assert all(len(times) == 2 and min(times) > 0 for times in found["times"].values())
+    record = {**found, "size": workloads.Plan(tmp_path, size=size).described(), "rounds": 2}
+    rows = [row for row in benchmark_report.ROWS if row.workload == name]
+    ours = [cell for row in rows for cell in (row.rival, row.limit) if cell and "torchdistill" not in cell.figure]
+    assert ours and all(cell.measured(record) is not None for cell in ours)
+    assert "nan" not in benchmark_report.table({name: record})
+
+
+def test_a_batch_of_the_limit_never_repeats_a_sample_within_an_epoch():
+    images = workloads.images_of(SMALLEST)
+    feed = benchmark_limit.Feed(images, batch=4, layout=torch.contiguous_format)
+    seen = torch.cat([feed()[2] for _ in range(10)])
+    assert sorted(seen.tolist()) == list(range(40))
+
+
+def test_rounds_are_interleaved_and_warm_up_is_left_out():
+    order = []
+    contenders = {name: benchmark_timing.Contender(lambda name=name: order.append(name)) for name in "ab"}
+    times = benchmark_timing.interleaved(contenders, rounds=3)
+    assert "".join(order) == "abbaabbaab"
+    assert {name: len(spent) for name, spent in times.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_taken_within_rounds():
+    assert benchmark_timing.ratio([2.0, 20.0, 200.0], [1.0, 10.0, 100.0]) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [([1.0] * 9, "yes"), ([0.5] * 9, "no"), ([0.9] * 5 + [1.1] * 4, "no, within the spread")]
+)
+def test_the_verdict_is_that_of_the_median(ours, verdict):
+    cell = benchmark_report.Cell("a / b", ">=", 1.0)
+    assert cell.verdict({"times": {"a": ours, "b": [1.0] * 9}, "values": {}, "missing": {}}) == verdict
+
+
+def test_a_comparison_that_cannot_be_made_says_why():
+    found = {"times": {"ours": [1.0]}, "values": {}, "missing": {"torchdistill": "needs torchdistill 1.1.5"}}
+    cell = benchmark_report.Cell("torchdistill / ours", ">=", 1.0)
+    assert cell.text(found) == "needs torchdistill 1.1.5" and cell.verdict(found) == "not measured"
+
+
+def test_only_the_generated_part_of_the_page_changes():
+    page = f"before\n{benchmark_report.BEGIN}\nold\n{benchmark_report.END}\nafter"
+    new = benchmark_report.placed(page, "new")
+    assert "old" not in new and new.startswith("before\n") and new.endswith("\nafter") and "new" in new
+    with pytest.raises(ValueError, match="needs the lines"):
+        benchmark_report.placed("no place", "new")
+
+
+def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
+    import benchmark
+
+    page = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert benchmark_report.placed(page, "") != page
+    assert {row.workload for row in benchmark_report.ROWS} == set(benchmark.WORKLOADS)
