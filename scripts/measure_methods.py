@@ -16,7 +16,9 @@ on that network.
 import argparse
 import json
 import math
+import re
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,10 +107,20 @@ def write(arguments: argparse.Namespace, place: Path, teacher: dict, tuned: str)
         tuned=tuned,
     )
     cut = CUT.format(cut=crossing(place / "split" / "ghnd" / "0"), parameters=f"{split[0]['parameters']:,}")
-    page = "\n".join([text, *table(rows), cut, *table(split), ""])
+    page = "\n".join([wrapped(text), *table(rows), "", wrapped(cut), *table(split), ""])
     (arguments.docs / "results.md").write_text(page, encoding="utf-8")
     figure(rows, teacher, arguments.docs / "results.png")
     print(page)
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs and list entries in lines of 120 characters."""
+    entries = re.split(r"\n\n|\n(?=- )", text.strip())
+    lines = [textwrap.fill(" ".join(e.split()), 120, subsequent_indent="  " * e.startswith("- ")) for e in entries]
+    parts = [
+        line + ("\n" if not after.startswith("- ") else "") for line, after in zip(lines, [*lines[1:], ""], strict=True)
+    ]
+    return "\n".join(parts)
 
 
 def table(rows: list[dict]) -> list[str]:
