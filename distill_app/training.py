@@ -126,10 +126,11 @@ class FiniteWatch:
 
     def look(self, number: int, total: Tensor, values: Mapping[str, Tensor], indices: Tensor) -> None:
         """Notes the loss of a step, before its backward."""
-        bad = torch.isfinite(total.detach()).logical_not_()
-        self._flag.copy_(torch.maximum(self._flag, bad))
+        loss = total.detach()
+        bad = loss.mul(0.0).ne_(0.0)  # 0 x inf and 0 x nan are nan; isfinite takes four times as long
+        torch.maximum(self._flag, bad.to(self._flag.dtype), out=self._flag)
         detached = {name: value.detach() for name, value in values.items()}
-        self._seen.append(_Seen(number, total.detach(), detached, indices, self._stage.optimization.lr))
+        self._seen.append(_Seen(number, loss, detached, indices, self._stage.optimization.lr))
         if not self._deferred:
             self.settle(int(self._stage.step.epoch))
 
