@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RIVALS := $(VENV)/.rivals
+OLD_TORCHDISTILL := outputs/bench/torchdistill-1.1.4
 
-.PHONY: help install demo test check lint types table clean
+.PHONY: help install demo test check lint types table bench clean
 
 help: ## explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +40,15 @@ types: $(STAMP) ## static types
 
 table: $(STAMP) ## measure the README's table: five seeds of the default experiment, about 6 minutes on 2 cores
 	$(BIN)/python scripts/measure_default.py
+
+# Two versions of torchdistill, since the newer one has no cache. The older one finds its dependencies in the venv.
+$(RIVALS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_TORCHDISTILL) torchdistill==1.1.4
+	@touch $@
+
+bench: $(RIVALS) ## measure docs/performance.md: step times against torchdistill and a hand-written loop; 20 idle minutes
+	$(BIN)/python scripts/benchmark.py
 
 clean: ## remove the environment and caches; runs under outputs/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

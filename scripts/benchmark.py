@@ -1,0 +1,159 @@
+"""Measures training steps side by side: this project, a hand-written loop (the limit), and torchdistill if installed.
+
+    make bench                                         # installs torchdistill, measures all, writes docs/performance.*
+    python scripts/benchmark.py --only kd,hint         # some workloads; the others keep their figures
+    python scripts/benchmark.py --quick                # small images, few rounds; prints, writes nothing
+    python scripts/benchmark.py --profile kd           # where the time goes, by operator
+
+Every workload runs in a process of its own, on one thread. docs/performance.md says what is timed and how.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from benchmark_cache import cache, crd_setup, store
+from benchmark_product import Size
+from benchmark_report import placed, seconds_table, table
+from benchmark_workloads import Plan, crd, data, fixed, hint, kd
+
+ROOT = Path(__file__).resolve().parents[1]
+# The cache is the one of an older torchdistill, which cannot be installed beside the newer one.
+OLD_TORCHDISTILL = ROOT / "outputs" / "bench" / "torchdistill-1.1.4"
+SMALL = {"image_size": 32, "batch": 2, "classes": 10, "samples": 5000, "stored": 5000}
+# name -> (function, sizes, entries of the plan)
+WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
+    "kd": (kd, {}, {}),
+    "hint": (hint, {}, {}),
+    "cache": (cache, {}, {}),
+    "store": (store, {}, {}),
+    "crd": (crd, {"image_size": 64, "batch": 32, "classes": 100}, {}),
+    "crd_setup": (crd_setup, {"samples": 1_281_167}, {}),
+    "fixed": (fixed, {**SMALL, "teacher": "resnet20", "student": "resnet8"}, {"repeat": 50}),
+    "fixed_tiniest": (fixed, {**SMALL, "teacher": "plain_32_64_128", "student": "plain_8_16"}, {"repeat": 200}),
+    "data": (data, {**SMALL, "batch": 64}, {}),
+}
+OF_OLD = ("cache", "store")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=_names, default=list(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
+    parser.add_argument("--rounds", type=int, default=15, help="that are counted (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="small images, 3 rounds, no files written")
+    parser.add_argument("--profile", type=_names, default=[], help="workloads to print profiles of, instead")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the results go")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)  # file for the result of the workload in --only
+    arguments = parser.parse_args()
+    if arguments.worker or arguments.profile:
+        return work(arguments)
+    record = {"machine": machine(), "workloads": {}}
+    path = arguments.docs / "performance.json"
+    if path.is_file() and not arguments.quick:
+        record["workloads"] = json.loads(path.read_text(encoding="utf-8"))["workloads"]
+    for name in arguments.only:
+        print(f"{name} ...", flush=True)
+        record["workloads"][name] = in_process(name, arguments)
+        if not arguments.quick:
+            save(record, arguments.docs)
+    print(report(record))
+    return None
+
+
+def save(record: dict[str, Any], docs: Path) -> None:
+    """Writes what has been measured so far, in the order of the workloads."""
+    record["workloads"] = {name: record["workloads"][name] for name in WORKLOADS if name in record["workloads"]}
+    (docs / "performance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    page = docs / "performance.md"
+    page.write_text(placed(page.read_text(encoding="utf-8"), report(record)), encoding="utf-8")
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if wrong := [name for name in names if name not in WORKLOADS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: not among {', '.join(WORKLOADS)}")
+    return names
+
+
+def in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The result of a workload, run on its own by another process on one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, __file__, "--only", name, "--rounds", str(arguments.rounds), "--worker", str(file)]
+        one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        paths = [str(OLD_TORCHDISTILL)] if name in OF_OLD else []
+        paths += [path for path in [os.environ.get("PYTHONPATH")] if path]
+        environment = {**os.environ, **one, "PYTHONPATH": os.pathsep.join(paths)}
+        subprocess.run(
+            [*command, *(["--quick"] if arguments.quick else [])],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,  # what the product says while it trains
+        )
+        return json.loads(file.read_text(encoding="utf-8"))
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Runs one workload in this process, or prints profiles."""
+    torch.set_num_threads(1)
+    for name in arguments.profile or arguments.only:
+        function, sizes, entries = WORKLOADS[name]
+        rounds = 3 if arguments.quick else arguments.rounds
+        sizes = {**sizes, "image_size": min(64, sizes.get("image_size", 64))} if arguments.quick else sizes
+        with tempfile.TemporaryDirectory() as folder:
+            profile = bool(arguments.profile)
+            plan = Plan(Path(folder), rounds=rounds, size=Size(**sizes), profile=profile, **entries)
+            found = function(plan)
+        if arguments.worker:
+            rounded = {key: [float(f"{second:.5g}") for second in times] for key, times in found["times"].items()}
+            today = datetime.date.today().isoformat()
+            text = json.dumps({**found, "times": rounded, "size": plan.described(), "rounds": rounds, "date": today})
+            Path(arguments.worker).write_text(text, encoding="utf-8")
+
+
+def report(record: dict[str, Any]) -> str:
+    """The tables, and what they were measured on."""
+    on = record["machine"]
+    lines = [
+        f"{on['processor']}, {on['cores']} cores, of which one thread was used; bf16 through {on['bf16']}; "
+        f"Python {on['python']}, torch {on['torch']}, torchvision {on['torchvision']}.",
+        "Ratios are medians over rounds, with the 10th and 90th percentile in brackets.",
+        "",
+        table(record["workloads"]),
+        "",
+        "CPU seconds behind the ratios:",
+        "",
+        seconds_table(record["workloads"]),
+    ]
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = fields.get("flags", "").split()
+    bf16 = next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags), "no instructions of its own")
+    return {
+        "processor": fields.get("model name", platform.processor()),
+        "cores": os.cpu_count(),
+        "bf16": bf16,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

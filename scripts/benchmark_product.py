@@ -1,0 +1,121 @@
+"""This project's side of the benchmark: a stage of a composed config, advanced step by step or epoch by epoch."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from distill_app.api import compose
+from distill_app.check import require
+from distill_app.runner import StageRunner, to_app
+from distill_app.stage import Stage
+from distill_app.tracking import Tracker
+from distill_app.training import EpochTraining
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a workload is, and which networks it runs.
+
+    With fewer images stored than there are samples, images are loaded one by one, as from files; with as many, they are
+    held as one tensor where `dataset.resident` lets them.
+    """
+
+    image_size: int = 224
+    batch: int = 8
+    samples: int = 50_000
+    stored: int = 64
+    classes: int = 1000
+    teacher: str = "resnet34"
+    student: str = "resnet18"
+
+    def overrides(self) -> list[str]:
+        """What a user would type for it, on images that cost nothing to get."""
+        return [
+            "dataset=fake",
+            "dataset.train._target_=benchmark_images.ImagesInMemory",
+            "~dataset.train.seed",
+            f"dataset.train.size={self.samples}",
+            f"+dataset.train.stored={self.stored}",
+            f"dataset.image_size={self.image_size}",
+            f"dataset.num_classes={self.classes}",
+            "dataset.validation_fraction=0.0",
+            "dataset.train_transform=[]",
+            f"model@teacher={self.teacher}",
+            f"model@student={self.student}",
+            "prelude=none",
+            "stage=sgd_100",
+            f"stage.batch_size={self.batch}",
+            "stage.lr=0.01",
+            "stage.drop_last=true",
+            "runtime.device=cpu",
+            "runtime.threads=1",
+            "runtime.allow=[benchmark_images]",
+        ]
+
+
+class Product:
+    """The first stage of an experiment, built and trained by what `distill` builds and trains it with.
+
+    Nothing is left out of a step: it fetches and collates its batch, looks for losses that are not finite, and
+    reports to a tracker with TensorBoard at every `runtime.log_every`-th step.
+
+    Args:
+        size: Data and networks.
+        overrides: What else a user would type: the method, the precision.
+        folder: For the log, and for the cache if there is one.
+    """
+
+    def __init__(self, size: Size, overrides: Sequence[str], *, folder: Path):
+        cfg = compose([*size.overrides(), f"cache.folder={folder}/cache", *overrides])
+        require(cfg)
+        OmegaConf.resolve(cfg)
+        app = to_app(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+        self.tracker = Tracker(folder, tensorboard=app.runtime.tensorboard, progress=False)
+        self.runner = StageRunner(app, output_dir=folder, tracker=self.tracker)
+        self.runner.build_networks()
+        self.stage = Stage(self.runner.plans[0], self.runner.shared)
+        self.runner.start(self.stage)
+        self.training: EpochTraining | None = None
+        self._epoch = 0
+        self._steps = self._endless()
+
+    def step(self) -> None:
+        """One training step, across the borders of epochs."""
+        next(self._steps)
+
+    def epoch(self) -> None:
+        """One whole epoch."""
+        for _ in self._begin().steps():
+            pass
+
+    def _begin(self) -> EpochTraining:
+        if not self._epoch:
+            steps = self.stage.batches_per_epoch
+            self.tracker.start_stage(self.stage.plan.name, epochs=self.stage.plan.conf.epochs, steps_per_epoch=steps)
+        log_every = self.runner.app.runtime.log_every
+        self.training = EpochTraining(self.stage, self._epoch, tracker=self.tracker, log_every=log_every)
+        self._epoch += 1
+        return self.training
+
+    def _endless(self) -> Iterator[None]:
+        while True:
+            yield from self._begin().steps()
+
+    def rows(self, steps: int) -> list[list[int]]:
+        """The samples of the first batches of the epoch that comes next."""
+        order = self.stage.data.order
+        order.set_epoch(self._epoch)
+        return [[position for position, _ in keys] for keys in itertools.islice(order, steps)]
+
+    def total(self) -> float:
+        """The weighted loss, summed over the steps of the epoch so far."""
+        assert self.training is not None
+        return float(self.training.sums["total"])
+
+    def close(self) -> None:
+        """Gives hooks and files back."""
+        self.stage.close()
+        self.tracker.close()
