@@ -9,6 +9,7 @@ A tap is a module path with options: `path[:in|:out][:all][:clone][:nhwc|:tokens
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +24,24 @@ class _Stop(Exception):
     def __init__(self, owner: "TappedModel"):
         super().__init__()
         self.owner = owner
+
+
+@dataclass
+class _Forward:
+    """What happens in a forward; not on the module itself, whose attributes are slow to set."""
+
+    running: bool = False
+    records: dict[str, list[tuple[Any, list[int]]]] = field(default_factory=dict)
+    fired: list[str] = field(default_factory=list)
+    captured: list[tuple[Tap, Any]] = field(default_factory=list)  # in the place of the records while compiling
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The taps in the order in which they fire, and whether the forward goes on behind the last one."""
+
+    names: list[str]
+    goes_on: bool
 
 
 class TappedModel(nn.Module):
@@ -62,11 +81,8 @@ class TappedModel(nn.Module):
         self.owner = owner
         self.stop = stop
         self.taps = [Tap.parse(name, spec) for name, spec in taps.items()]
-        self._records: dict[str, list[tuple[Any, list[int]]]] = {}
-        self._fired: list[str] = []
-        self._running = False
-        self._captured: list[tuple[Tap, Any]] = []  # in the place of the records while compiling
-        self._orders: dict[bool, list[str]] = {}
+        self._now = _Forward()
+        self._orders: dict[bool, _Order | None] = {}  # by mode; None once the order has varied
         self._handles: list[Any] = []
         self._made_out_of_place: list[nn.Module] = []
         modules = self._resolve_all()
@@ -103,7 +119,8 @@ class TappedModel(nn.Module):
             self._handles.append(module.register_forward_hook(after))
 
     def _record(self, tap: Tap, value: Any) -> None:
-        if not self._running:
+        now = self._now
+        if not now.running:
             return  # the bare network runs, for instance in an evaluation
         if torch.compiler.is_compiling():
             self._capture(tap, value)
@@ -111,35 +128,37 @@ class TappedModel(nn.Module):
         value = clone(value) if tap.clone else value
         entry = (value, [leaf._version for leaf in tensors_in(value)])
         if tap.every_call:
-            self._records.setdefault(tap.name, []).append(entry)
+            now.records.setdefault(tap.name, []).append(entry)
         else:
-            self._records[tap.name] = [entry]
-        self._fired.append(tap.name)
-        order = self._orders.get(self.training)
-        if not (self.stop and order):
+            now.records[tap.name] = [entry]
+        now.fired.append(tap.name)
+        order = self._orders.get(self.training) if self.stop else None
+        if order is None:
             return
-        at = len(self._fired)
-        if at > len(order) or order[at - 1] != tap.name:
-            self._orders[self.training] = []  # the order varies: from here on in full
-        elif at == len(order) and tap.path:
+        at = len(now.fired)
+        if at > len(order.names) or order.names[at - 1] != tap.name:
+            self._orders[self.training] = None  # from here on in full
+        elif at == len(order.names) and order.goes_on:
             raise _Stop(self)
 
     def _capture(self, tap: Tap, value: Any) -> None:
         """What `_record` does, with nothing in it that a graph could not hold."""
-        self._captured.append((tap, clone(value) if tap.clone else value))
+        captured = self._now.captured
+        captured.append((tap, clone(value) if tap.clone else value))
         order = self._orders.get(self.training)
-        if self.stop and order and len(self._captured) == len(order) and tap.path:
+        if self.stop and order is not None and order.goes_on and len(captured) == len(order.names):
             raise _Stop(self)
 
     def _traced(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """`forward` while it is compiled."""
-        self._captured, self._running = [], True
+        now = self._now
+        now.captured, now.running = [], True
         try:  # noqa: SIM105 - a context manager would break the graph
             self._runs[0](*args, **kwargs)
         except _Stop:
             pass
-        self._running = False
-        captured, self._captured = self._captured, []
+        now.running = False
+        captured, now.captured = now.captured, []
         values = {}
         for tap in self.taps:
             calls = [as_map(value, tap) for other, value in captured if other is tap]
@@ -157,23 +176,33 @@ class TappedModel(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._traced(*args, **kwargs)
-        self._records, self._fired, self._running = {}, [], True
+        now, output = self._now, None
+        now.records, now.fired, now.running = {}, [], True
         try:
-            self._runs[0](*args, **kwargs)
+            output = self._runs[0](*args, **kwargs)
         except _Stop as stop:
             if stop.owner is not self:
                 raise
         finally:
-            self._running = False
+            now.running = False
         try:
             values = {tap.name: self._value(tap) for tap in self.taps}
-            self._orders.setdefault(self.training, list(self._fired))
+            if self.training not in self._orders:
+                self._orders[self.training] = self._learned(output)
         finally:
-            self._records = {}
+            now.records = {}
         return values
 
+    def _learned(self, output: Any) -> _Order | None:
+        """The order of a forward that ran in full; nothing is saved by stopping at the network's own output."""
+        fired = self._now.fired
+        if not fired:
+            return None
+        last, _ = self._now.records[fired[-1]][-1]
+        return _Order(list(fired), last is not output)
+
     def _value(self, tap: Tap) -> Any:
-        entries = self._records.get(tap.name)
+        entries = self._now.records.get(tap.name)
         if entries is None:
             raise TapError(f"tap {tap.name!r} of {self.owner}: module {tap} never ran in this forward")
         for value, versions in entries:
@@ -187,16 +216,13 @@ class TappedModel(nn.Module):
 
     def calls(self, name: str) -> int:
         """How often the tapped module ran in the last forward."""
-        return self._fired.count(name)
+        return self._now.fired.count(name)
 
     @property
     def stops_at(self) -> str | None:
         """The tap at which forwards of the current mode end, None if they run to the end."""
         order = self._orders.get(self.training)
-        if not (self.stop and order):
-            return None
-        last = next(tap for tap in self.taps if tap.name == order[-1])
-        return last.name if last.path else None
+        return order.names[-1] if self.stop and order is not None and order.goes_on else None
 
     def close(self) -> None:
         """Removes the hooks and restores in-place activations."""

@@ -215,6 +215,8 @@ class StageCache:
             frozen: The networks.
             call: How the task runs one.
         """
+        if not self._taps:
+            return run_frozen(frozen, batch, call)
         self.flush()
         view, rows = self._data.order.view, raw["index"].cpu().numpy()
         found = {name: self._read(name, view, rows) for name in self._taps}

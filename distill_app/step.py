@@ -1,5 +1,7 @@
 """One training step as one module: forwards of what is trained, adapters, loss terms, weighted sum. Torch only."""
 
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +96,13 @@ class Step(nn.Module):
         if self._precision.reduced:
             namespace = self._precision.for_losses(namespace)
         values = {name: term.loss(**fetch(term.inputs, namespace)) for name, term in self._terms.items()}
-        total = sum(term.weight_at(self.epoch) * values[name] for name, term in self._terms.items())
-        return total, values  # type: ignore[return-value]
+        return self._weighted(values), values
+
+    def _weighted(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum; on small networks every operation that changes nothing would show."""
+        weights = {name: term.weight_at(self.epoch) for name, term in self._terms.items()}
+        parts = [value if weights[name] == 1.0 else weights[name] * value for name, value in values.items()]
+        return functools.reduce(operator.add, parts)
 
     def unused_parameters(self, batch: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         """The names of trainable parameters on which no loss term depends, found by one backward of all terms.

@@ -1,5 +1,6 @@
 """An epoch of training: the innermost loop. Between two log points it never waits for the device."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -70,13 +71,14 @@ class EpochTraining:
             given = stage.given(raw, batch)
             stage.step.epoch = epoch + number / batches
             total, values = stage.step(batch, given)
-            self.watch.look(number, total, values, raw["index"])
+            losses = {name: value.detach() for name, value in {"total": total, **values}.items()}
+            self.watch.look(number, losses, raw["index"])
             lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
-            stage.precision.scale(total * gradient_scale(number, sizes, every)).backward()
+            share = gradient_scale(number, sizes, every)
+            stage.precision.scale(total if share == 1.0 else total * share).backward()
             if (number + 1) % every == 0 or number + 1 == batches:
                 stage.optimization.step()
-            for name, value in {"total": total, **values}.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+            self.sums = {name: self.sums[name] + value for name, value in losses.items()} if number else losses
             images += len(raw["index"])
             tracker.advance()
             if number % self.log_every == 0:
@@ -85,8 +87,8 @@ class EpochTraining:
                 tracker.step(
                     epoch=epoch,
                     step=number,
-                    losses={name: float(value.detach()) for name, value in values.items()},
-                    total=float(total.detach()),
+                    losses={name: float(losses[name]) for name in values},
+                    total=float(losses["total"]),
                     lr=lr,
                     images_per_second=images / (now - since),
                     data_wait=(self.waited - waited) / (now - since),
@@ -102,8 +104,7 @@ class EpochTraining:
 
 class _Seen(NamedTuple):
     number: int
-    total: Tensor
-    values: Mapping[str, Tensor]
+    losses: Mapping[str, Tensor]  # the total and every term
     indices: Tensor
     lr: float
 
@@ -124,13 +125,11 @@ class FiniteWatch:
         if self._deferred:
             optimizer.found_inf = self._flag  # type: ignore[attr-defined]
 
-    def look(self, number: int, total: Tensor, values: Mapping[str, Tensor], indices: Tensor) -> None:
-        """Notes the loss of a step, before its backward."""
-        loss = total.detach()
-        bad = loss.mul(0.0).ne_(0.0)  # 0 x inf and 0 x nan are nan; isfinite takes four times as long
+    def look(self, number: int, losses: Mapping[str, Tensor], indices: Tensor) -> None:
+        """Notes the losses of a step, without their graphs, before its backward."""
+        bad = losses["total"].mul(0.0).ne_(0.0)  # 0 x inf and 0 x nan are nan; isfinite takes four times as long
         torch.maximum(self._flag, bad.to(self._flag.dtype), out=self._flag)
-        detached = {name: value.detach() for name, value in values.items()}
-        self._seen.append(_Seen(number, loss, detached, indices, self._stage.optimization.lr))
+        self._seen.append(_Seen(number, losses, indices, self._stage.optimization.lr))
         if not self._deferred:
             self.settle(int(self._stage.step.epoch))
 
@@ -143,9 +142,10 @@ class FiniteWatch:
         seen, self._seen = self._seen, []
         if not self._flag:
             return
-        first = next(step for step in seen if not torch.isfinite(step.total))
-        terms = ", ".join(f"{name} = {float(value):.6g}" for name, value in first.values.items())
-        bad = [name for name, value in first.values.items() if not torch.isfinite(value)] or ["the weighted sum"]
+        first = next(step for step in seen if not torch.isfinite(step.losses["total"]))
+        values = {name: float(value) for name, value in first.losses.items() if name != "total"}
+        terms = ", ".join(f"{name} = {value:.6g}" for name, value in values.items())
+        bad = [name for name, value in values.items() if not math.isfinite(value)] or ["the weighted sum"]
         raise NonFiniteLoss(
             f"the loss is not finite in stage {self._stage.plan.name!r}, epoch {epoch + 1}, step {first.number + 1}: "
             f"{', '.join(bad)} ({terms}); lr {first.lr:.6g}, sample indices {first.indices.tolist()}. The weights are "

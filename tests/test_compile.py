@@ -55,7 +55,7 @@ def test_a_network_in_evaluation_leaves_no_activation_behind():
         tapped.compile(backend="eager")
         tapped(images)
         whole = torch.compile(net, backend="eager")(images)
-        assert whole.shape == (2, 4) and tapped._captured == [] and not tapped._running
+        assert whole.shape == (2, 4) and tapped._now.captured == [] and not tapped._now.running
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -141,7 +141,7 @@ class Varying(nn.Module):
 
     def forward(self, x):
         first, second = (self.b, self.a) if self.swap else (self.a, self.b)
-        return second(first(x))
+        return second(first(x)).relu()
 
 
 def test_varying_order_falls_back_to_the_full_forward():
@@ -166,13 +166,21 @@ def test_train_and_eval_learn_their_own_order(images):
 
         def forward(self, x):
             x = self.trunk(x)
-            return self.aux(x) if self.training else x
+            return self.aux(x) if self.training else x.relu()
 
     with TappedModel(Auxiliary(), {"trunk": "trunk"}) as tapped:
         tapped.train()(images)
         tapped.eval()(images)
         assert tapped.stops_at == "trunk"
         assert set(tapped.train()(images)) == {"trunk"}
+
+
+def test_a_tap_that_is_the_networks_output_needs_no_stop(small, images):
+    last = list(small.named_children())[-1][0]
+    with TappedModel(small, {"last": last}) as tapped:
+        first = tapped(images)["last"]
+        assert tapped.stops_at is None
+        assert torch.equal(tapped(images)["last"], first) and torch.equal(small(images), first)
 
 
 def test_module_that_never_runs_is_named(small, images):

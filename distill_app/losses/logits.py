@@ -47,11 +47,11 @@ class KLDivergence(nn.Module):
             ValueError: The logits differ in shape.
         """
         require_same_shape(student, teacher, loss="KLDivergence")
-        student, teacher = full_precision(student).movedim(1, -1), as_target(teacher).movedim(1, -1)
-        rows = softened_kl(student, teacher, self.temperature)
-        if self.reduction == "batchmean":
-            return rows.mean()
-        return rows.sum() / (student.numel() if self.reduction == "mean" else 1)
+        log_student = F.log_softmax(full_precision(student) / self.temperature, dim=1)
+        probabilities = F.softmax(as_target(teacher) / self.temperature, dim=1)
+        rows, count = student.numel() // student.shape[1], student.numel()
+        divisor = {"batchmean": rows, "mean": count, "sum": 1}[self.reduction]
+        return F.kl_div(log_student, probabilities, reduction="sum") * (self.temperature**2 / divisor)
 
 
 class VirtualTeacherKL(nn.Module):
