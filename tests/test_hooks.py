@@ -175,12 +175,13 @@ def test_train_and_eval_learn_their_own_order(images):
         assert set(tapped.train()(images)) == {"trunk"}
 
 
-def test_a_tap_that_is_the_networks_output_needs_no_stop(small, images):
-    last = list(small.named_children())[-1][0]
-    with TappedModel(small, {"last": last}) as tapped:
-        first = tapped(images)["last"]
-        assert tapped.stops_at is None
-        assert torch.equal(tapped(images)["last"], first) and torch.equal(small(images), first)
+def test_a_tap_that_is_the_networks_output_needs_no_stop(images):
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1))
+    for taps, stops_at in (({"last": "1"}, None), ({"first": "0"}, "first")):
+        with TappedModel(net, taps) as tapped:
+            tapped(images)
+            assert tapped.stops_at == stops_at
+            assert torch.equal(tapped(images)[next(iter(taps))], net[0](images) if stops_at else net(images))
 
 
 def test_module_that_never_runs_is_named(small, images):
