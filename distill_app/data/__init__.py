@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
-    from distill_app.data.folders import ImageFolder, open_image
+    from distill_app.data.folders import ImageFolder, load_image
     from distill_app.data.loading import Loader, make_loader
     from distill_app.data.mixing import CutMix, Mixup
     from distill_app.data.order import EpochOrder, permutation, stable_hash
@@ -18,7 +18,7 @@ _HOME = {
     "BundledImages": "bundled_images",
     "FakeImages": "bundled_images",
     "ImageFolder": "folders",
-    "open_image": "folders",
+    "load_image": "folders",
     "Loader": "loading",
     "make_loader": "loading",
     "CutMix": "mixing",
@@ -53,7 +53,7 @@ __all__ = [
     "labels_of",
     "make_loader",
     "missing_data",
-    "open_image",
+    "load_image",
     "permutation",
     "stable_hash",
 ]

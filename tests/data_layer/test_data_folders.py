@@ -6,12 +6,14 @@ import subprocess
 import sys
 import zlib
 
+import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
 from distill_app.config import DatasetConf
-from distill_app.data import ImageFolder, missing_data, open_image
+from distill_app.data import ImageFolder, missing_data, load_image
 
 
 def png_that_claims(width, height):
@@ -50,14 +52,14 @@ def test_decompression_bomb_is_refused_by_its_header(tmp_path, size):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_that_claims(*size))
     with pytest.raises(ValueError, match=r"bomb\.png.*pixels"):
-        open_image(path)
+        load_image(path)
 
 
 def test_pixel_limit_can_be_lowered(tmp_path):
     root = image_folder(tmp_path)
     with pytest.raises(ValueError, match="8 x 8 pixels; at most 63"):
         ImageFolder(str(root), max_pixels=63)[0]
-    assert ImageFolder(str(root), max_pixels=64)[0][0].size == (8, 8)
+    assert ImageFolder(str(root), max_pixels=64)[0][0].shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("format", ["TIFF", "GIF", "ICO"])
@@ -65,16 +67,41 @@ def test_formats_off_the_list_are_refused_whatever_their_name(tmp_path, format):
     path = tmp_path / "innocent.png"
     Image.new("RGB", (16, 16)).save(path, format=format)
     with pytest.raises(ValueError, match=r"innocent\.png is not an image of the formats JPEG, PNG"):
-        open_image(path)
+        load_image(path)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "PPM"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_common_formats_are_read_as_rgb(tmp_path, format, mode):
     path = tmp_path / "image"
-    Image.new(mode, (6, 4)).save(path, format=format)
-    image = open_image(path)
-    assert image.mode == "RGB" and image.size == (6, 4)
+    Image.effect_noise((60, 40), 80).convert(mode).save(path, format=format)
+    assert same_as_pillow(load_image(path), path)
+
+
+@pytest.mark.parametrize(("format", "mode"), [("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "1")])
+def test_other_modes_are_read_as_pillow_converts_them(tmp_path, format, mode):
+    path = tmp_path / "image"
+    Image.effect_noise((60, 40), 80).convert("RGB").convert(mode).save(path, format=format)
+    assert same_as_pillow(load_image(path), path)
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6)).save(tmp_path / "image.png")
+    assert same_as_pillow(load_image(tmp_path / "image.png"), tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_truncated_images_are_errors_that_name_no_pixel(tmp_path, format):
+    path = tmp_path / "image"
+    Image.effect_noise((60, 40), 80).convert("RGB").save(path, format=format)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises((OSError, RuntimeError)):
+        load_image(path)
+
+
+def same_as_pillow(image, path):
+    assert image.dtype == torch.uint8
+    return np.array_equal(image.permute(1, 2, 0).numpy(), np.array(Image.open(path).convert("RGB")))
 
 
 def test_image_folder_names_the_empty_class_folder(tmp_path):
