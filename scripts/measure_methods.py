@@ -1,7 +1,7 @@
 """Measures every method against the student alone and tuned KD, on real data, each within the same budget.
 
     python scripts/measure_methods.py                    # all methods on digits, three seeds: docs/results.md, figure
-    python scripts/measure_methods.py --dataset fashion_mini --docs outputs   # the same on larger images: an hour
+    python scripts/measure_methods.py --dataset fashion_mini   # the same on larger images: docs/results_fashion_mini.md
     python scripts/measure_methods.py --methods kd,at    # only some; what is there already is not run again
 
 Budget: the epochs of the data set's recipe in which the student is trained, split evenly over the stages that train it;
@@ -92,13 +92,15 @@ def write(arguments: argparse.Namespace, place: Path, teacher: dict, tuned: str)
     rows = sorted(collect(place), key=lambda row: -row["accuracy"])
     split = sorted(collect(place / "split"), key=lambda row: -row["accuracy"])
     arguments.docs.mkdir(exist_ok=True)
+    stem = "results" if arguments.dataset == "digits" else f"results_{arguments.dataset}"
     numbers = {"teacher": teacher, "rows": rows, "split": split}
-    (arguments.docs / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (arguments.docs / f"{stem}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     summary = json.loads((place / "kd" / "0" / "summary.json").read_text())
     identity = json.loads((place / "kd" / "0" / "data.json").read_text())["distill"]
     text = HEAD.format(
         command=f"python scripts/measure_methods.py --dataset {arguments.dataset}",
         dataset=arguments.dataset,
+        stem=stem,
         labels=identity["train"],
         budget=BUDGET[arguments.dataset],
         teacher=f"`{summary['teacher']}` ({teacher['parameters']:,} parameters, {100 * teacher['accuracy']:.2f} %)",
@@ -108,8 +110,8 @@ def write(arguments: argparse.Namespace, place: Path, teacher: dict, tuned: str)
     )
     cut = CUT.format(cut=crossing(place / "split" / "ghnd" / "0"), parameters=f"{split[0]['parameters']:,}")
     page = "\n".join([wrapped(text), *table(rows), "", wrapped(cut), *table(split), ""])
-    (arguments.docs / "results.md").write_text(page, encoding="utf-8")
-    figure(rows, teacher, arguments.docs / "results.png")
+    (arguments.docs / f"{stem}.md").write_text(page, encoding="utf-8")
+    figure(rows, teacher, arguments.docs / f"{stem}.png")
     print(page)
 
 
@@ -206,7 +208,7 @@ def figure(rows: list[dict], teacher: dict, path: Path) -> None:
 HEAD = """# Results on bundled data
 
 Every method with the same student, teacher, data and budget, measured by `{command}` ({seeds} seeds, mean and standard
-deviation; numbers in [results.json](results.json)).
+deviation; numbers in [{stem}.json]({stem}.json)).
 
 - Data: `{dataset}`, {labels} labels for the student, all training images for the teacher; accuracy on the test set.
 - Teacher: {teacher}. Student: {student}.
@@ -216,7 +218,7 @@ deviation; numbers in [results.json](results.json)).
   published weights do not suit networks and images this small; it is reported as it is. Splitting the budget is hard
   on methods with two stages where an epoch has few steps, most of all where the second has a small published rate.
 
-![results](results.png)
+![results]({stem}.png)
 
 A difference in bold exceeds twice its standard error. Cost is the time of all stages against the student alone, of runs
 this short mostly fixed cost.

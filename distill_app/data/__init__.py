@@ -51,9 +51,9 @@ __all__ = [
     "budget",
     "hold_out",
     "labels_of",
+    "load_image",
     "make_loader",
     "missing_data",
-    "load_image",
     "permutation",
     "stable_hash",
 ]

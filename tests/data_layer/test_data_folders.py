@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from distill_app.config import DatasetConf
-from distill_app.data import ImageFolder, missing_data, load_image
+from distill_app.data import ImageFolder, load_image, missing_data
 
 
 def png_that_claims(width, height):
