@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.build import ConfigError, untargeted
-from distill_app.cache_plan import cache_errors
+from distill_app.cache.plan import cache_errors
 from distill_app.config import AppConf, StageConf
 from distill_app.data.presence import missing_data
 from distill_app.wiring import StagePlan, model_key, models_of, plan_stages, unknown

@@ -47,7 +47,7 @@ def _verb(arguments: list[str]) -> int:
 
         return int(report(rest) or 0)
     if verb == "cache":
-        from distill_app.cache_verbs import main as cache
+        from distill_app.cache.verbs import main as cache
 
         return cache(rest)
     if verb in VERBS:

@@ -10,6 +10,7 @@ from torch.utils.data import default_collate
 
 from distill_app.assemble import Context, Parts, assemble, example_namespace, redesign_of
 from distill_app.build import Builder
+from distill_app.cache.replay import StageCache
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
 from distill_app.data.resident import ResidentLoader
@@ -19,7 +20,6 @@ from distill_app.hooks import TappedModel, untouched
 from distill_app.networks import Network, frozen_modules
 from distill_app.optimize import Optimization, optimization, optimizer_steps
 from distill_app.precision import Precision
-from distill_app.replay import StageCache
 from distill_app.step import Step, run_frozen
 from distill_app.wiring import StagePlan
 

@@ -30,15 +30,15 @@ from engine_fixtures import (
     train,
 )
 
-from distill_app import cache as cache_module
 from distill_app import runner as runner_module
-from distill_app.cache import CacheError, Layout, TapStore, differences, digest, read_meta, size_text
-from distill_app.cache_verbs import main as cache_verb
-from distill_app.checksum import Checksum
-from distill_app.codec import Codec, codec_of
+from distill_app.cache import store as cache_module
+from distill_app.cache.checksum import Checksum
+from distill_app.cache.codec import Codec, codec_of
+from distill_app.cache.fingerprint import weights_hash
+from distill_app.cache.store import CacheError, Layout, TapStore, differences, digest, read_meta, size_text
+from distill_app.cache.verbs import main as cache_verb
 from distill_app.data import BundledImages
 from distill_app.describe import stage_text
-from distill_app.fingerprint import weights_hash
 from distill_app.optimize import Optimization
 from distill_app.records import UsageError
 from distill_app.stage import Stage
@@ -562,7 +562,7 @@ def test_what_would_be_too_large_is_refused_before_anything_is_written(tmp_path)
 
 def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("distill_app.replay.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("distill_app.cache.replay.shutil.disk_usage", lambda path: usage)
     with (
         stage(tmp_path, *cached(tmp_path, *PLAIN)) as built,
         pytest.raises(CacheError, match=r"cache.folder: .* 1.0 kB"),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from distill_app.build import Builder
-from distill_app.cache_plan import AUGMENTATION, views_of
+from distill_app.cache.plan import AUGMENTATION, views_of
 from distill_app.config import CacheConf, DatasetConf, RuntimeConf
 from distill_app.data.loading import Loader, make_loader
 from distill_app.data.order import EpochOrder

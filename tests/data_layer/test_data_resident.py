@@ -11,7 +11,7 @@ from engine_fixtures import equal, metrics, refusal, run, stage, train
 from PIL import Image
 from torchvision.transforms import v2
 
-from distill_app.cache_verbs import main as cache_verb
+from distill_app.cache.verbs import main as cache_verb
 from distill_app.data import (
     BundledImages,
     EpochOrder,

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_app.cache import (
+from distill_app.cache.codec import Codec, codec_of
+from distill_app.cache.fingerprint import base_samples, fingerprint, nearest
+from distill_app.cache.plan import cached_taps
+from distill_app.cache.store import (
     KIND,
     META,
     CacheError,
@@ -28,11 +31,8 @@ from distill_app.cache import (
     size_text,
     tap_folder,
 )
-from distill_app.cache_plan import cached_taps
-from distill_app.codec import Codec, codec_of
 from distill_app.config import AppConf, CacheConf
 from distill_app.data.stage_data import StageData
-from distill_app.fingerprint import base_samples, fingerprint, nearest
 from distill_app.hooks import TappedModel
 from distill_app.networks import Network
 from distill_app.records import write_json

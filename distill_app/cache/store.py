@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_app.checksum import Checksum
+from distill_app.cache.checksum import Checksum
 from distill_app.records import to_json, write_json
 
 KIND = "distill-app teacher cache"

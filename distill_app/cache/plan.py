@@ -95,7 +95,7 @@ def _stage_errors(plan: StagePlan, conf: CacheConf) -> Iterator[str]:
 def _reuse_errors(plans: list[StagePlan], conf: CacheConf) -> Iterator[str]:
     if conf.reuse is None:
         return
-    from distill_app.cache import read_meta  # imports numpy
+    from distill_app.cache.store import read_meta  # imports numpy
 
     meta = read_meta(Path(conf.reuse))
     if meta is None or "parts" not in meta:

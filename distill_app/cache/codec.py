@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_app.cache import CacheError
+from distill_app.cache.store import CacheError
 from distill_app.taps import shapes_in
 
 LARGEST = torch.finfo(torch.float16).max

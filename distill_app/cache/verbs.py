@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_app.cache import ARRAYS, CHECKS, META, CacheError, TapStore, layout_of, read_meta, size_text
+from distill_app.cache.store import ARRAYS, CHECKS, META, CacheError, TapStore, layout_of, read_meta, size_text
 from distill_app.config import CacheConf
 from distill_app.records import UsageError
 

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from distill_app.cache import differences, read_meta
-from distill_app.cache_plan import AUGMENTATION
+from distill_app.cache.plan import AUGMENTATION
+from distill_app.cache.store import differences, read_meta
 from distill_app.config import AppConf, CacheConf
 from distill_app.data.samples import CorruptImageError, Samples
 from distill_app.data.split import labels_of
