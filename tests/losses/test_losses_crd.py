@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -152,38 +151,21 @@ def test_wrong_set_up_is_explained():
 
 
 MEASURE_SET_UP = """
-import resource, time, numpy as np, torch
+import resource, numpy as np, torch
 from distill_app.losses import ContrastiveRepresentation
 labels = np.random.default_rng(0).integers(0, 1000, 1_280_000)
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before, start = used(), time.process_time()
+before = used()
 loss = ContrastiveRepresentation(labels, {"student": (2, 128), "teacher": (2, 128)})
 banks = 2 * loss.student_memory.numel() * 4 / 2**20
-print(time.process_time() - start, used() - before - banks)
+print(used() - before - banks)
 """
 
 
 @pytest.mark.slow
-def test_set_up_at_the_size_of_imagenet_is_quick_and_small():
+def test_set_up_at_the_size_of_imagenet_takes_little_memory():
     done = subprocess.run([sys.executable, "-c", MEASURE_SET_UP], capture_output=True, text=True, check=True)
-    seconds, mebibytes = map(float, done.stdout.split())
-    assert seconds < 4  # under 2 on an idle machine
-    assert mebibytes < 100
-
-
-@pytest.mark.slow
-def test_whole_bank_step_beats_gathering(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    memory, embedding = torch.randn(50_000, 128, generator=generator), torch.randn(16, 128, generator=generator)
-    candidates = torch.randint(50_000, (16, 16385), generator=generator)
-    times = {}
-    for ratio in (0, 48) * 3:
-        monkeypatch.setattr(contrastive, "WHOLE_BANK_RATIO", ratio)
-        start = time.process_time()
-        slope = contrastive.similarities(embedding, memory, candidates)
-        contrastive.similarity_gradient(slope, memory, candidates)
-        times[ratio] = min(times.get(ratio, 1e9), time.process_time() - start)
-    assert times[0] / times[48] > 1.6
+    assert float(done.stdout) < 100  # MiB
 
 
 RANK = """
