@@ -33,6 +33,11 @@ class Precision:
         """Whether networks compute in fewer bits than float32."""
         return self.dtype != torch.float32
 
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled before backward."""
+        return self._scaler.is_enabled()
+
     def forward(self) -> AbstractContextManager[Any]:
         """The context in which networks and adapters run."""
         return torch.autocast(self._device.type, self.dtype) if self.reduced else nullcontext()

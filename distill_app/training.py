@@ -75,7 +75,8 @@ class EpochTraining:
             self.watch.look(number, losses, raw["index"])
             lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
             share = gradient_scale(number, sizes, every)
-            stage.precision.scale(total if share == 1.0 else total * share).backward()
+            loss = self.watch.carried_on(total if share == 1.0 else total * share)
+            stage.precision.scale(loss).backward()
             if (number + 1) % every == 0 or number + 1 == batches:
                 stage.optimization.step()
             self.sums = {name: self.sums[name] + value for name, value in losses.items()} if number else losses
@@ -132,6 +133,10 @@ class FiniteWatch:
         self._seen.append(_Seen(number, losses, indices, self._stage.optimization.lr))
         if not self._deferred:
             self.settle(int(self._stage.step.epoch))
+
+    def carried_on(self, loss: Tensor) -> Tensor:
+        """The loss, and NaN behind a bad one under fp16: its scaler has a flag of its own, of one step alone."""
+        return loss * torch.where(self._flag > 0, torch.nan, 1.0) if self._stage.precision.scaled else loss
 
     def settle(self, epoch: int) -> None:
         """Looks at the steps since the last time.

@@ -59,7 +59,7 @@ METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) f
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_no_step_between_log_points_waits_for_the_device(tmp_path, method, precision):
     overrides = (f"method={method}", f"runtime.precision={precision}", "stage.clip_grad_norm=1.0")
     with stage(tmp_path, *overrides, "dataset.train.size=96", base=base(method)) as built:
@@ -83,10 +83,12 @@ def test_a_log_point_fetches_what_it_shows(tmp_path):
         assert tracker.last["losses"].keys() == {"ce", "kd"} and 0 <= tracker.last["data_wait"] <= 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("optimizer", ["nesterov", "adamw"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp_path, optimizer, fused):
+def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp_path, optimizer, fused, precision):
     overrides = (f"optimizer@stage.optimizer={optimizer}", f"+stage.optimizer.fused={fused}", "stage.batch_size=16")
+    overrides = (*overrides, f"runtime.precision={precision}")
     with stage(tmp_path, "method=ce", *overrides) as built:
         loaded(built)
         built.data.train[2]["input"] = built.data.train[2]["input"].float() * float("nan")
