@@ -1,7 +1,7 @@
 """Makes the images that come with the package: distill_app/data/bundled/{digits,fashion_mini}.npz.
 
-    pip install --target /tmp/sklearn scikit-learn
-    PYTHONPATH=/tmp/sklearn python scripts/make_bundled_data.py
+    pip install --target outputs/sklearn scikit-learn
+    PYTHONPATH=outputs/sklearn python scripts/make_bundled_data.py
 
 Fashion-MNIST comes from Debian's package dataset-fashion-mnist, the digits from scikit-learn. The arrays
 depend on nothing else, so running this again changes no image.
