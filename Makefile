@@ -29,7 +29,7 @@ test: $(STAMP) ## all tests but those that need a SLURM cluster
 	$(BIN)/python -m pytest -m 'not slurm'
 
 check: lint types ## lint, format check, types and the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'
 
 lint: $(STAMP) ## lint and format check
 	$(BIN)/ruff check .

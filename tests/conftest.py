@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from engine_fixtures import mostly_slow
 from omegaconf import DictConfig
 
 from distill_app.api import compose, options_of
@@ -97,8 +98,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`@pytest.mark.options("group")` runs a test for every option of a config group."""
+    """`@pytest.mark.options("group")` runs a test for every option of a config group, in the fast tier for `quick`."""
     marker = metafunc.definition.get_closest_marker("options")
     if marker:
         (group,) = marker.args
-        metafunc.parametrize("option", options_of(group))
+        quick = marker.kwargs.get("quick", options_of(group))
+        metafunc.parametrize("option", mostly_slow(options_of(group), *quick))

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,11 @@ DIGITS = (
     "prelude=none",
     "stage.epochs=2",
 )
+
+
+def mostly_slow(values: Iterable[str], *quick: str) -> list[Any]:
+    """Parameters of a test, of which only the quick ones run in the fast tier."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 class Scaled(nn.Module):

@@ -21,6 +21,7 @@ from engine_fixtures import (
     count_calls,
     equal,
     metrics,
+    mostly_slow,
     network,
     refusal,
     resolved,
@@ -221,7 +222,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("part", CHANGES)
+@pytest.mark.parametrize("part", mostly_slow(CHANGES, "network.weights", "transform.mean", "augmentation.views"))
 def test_what_changes_a_row_is_another_cache_and_refused_for_reuse_with_the_reason(tmp_path, part):
     overrides = cached(tmp_path, "cache.views=2")
     with stage(tmp_path, *overrides) as built:

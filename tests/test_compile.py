@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 import torchvision
-from engine_fixtures import resolved, run, stage, train
+from engine_fixtures import mostly_slow, resolved, run, stage, train
 from torch._dynamo.testing import CompileCounter
 
 from distill_app.hooks import TappedModel
@@ -59,7 +59,7 @@ def test_a_network_in_evaluation_leaves_no_activation_behind():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("method", ["kd", "fitnet"])
+@pytest.mark.parametrize("method", mostly_slow(["kd", "fitnet"], "fitnet"))
 def test_a_compiled_stage_gives_the_losses_of_one_that_is_not(tmp_path, method, backend):
     def losses(folder, *overrides):
         with stage(folder, f"method={method}", *overrides) as built:

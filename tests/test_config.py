@@ -93,7 +93,7 @@ def test_the_default_passes():
     assert list(check(compose())) == []
 
 
-@pytest.mark.options("method")
+@pytest.mark.options("method", quick=("ce", "crd", "fitnet", "ghnd", "kd", "sskd"))
 def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     # In head distillation the student is the teacher with a bottleneck.
     pair = ["model@teacher=cres_w32", "model@student=cres_w32_bottleneck"] if option in ("hnd", "ghnd") else []

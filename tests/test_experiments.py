@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from engine_fixtures import QUIET, equal, metrics, run, runner
+from engine_fixtures import QUIET, equal, metrics, mostly_slow, run, runner
 
 from distill_app.api import compose
 from distill_app.check import check
@@ -33,7 +33,7 @@ def test_a_preset_says_what_it_is_what_it_costs_and_what_to_expect(name):
     assert re.search(r"Expected.* \d\d", header)
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", mostly_slow(BUNDLED, "fashion_mini/takd"))
 def test_a_preset_runs_end_to_end(tmp_path, name):
     summary = run(tmp_path, base=(f"experiment={name}", *QUICK))
     rows = {row["network"]: row for row in summary["rows"]}
@@ -43,7 +43,7 @@ def test_a_preset_runs_end_to_end(tmp_path, name):
 
 
 @pytest.mark.parametrize("swap", ["method=ce", "method=fitnet", "prelude=none", "prelude=teacher"])
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", mostly_slow(BUNDLED, "fashion_mini/takd"))
 def test_swapping_a_part_of_a_preset_leaves_no_ghost_stages(name, swap):
     assert list(check(compose([f"experiment={name}", swap, *QUIET]))) == []
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from engine_fixtures import count_calls, network, snapshot, stage, train
+from engine_fixtures import count_calls, mostly_slow, network, snapshot, stage, train
 from torch import nn
 
 from distill_app.describe import stage_text
@@ -47,7 +47,7 @@ def form_of(net: nn.Module, taps: dict[str, str], images: torch.Tensor, **more) 
     return FrozenForm(net, taps, run=runner_of(images, taps), **{"fold": True, **more})
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", mostly_slow(FAMILIES, "resnet18", "densenet121"))
 def test_a_folded_network_gives_the_same_activations_and_is_itself_unchanged(name):
     count, path = FAMILIES[name]
     net = randomised(torchvision.models.get_model(name, num_classes=7))

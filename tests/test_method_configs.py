@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_fixtures import changed, equal, network, run, runner, snapshot
+from engine_fixtures import changed, equal, mostly_slow, network, run, runner, snapshot
 from torch import nn
 
 import distill_app.runner
@@ -25,6 +25,7 @@ ANY_PAIR = ["kd", "fitnet", "fsp", "at", "pkt", "ft", "dab", "rkd", "vid", "cckd
 ANY_PAIR += ["tfkd_self", "tfkd_reg", "sskd", "l2", "pad_l2"]
 SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
 PAPER = [*ANY_PAIR, *SPLIT]
+MOSTLY_SLOW = mostly_slow(PAPER, "kd", "ft", "crd", "ghnd", "pad_l2", "sskd")
 # Widths, depths and map sizes differ.
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
 TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
@@ -78,7 +79,7 @@ def test_a_method_file_is_short_and_knows_no_architecture(method):
     assert "https://" in text.splitlines()[0]
 
 
-@pytest.mark.parametrize("method", PAPER)
+@pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_path):
     for made, stage in stages(tmp_path, method):
         total, values = losses(stage, stage.example_batch(8))
@@ -96,7 +97,7 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_pat
         stage.optimization.optimizer.zero_grad(set_to_none=True)
 
 
-@pytest.mark.parametrize("method", PAPER)
+@pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_it_is(method, tmp_path):
     for made, stage in stages(tmp_path, method):
         others = {name: snapshot(n.module) for name, n in made.networks.items() if name not in stage.plan.trained}
@@ -117,7 +118,7 @@ def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_
         assert not any(changed(made.networks[name].module, before) for name, before in others.items())
 
 
-@pytest.mark.parametrize("method", PAPER)
+@pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
     for _, stage in stages(tmp_path, method):
         try:
@@ -131,7 +132,7 @@ def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
             assert all(p.grad.isfinite().all() for p in stage.optimization.parameters if p.grad is not None)
 
 
-@pytest.mark.parametrize("method", PAPER)
+@pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_bfloat16_activations_give_finite_losses_and_gradients(method, tmp_path):
     for _, stage in stages(tmp_path, method, "runtime.precision=bf16"):
         total, _ = losses(stage, stage.example_batch(8))

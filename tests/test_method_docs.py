@@ -19,6 +19,7 @@ def generator():
     return module
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_configs_say(generator):
     assert PAGE.read_text() == generator.document(), "stale: python scripts/make_method_docs.py"
 

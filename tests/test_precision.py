@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine_fixtures import metrics, network, run, stage, train
+from engine_fixtures import metrics, mostly_slow, network, run, stage, train
 from torch import Tensor, nn
 
 from distill_app.checkpoint import Checkpoints
@@ -56,7 +56,7 @@ def test_the_frozen_teacher_holds_its_weights_in_the_type_of_the_forward_and_the
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("method", ["kd", "at", "fitnet", "crd"])
+@pytest.mark.parametrize("method", mostly_slow(["kd", "at", "fitnet", "crd"], "kd", "crd"))
 def test_losses_are_close_to_those_of_float32(tmp_path, precision, method):
     def first(name):
         with stage(tmp_path / name, f"method={method}", f"runtime.precision={name}") as built:

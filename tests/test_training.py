@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from engine_fixtures import network, stage
+from engine_fixtures import mostly_slow, network, stage
 from test_method_configs import PAPER, base
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -59,7 +59,7 @@ METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) f
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", mostly_slow(["fp32", "bf16", "fp16"], "fp32", "fp16"))
 def test_no_step_between_log_points_waits_for_the_device(tmp_path, method, precision):
     overrides = (f"method={method}", f"runtime.precision={precision}", "stage.clip_grad_norm=1.0")
     with stage(tmp_path, *overrides, "dataset.train.size=96", base=base(method)) as built:

@@ -1,15 +1,22 @@
 """Image folders (one folder per class) whose files may come from strangers."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder as TorchvisionImageFolder
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from distill_app.data.presence import folder_problems
+
+try:
+    from torchvision.io import decode_image
+except ImportError:  # a torchvision that has given its decoders to torchcodec
+    decode_image = None
+# It says with every image that they will go there.
+warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 # Where Pillow itself begins to warn: 268 MB as RGB, and larger than any image of ImageNet.
@@ -41,8 +48,8 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         if width * height > max_pixels:
             raise ValueError(f"{path} would have {width} x {height} pixels; at most {max_pixels} are allowed")
         # Of 16 bits a channel torchvision would keep all.
-        if image.format in ("JPEG", "PNG") and not image.mode.startswith("I"):
-            return decode_image(str(path), mode=ImageReadMode.RGB)
+        if decode_image is not None and image.format in ("JPEG", "PNG") and not image.mode.startswith("I"):
+            return decode_image(str(path), mode="RGB")
         return pil_to_tensor(image.convert("RGB"))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_fixtures import mostly_slow
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -90,7 +91,7 @@ def build(conf: DictConfig, *, device: str = "cpu") -> nn.Module:
         return instantiate(conf.net, _convert_="all").eval()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, *list(MODELS)[::4]))
 def test_every_model_has_the_canonical_taps_in_aligned_shapes(name, composed, tmp_path):
     conf = student_conf(composed, name, tmp_path)
     device = "cpu" if name in NEEDS_VALUES else "meta"
