@@ -95,6 +95,7 @@ def test_without_augmentation_losses_are_those_of_a_run_without_cache(tmp_path):
 
 
 @pytest.mark.parametrize("extra", [(), (MIXUP,), (CUTMIX,)], ids=["augmented", "mixup", "cutmix"])
+@pytest.mark.slow
 def test_augmented_losses_are_those_of_a_teacher_that_sees_the_same_views(tmp_path, extra):
     overrides = cached(tmp_path, "cache.views=2", *extra)
     live = losses_of(tmp_path, *overrides, live=True)
@@ -240,6 +241,7 @@ def test_what_changes_a_row_is_another_cache_and_refused_for_reuse_with_the_reas
 
 
 @pytest.mark.parametrize("change", ["stage.batch_size=20", "stage.epochs=9", "dataset.student_labels_per_class=5"])
+@pytest.mark.slow
 def test_what_changes_no_row_is_the_same_cache(tmp_path, change):
     for extra in ((), (change,)):
         with stage(tmp_path, *cached(tmp_path, "cache.views=2", *extra)) as built:
@@ -434,6 +436,7 @@ def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, cap
 # Interrupted
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_while_filling_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr(runner_module, "final_plot", lambda folder: folder)
     overrides = ("stage.epochs=4", "stage.batch_size=20", "cache.views=2", "cache.enabled=true")

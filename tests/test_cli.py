@@ -77,6 +77,7 @@ def test_help_may_be_cut_short_by_a_pager(tmp_path):
     assert done.stdout.startswith("distill: ") and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_wrong_command_line_ends_with_2_and_one_list(distill_process, tmp_path, tiny):
     done = distill_process(*tiny, "sede=3", "+deda=1", "student.net._target_=os.system", cwd=tmp_path)
     lines = done.stderr.splitlines()
@@ -134,6 +135,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails(distill, tmp_path, monkeypatch, t
     assert not (tmp_path / "sweep/0/summary.json").exists() and (tmp_path / "sweep/1/summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_errors_in_config_files_of_ones_own_name_the_file(distill, tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "mine" / "method"
@@ -199,6 +201,7 @@ def evaluated(distill, *arguments) -> dict:
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_accuracy_of_the_table(distill, finished):
     rows = {row["network"]: row for row in json.loads((finished / "summary.json").read_text())["rows"]}
     for network in ("student", "teacher"):

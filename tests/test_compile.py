@@ -47,6 +47,7 @@ def test_taps_and_stop_are_one_graph_that_ends_where_the_forward_ends():
     assert len(graphs) == 1 and not any("layer3" in name or "fc" in name for name in graphs[0])
 
 
+@pytest.mark.slow
 def test_a_network_in_evaluation_leaves_no_activation_behind():
     net, images = torchvision.models.resnet18(num_classes=4).eval(), torch.randn(2, 3, 32, 32)
     with TappedModel(net, {"mid": "layer2"}) as tapped, torch.no_grad():
@@ -70,6 +71,7 @@ def test_a_compiled_stage_gives_the_losses_of_one_that_is_not(tmp_path, method, 
     assert compiled == pytest.approx(plain, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_every_stage_compiles_its_own_networks(tmp_path, monkeypatch):
     counts = []
     original = TappedModel.compile

@@ -101,6 +101,7 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
 
 
 @pytest.mark.options("dataset")
+@pytest.mark.slow
 def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
     cfg = compose([f"dataset={option}", "prelude=none", "model@teacher=resnet8", "model@student=resnet8"])
@@ -112,6 +113,7 @@ def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
     assert list(check(cfg)) == expected
 
 
+@pytest.mark.slow
 def test_optimizers_schedulers_preludes_launchers_and_debug_options_pass(tiny, errors_of):
     keys = {
         "optimizer": "optimizer@stage.optimizer",
@@ -127,6 +129,7 @@ def test_optimizers_schedulers_preludes_launchers_and_debug_options_pass(tiny, e
 
 
 @pytest.mark.options("stage")
+@pytest.mark.slow
 def test_a_recipe_passes(option, tiny, errors_of):
     assert errors_of(*tiny, f"stage={option}", "prelude=teacher_recipe") == []
 
@@ -231,6 +234,7 @@ def fit(student: str, teacher: str) -> None:
 
 
 @pytest.mark.parametrize("student", CONTRASTS)
+@pytest.mark.slow
 def test_fitnet_fits_pairs_of_different_kinds(student):
     for teacher in CONTRASTS:
         fit(student, teacher)

@@ -25,7 +25,7 @@ ANY_PAIR = ["kd", "fitnet", "fsp", "at", "pkt", "ft", "dab", "rkd", "vid", "cckd
 ANY_PAIR += ["tfkd_self", "tfkd_reg", "sskd", "l2", "pad_l2"]
 SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
 PAPER = [*ANY_PAIR, *SPLIT]
-MOSTLY_SLOW = mostly_slow(PAPER, "kd", "ft", "crd", "ghnd", "pad_l2", "sskd")
+MOSTLY_SLOW = mostly_slow(PAPER, "kd", "crd", "ghnd")
 # Widths, depths and map sizes differ.
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
 TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
@@ -157,6 +157,7 @@ def test_learnt_variances_are_optimised(method, number, name, tmp_path):
 
 
 @pytest.mark.parametrize(("method", "learnt"), [("crd", "student_memory"), ("vid", "raw_variance")])
+@pytest.mark.slow
 def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt, tmp_path, monkeypatch):
     short = (f"method={method}", "stage.epochs=2", "dataset.train.size=32")
     run(tmp_path / "whole", *short, base=base(method))
@@ -298,6 +299,7 @@ def test_kd_is_as_large_without_the_cross_entropy(tmp_path):
 
 
 @pytest.mark.parametrize("method", SPLIT)
+@pytest.mark.slow
 def test_check_says_why_head_distillation_needs_the_teachers_architecture(method):
     errors = list(check(compose([f"method={method}", "dataset=fake", "model@student=resnet20"])))
     assert len(errors) == 1 and "model@student=teacher_bottleneck" in errors[0]

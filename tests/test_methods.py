@@ -17,8 +17,8 @@ from distill_app.step import run_frozen
 from distill_app.training import train_epoch
 
 METHODS = options_of("method")
-# Those that between them use every part of the engine; the others take their time.
-CORE = ("at", "ce", "fitnet", "ft", "kd", "takd")
+# These stand for all in the fast tier.
+CORE = ("ce", "ft", "kd")
 CORE_FIRST = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 # Student and teacher differ in width and in the size of their maps; batch norm in both.
 PAIRS = {"plain": ("plain_32_64_128", "plain_8_16"), "residual": ("resnet8", "plain_16_32_64")}

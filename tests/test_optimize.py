@@ -55,6 +55,7 @@ def learning_rates(built: Stage, count: int) -> list[float]:
         ),
     ],
 )
+@pytest.mark.slow
 def test_schedules_by_epoch_equal_the_goldens(tmp_path, golden, overrides):
     expected = GOLDEN[f"out/{golden}"]
     with stage(tmp_path, *overrides) as built:

@@ -91,6 +91,7 @@ def test_gradients_are_clipped_at_their_true_size(tmp_path):
         assert float(torch.cat(moved).detach().norm()) == pytest.approx(0.001, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_factor_of_fp16_survives_an_interruption(tmp_path, monkeypatch):
     overrides = ("runtime.precision=fp16", "method=ce")
     monkeypatch.setattr(torch.amp.GradScaler, "get_growth_interval", lambda self: 3)

@@ -113,6 +113,7 @@ def test_a_run_that_broke_off_in_an_epoch_ends_the_same(tmp_path, uninterrupted,
         pytest.param(runner_module, "save_weights", 1, False, id="after the test"),
     ],
 )
+@pytest.mark.slow
 def test_a_run_that_broke_off_between_epochs_ends_the_same(tmp_path, uninterrupted, owner, name, call, after):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         stop_in(patch, owner, name, call=call, after=after)
@@ -172,6 +173,7 @@ STATEFUL = (
 
 
 @pytest.mark.parametrize("step", [pytest.param(7, marks=SLOW), 12, pytest.param(15, marks=SLOW)])
+@pytest.mark.slow
 def test_optimiser_schedule_and_best_epoch_survive(tmp_path, step):
     run(tmp_path / "uninterrupted", *STATEFUL)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):

@@ -87,6 +87,7 @@ def test_a_run_leaves_weights_metrics_summary_plot_and_records(tmp_path):
     assert "agreement" in summary["rows"][2]
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_bits(tmp_path):
     overrides = ("method=ft", "prelude=comparison", "runtime.max_epochs=2", "runtime.max_steps_per_epoch=2")
     for name in ("first", "second"):
@@ -105,6 +106,7 @@ def test_another_seed_gives_another_run(tmp_path):
     assert not equal(load_file(tmp_path / "first" / "student.pt"), load_file(tmp_path / "second" / "student.pt"))
 
 
+@pytest.mark.slow
 def test_loader_workers_do_not_change_a_bit(tmp_path):
     for workers in (0, 2):
         run(tmp_path / str(workers), f"runtime.num_workers={workers}", "dataset.resident=false")
@@ -127,6 +129,7 @@ def test_training_without_a_teacher_builds_none(tmp_path):
     assert [row["network"] for row in summary["rows"]] == ["student"]
 
 
+@pytest.mark.slow
 def test_a_teacher_with_a_checkpoint_is_not_trained_again(tmp_path):
     run(tmp_path / "first", "prelude=teacher", *SMALL)
     checkpoint = tmp_path / "first" / "teacher.pt"
@@ -369,6 +372,7 @@ def test_more_corrupt_images_than_allowed_end_the_run(tmp_path, folders, command
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_debugging_cuts_every_stage_to_one_batch(tmp_path):
     run(tmp_path, "prelude=comparison", "method=ft", "debug=one_batch")
     steps = [(r["stage"], r["epoch"], r["step"]) for r in metrics(tmp_path) if r["kind"] == "step"]

@@ -33,6 +33,7 @@ METHODS_WITH_A_TEACHER = ("kd", "ft", *(pytest.param(name, marks=pytest.mark.slo
 
 
 @pytest.mark.parametrize("method", METHODS_WITH_A_TEACHER)
+@pytest.mark.slow
 def test_teacher_is_bit_identical_after_training(tmp_path, method):
     with runner(tmp_path, f"method={method}", "runtime.max_epochs=2") as made:
         before, student_before = (snapshot(made.networks[name].module) for name in ("teacher", "student"))

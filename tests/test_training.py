@@ -54,7 +54,7 @@ def loaded(built) -> None:
     built.data.train = Loaded(built.data.train)
 
 
-QUICK = ("kd", "fitnet", "crd", "rkd")
+QUICK = ("kd", "crd")
 METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PAPER]
 
 

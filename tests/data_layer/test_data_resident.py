@@ -361,6 +361,7 @@ def test_workers_are_for_what_is_loaded_sample_by_sample(tmp_path):
         assert built.data.train.num_workers == 2
 
 
+@pytest.mark.slow
 def test_a_run_with_a_teacher_cache_ends_the_same_and_reads_what_the_other_wrote(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("distill_app.runner.final_plot", lambda folder: folder)
     overrides = ("stage.epochs=3", "stage.batch_size=32", "cache.views=2", "cache.enabled=true")
@@ -410,6 +411,7 @@ def test_a_torch_that_draws_otherwise_loads_sample_by_sample_with_a_warning(tmp_
         (("dataset=fake",), "FakeImages does not have all images in memory"),
     ],
 )
+@pytest.mark.slow
 def test_true_names_the_key_and_the_reason_where_it_cannot_be(tmp_path, overrides, reason):
     text = refusal(tmp_path, *overrides, "dataset.resident=true")
     assert text.startswith(f"dataset.resident: true was given, but {reason}")
@@ -427,6 +429,7 @@ def test_auto_takes_no_more_than_its_limit_and_true_takes_more(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("value", "kind"), [("auto", ResidentLoader), ("true", ResidentLoader), ("false", Loader)])
+@pytest.mark.slow
 def test_every_choice_works_on_the_command_line_and_in_a_file(tmp_path, errors_of, value, kind):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_text(f"defaults: [digits, _self_]\nresident: {value}\n")
