@@ -1,7 +1,9 @@
 """Frozen networks in the form in which they run fastest: batch norms folded, weights in the type of the forward."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from distill_app.hooks import TappedModel
 from distill_app.step import evaluating
 from distill_app.taps import Tap, TapError, resolve, tensors_in
+
+log = logging.getLogger(__name__)
 
 LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -60,12 +64,18 @@ class FrozenForm:
         for first, norm in self.pairs:
             _fold(form, first, norm)
         if self.pairs and not self._equal(form):
+            log.warning("batch norms of a frozen %s are not folded: it changes outputs", type(self._module).__name__)
             self.pairs = []
             return self.build()
         if self._dtype != torch.float32:
             for part in form.modules():
                 if type(part) in LINEAR:
                     part.to(self._dtype)
+            if not self._runs_reduced(
+                form
+            ):  # networks that leave autocast for some layers need their weights as they were
+                self._dtype = torch.float32
+                return self.build()
         return form
 
     def note(self) -> str | None:
@@ -74,7 +84,7 @@ class FrozenForm:
 
     def _foldable(self) -> list[tuple[str, str]]:
         """(path of a convolution or linear layer, path of the batch norm that alone reads it)."""
-        read = self._tapped()
+        tapped = [set(part.modules()) for part in self._tapped() if part is not self._module]
         paths: dict[nn.Module, list[str]] = {}
         for path, part in self._module.named_modules(remove_duplicate=False):
             paths.setdefault(part, []).append(path)
@@ -84,7 +94,9 @@ class FrozenForm:
         return [
             (paths[first][0], paths[norm][0])
             for first, norm in watch.pairs()
-            if not {first, norm} & read and len(paths[first]) == len(paths[norm]) == 1 and _fits(first, norm)
+            if not any((first in inside) != (norm in inside) for inside in tapped)
+            and len(paths[first]) == len(paths[norm]) == 1
+            and _fits(first, norm)
         ]
 
     def _tapped(self) -> set[nn.Module]:
@@ -102,20 +114,53 @@ class FrozenForm:
         if self._dtype != torch.float32:
             changed |= {part for part in self._module.modules() if type(part) in LINEAR}
         kept = [part for part in self._module.modules() if part not in changed]
+        copied = {id(tensor) for part in changed for tensor in (*part.parameters(), *part.buffers())}
         tensors = [
             tensor for part in kept for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False))
         ]
-        return copy.deepcopy(self._module, {id(tensor): tensor for tensor in tensors}).eval()
+        return copy.deepcopy(
+            self._module, {id(tensor): tensor for tensor in tensors if id(tensor) not in copied}
+        ).eval()
 
     def _equal(self, form: nn.Module) -> bool:
-        with evaluating(self._module), torch.no_grad():
-            expected, got = tensors_in(self._run(self._module)), tensors_in(self._run(form))
+        """Whether both give the same, computed in float32 whatever the training computes in."""
+        device = next(self._module.parameters()).device.type
+        try:
+            with evaluating(self._module), torch.no_grad(), torch.autocast(device, enabled=False), _without_tf32():
+                expected, got = tensors_in(self._run(self._module)), tensors_in(self._run(form))
+        except (TapError, RuntimeError):
+            return False
         return all(_close(ours, own) for ours, own in zip(got, expected, strict=True))
+
+    def _runs_reduced(self, form: nn.Module) -> bool:
+        """Whether it runs under autocast at all."""
+        device = next(self._module.parameters()).device.type
+        try:
+            with torch.no_grad(), torch.autocast(device, self._dtype):
+                self._run(form)
+        except RuntimeError:
+            return False
+        return True
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Products of float32 with all of its bits, on GPUs too."""
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    allowed = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, before in zip(backends, allowed, strict=True):
+            backend.allow_tf32 = before
 
 
 def _close(ours: Tensor, own: Tensor) -> bool:
-    scale = own.abs().max().clamp(min=1e-6) if own.is_floating_point() else 1.0
-    return bool((ours - own).abs().max() <= TOLERANCE * scale)
+    if not own.is_floating_point() or not own.numel():
+        return torch.equal(ours, own)
+    return bool((ours - own).abs().max() <= TOLERANCE * own.abs().max().clamp(min=1e-6))
 
 
 def _has_hooks(module: nn.Module) -> bool:
@@ -159,8 +204,9 @@ class _Watch:
 
     def __init__(self, modules: Iterable[nn.Module]):
         self._modules = list(modules)
-        self._given: dict[int, tuple[Tensor, nn.Module]] = {}  # the tensors are kept, so that no id comes twice
-        self._taken: list[tuple[Tensor, nn.Module]] = []
+        # By id and version, which in-place operations raise; the tensors are kept, so that no id comes twice.
+        self._given: dict[tuple[int, int], tuple[Tensor, nn.Module]] = {}
+        self._taken: list[tuple[Tensor, tuple[int, int], nn.Module]] = []
         self._runs: dict[nn.Module, int] = {}
         self._handles: list[Any] = []
 
@@ -176,13 +222,13 @@ class _Watch:
     def _note(self, module: nn.Module, args: tuple, output: Any) -> None:
         self._runs[module] = self._runs.get(module, 0) + 1
         if type(module) in NORMS and args:
-            self._taken.append((args[0], module))
+            self._taken.append((args[0], (id(args[0]), args[0]._version), module))
         elif isinstance(output, Tensor):
-            self._given[id(output)] = (output, module)
+            self._given[id(output), output._version] = (output, module)
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(giver, batch norm), where both ran once and the giver's output went to one batch norm alone."""
-        found = [(self._given[id(value)][1], norm) for value, norm in self._taken if id(value) in self._given]
+        found = [(self._given[key][1], norm) for _, key, norm in self._taken if key in self._given]
         readers: dict[nn.Module, int] = {}
         for first, _ in found:
             readers[first] = readers.get(first, 0) + 1

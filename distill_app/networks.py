@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from distill_app.build import Builder, ConfigError
 from distill_app.config import AppConf
@@ -78,16 +79,16 @@ def redesigned(module: nn.Module, entries: Sequence[str | nn.Module], *, owner: 
 
     Raises:
         TapError: A path that does not exist.
-        ValueError: A module that brings parameters.
+        ValueError: A module that brings parameters, buffers or a mode.
     """
     if not entries:
         return _Nothing(owner)
     parts = []
     for entry in entries:
-        if isinstance(entry, nn.Module) and any(True for _ in entry.parameters()):
+        if isinstance(entry, nn.Module) and (entry.state_dict() or isinstance(entry, _DropoutNd)):
             raise ValueError(
-                f"the redesign of {owner} brings in a {type(entry).__name__} with parameters; what is trained beside "
-                f"a network is an adapter"
+                f"the redesign of {owner} brings in a {type(entry).__name__}, which has parameters or a mode; only "
+                f"modules without may stand beside those of the network; what is trained beside it is an adapter"
             )
         parts.append(entry if isinstance(entry, nn.Module) else resolve(module, entry))
     return nn.Sequential(*parts)

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from distill_app.build import Builder, ConfigError
@@ -109,6 +110,7 @@ def optimization(
     optimizer = builder.build(
         plan.optimizer, groups, key=plan.optimizer_key, lr=lr, **_fused(plan.optimizer, parameters)
     )
+    _start_momentum(optimizer)
     units = steps_per_epoch if plan.scheduler.interval == "step" else 1
     scheduler = schedule(optimizer, plan, builder=builder, units=units)
     return Optimization(optimizer, scheduler, plan.scheduler.interval, conf.clip_grad_norm, parameters, precision)
@@ -120,9 +122,21 @@ def _fused(conf: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[
     One kernel updates all parameters, which is the fastest form on GPUs and on CPUs, and the one that can leave out a
     step without the host having looked at the loss.
     """
-    chosen = {"fused", "foreach", "differentiable"} & conf.keys()
+    chosen = {"fused", "foreach", "differentiable"} & conf.keys() or conf.get("dampening")
     able = all(parameter.device.type in ("cpu", "cuda") and parameter.is_floating_point() for parameter in parameters)
     return {"fused": True} if able and not chosen else {}
+
+
+def _start_momentum(optimizer: Optimizer) -> None:
+    """Momentum of zeros for fused SGD, from which its first step is the gradient, as it is without.
+
+    Its own buffers are memory as it was found until a step writes them. A step that is left out would make that the
+    momentum, and parameters whose first gradient comes later would be an error.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, SGD) else []:
+        if group.get("fused") and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def scaled_lr(conf: StageConf, *, world_size: int) -> float:

@@ -123,6 +123,89 @@ def test_networks_in_which_folding_would_be_wrong_or_cannot_be_done_run_as_they_
     assert form.note() is None
 
 
+class LeavingAutocast(nn.Module):
+    """Its head is computed in float32, whatever is around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2)
+
+    def forward(self, images):
+        pooled = self.norm(self.conv(images)).mean((2, 3))
+        with torch.autocast("cpu", enabled=False):
+            return self.head(pooled.float())
+
+
+class Tied(nn.Module):
+    """A weight that a layer of another class has too."""
+
+    class Own(nn.Linear):
+        pass
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), Tied.Own(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs):
+        return self.second(self.first(inputs))
+
+
+class StemOutside(nn.Module):
+    """The norm of a stem's convolution lies outside of the stem, and what follows works in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.relu = nn.Sequential(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.next, self.next_norm = nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.next_norm(self.next(self.relu(self.norm(self.stem(images)))))
+
+
+def test_a_network_that_leaves_autocast_keeps_its_weights_and_is_folded_still():
+    net, images = randomised(LeavingAutocast()), torch.randn(2, 3, 8, 8)
+    form = form_of(net, {"output": ""}, images, dtype=torch.bfloat16)
+    folded = form.build()
+    assert folded.head.weight.dtype == torch.float32 and len(form.pairs) == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        assert folded(images).isfinite().all()
+
+
+def test_weights_of_the_network_itself_keep_their_type_also_where_they_are_shared():
+    net, inputs = Tied().eval(), torch.randn(2, 4)
+    form_of(net, {"output": ""}, inputs, dtype=torch.bfloat16).build()
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+
+
+def test_a_norm_stays_where_a_tapped_container_ends_before_it():
+    net, images, taps = randomised(StemOutside()), torch.randn(2, 3, 12, 12), {"stem": "stem", "output": ""}
+    form, run = form_of(net, taps, images), runner_of(images, taps)
+    folded = form.build()
+    assert form.pairs == [("next", "next_norm")]
+    assert all(torch.allclose(run(folded)[tap], run(net)[tap], atol=1e-4) for tap in taps)
+
+
+def test_a_convolution_whose_output_is_changed_in_place_is_left_alone_and_the_others_are_folded():
+    net = randomised(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        )
+    )
+    form = form_of(net, {"output": ""}, torch.randn(2, 3, 8, 8))
+    form.build()
+    assert form.pairs == [("3", "4")]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_plans_folded_norms_are_those_of_the_training(tmp_path, precision):
+    with stage(tmp_path, "method=kd", f"runtime.precision={precision}") as built:
+        planned = len(built.forms["teacher"].pairs)
+        train(built)
+        assert len(built.forms["teacher"].pairs) == planned == 3
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in built.frozen["teacher"].model.modules())
+
+
 def test_norms_without_statistics_and_hooked_modules_are_left_alone():
     net = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)

@@ -80,6 +80,21 @@ def test_fp16_scales_the_loss_and_leaves_out_a_step_whose_gradients_overflow(tmp
         assert scaler.get_scale() == 2.0**15
 
 
+def test_a_first_step_that_is_left_out_leaves_no_momentum(tmp_path):
+    with stage(tmp_path, "runtime.precision=fp16", "method=ce") as built:
+        built.begin_epoch(0)
+        for overflow in (True, False):
+            built.precision.scale(built.step(built.example_batch(8), {})[0]).backward()
+            if overflow:
+                built.optimization.parameters[0].grad[0].fill_(float("inf"))
+            gradients = [p.grad / built.precision._scaler.get_scale() for p in built.optimization.parameters]
+            before = [p.detach().clone() for p in built.optimization.parameters]
+            built.optimization.step()
+        state, decay = built.optimization.optimizer.state, 5e-4
+        for parameter, gradient, old in zip(built.optimization.parameters, gradients, before, strict=True):
+            assert torch.allclose(state[parameter]["momentum_buffer"], gradient + decay * old, rtol=1e-4, atol=1e-6)
+
+
 def test_gradients_are_clipped_at_their_true_size(tmp_path):
     with stage(tmp_path, "runtime.precision=fp16", "method=ce", "stage.clip_grad_norm=0.001", "stage.lr=1.0") as built:
         built.begin_epoch(0)

@@ -56,8 +56,9 @@ def test_a_redesign_may_bring_in_what_the_network_does_in_code():
         names = [name for name, _ in tapped.named_parameters()]
     assert torch.equal(taps["output"], net(images)) and torch.equal(taps["head"], taps["output"])
     assert names == [f"model.{name}" for name, _ in net.named_parameters()]
-    with pytest.raises(ValueError, match="brings in a Linear with parameters"):
-        redesigned(net, ["conv", nn.Linear(4, 2)], owner="net")
+    for wrong in (nn.Linear(4, 2), nn.BatchNorm2d(4, affine=False), nn.Dropout()):
+        with pytest.raises(ValueError, match=f"brings in a {type(wrong).__name__}, which has parameters or a mode"):
+            redesigned(net, ["conv", wrong], owner="net")
 
 
 def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_path):
@@ -76,6 +77,21 @@ def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_
         pytest.raises(TapError, match=r"redesigned to nothing .* fill it first"),
     ):
         train(built)
+
+
+def test_a_cache_of_a_redesigned_network_is_none_of_the_whole_one(tmp_path):
+    cached = (
+        "cache.enabled=true",
+        f"cache.folder={tmp_path / 'cache'}",
+        "dataset.train_transform=[]",
+        "stage.epochs=8",
+    )
+    parts = "+method.stages.distill.redesign.teacher=[features,avgpool,{_target_: torch.nn.Flatten},fc]"
+    with stage(tmp_path / "fill", *cached, parts) as built:
+        train(built)
+    with stage(tmp_path / "read", *cached) as built:
+        notes = built.cache.open()
+    assert "network.redesign" in notes[0] and "0 of 100 rows" in notes[1]
 
 
 @pytest.mark.parametrize(

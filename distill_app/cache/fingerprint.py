@@ -29,10 +29,15 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
     than rounding. Files of images are known by their names, and three images, as the training gets them, by their
     content; which tap is read is part of the folder below.
     """
-    dataset, conf = base_samples(data).dataset, plan.data
+    dataset, conf, redesign = base_samples(data).dataset, plan.data, plan.redesign(network.name)
     return {
         "format": FORMAT,
-        "network": {"weights": weights_hash(network.module), "net": models_of(app)[network.name].net},
+        "network": {
+            "weights": weights_hash(network.module),
+            "net": models_of(app)[network.name].net,
+            # One that runs nothing reads what the whole network said.
+            **({"redesign": redesign} if redesign else {}),
+        },
         "data": {
             "name": conf.name,
             "root": conf.root,

@@ -4,6 +4,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder as TorchvisionImageFolder
@@ -47,9 +48,10 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         width, height = image.size
         if width * height > max_pixels:
             raise ValueError(f"{path} would have {width} x {height} pixels; at most {max_pixels} are allowed")
-        # Of 16 bits a channel torchvision would keep all.
-        if decode_image is not None and image.format in ("JPEG", "PNG") and not image.mode.startswith("I"):
-            return decode_image(str(path), mode="RGB")
+        if decode_image is not None and image.format in ("JPEG", "PNG"):
+            decoded = decode_image(str(path), mode="RGB")
+            if decoded.dtype == torch.uint8:  # of 16 bits a channel it keeps all
+                return decoded
         return pil_to_tensor(image.convert("RGB"))
 
 

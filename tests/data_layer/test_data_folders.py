@@ -90,6 +90,26 @@ def test_sixteen_bits_become_eight(tmp_path):
     assert same_as_pillow(load_image(tmp_path / "image.png"), tmp_path / "image.png")
 
 
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_of_every_kind_become_eight(tmp_path, kind, channels):
+    path = tmp_path / "image.png"
+    path.write_bytes(sixteen_bit_png(np.random.default_rng(0).integers(0, 2**16, (4, 6, channels)), kind=kind))
+    image = load_image(path)
+    assert image.dtype == torch.uint8 and image.shape == (3, 4, 6)
+
+
+def sixteen_bit_png(pixels, *, kind):
+    """A PNG of one of the colour types that have 16 bits a channel."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_truncated_images_are_errors_that_name_no_pixel(tmp_path, format):
     path = tmp_path / "image"
