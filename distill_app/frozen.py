@@ -71,9 +71,7 @@ class FrozenForm:
             for part in form.modules():
                 if type(part) in LINEAR:
                     part.to(self._dtype)
-            if not self._runs_reduced(
-                form
-            ):  # networks that leave autocast for some layers need their weights as they were
+            if not self._runs_reduced(form):  # some networks leave autocast for layers that want float32
                 self._dtype = torch.float32
                 return self.build()
         return form

@@ -1,4 +1,4 @@
-"""An epoch of training: the innermost loop. Between two log points it never waits for the device."""
+"""An epoch of training: the innermost loop. Between two log points it need not wait for the device."""
 
 import math
 import time
