@@ -45,6 +45,7 @@ class FrozenForm:
     ):
         self._module, self._run, self._dtype = module, run, dtype
         self._taps = dict(taps)
+        self._device = next((parameter.device.type for parameter in module.parameters()), "cpu")
         self.norms = sum(type(part) in NORMS for part in module.modules())
         self.pairs = self._foldable() if fold and self.norms else []
 
@@ -122,9 +123,8 @@ class FrozenForm:
 
     def _equal(self, form: nn.Module) -> bool:
         """Whether both give the same, computed in float32 whatever the training computes in."""
-        device = next(self._module.parameters()).device.type
         try:
-            with evaluating(self._module), torch.no_grad(), torch.autocast(device, enabled=False), _without_tf32():
+            with evaluating(self._module), torch.no_grad(), _in_full_precision(self._device):
                 expected, got = tensors_in(self._run(self._module)), tensors_in(self._run(form))
         except (TapError, RuntimeError):
             return False
@@ -132,9 +132,8 @@ class FrozenForm:
 
     def _runs_reduced(self, form: nn.Module) -> bool:
         """Whether it runs under autocast at all."""
-        device = next(self._module.parameters()).device.type
         try:
-            with torch.no_grad(), torch.autocast(device, self._dtype):
+            with torch.no_grad(), torch.autocast(self._device, self._dtype):
                 self._run(form)
         except RuntimeError:
             return False
@@ -142,14 +141,15 @@ class FrozenForm:
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Products of float32 with all of its bits, on GPUs too."""
+def _in_full_precision(device: str) -> Iterator[None]:
+    """Products of float32 with all of its bits: outside of autocast, and without TF32 on GPUs."""
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     allowed = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:
             backend.allow_tf32 = False
-        yield
+        with torch.autocast(device, enabled=False):
+            yield
     finally:
         for backend, before in zip(backends, allowed, strict=True):
             backend.allow_tf32 = before
