@@ -47,7 +47,7 @@ $(RIVALS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_TORCHDISTILL) torchdistill==1.1.4
 	@touch $@
 
-bench: $(RIVALS) ## measure docs/performance.md: step times against torchdistill and a hand-written loop; 20 idle minutes
+bench: $(RIVALS) ## measure docs/performance.md: step times against torchdistill and a hand-written loop; half an idle hour
 	$(BIN)/python scripts/benchmark.py
 
 clean: ## remove the environment and caches; runs under outputs/ stay

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -59,14 +60,14 @@ class EpochTraining:
         Raises:
             NonFiniteLoss: The optimiser has not taken the step.
         """
-        stage, epoch, tracker = self.stage, self.epoch, self.tracker
+        stage, epoch = self.stage, self.epoch
         stage.begin_epoch(epoch)
         sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
         batches = len(sizes)
-        images, waited, began = 0, 0.0, time.perf_counter()
-        since = asked = began
+        began = asked = time.perf_counter()
+        since_log = _SinceLog(began)
         for number, raw in enumerate(islice(stage.data.train, batches)):
-            self.waited += time.perf_counter() - asked
+            since_log.waited += time.perf_counter() - asked
             batch = stage.task.prepare(raw, device=stage.device)
             given = stage.given(raw, batch)
             stage.step.epoch = epoch + number / batches
@@ -80,27 +81,44 @@ class EpochTraining:
             if (number + 1) % every == 0 or number + 1 == batches:
                 stage.optimization.step()
             self.sums = {name: self.sums[name] + value for name, value in losses.items()} if number else losses
-            images += len(raw["index"])
-            tracker.advance()
+            since_log.images += len(raw["index"])
+            self.tracker.advance()
             if number % self.log_every == 0:
-                self.watch.settle(epoch)
-                now = time.perf_counter()
-                tracker.step(
-                    epoch=epoch,
-                    step=number,
-                    losses={name: float(losses[name]) for name in values},
-                    total=float(losses["total"]),
-                    lr=lr,
-                    images_per_second=images / (now - since),
-                    data_wait=(self.waited - waited) / (now - since),
-                    batch_size=len(raw["index"]),
-                )
-                images, waited, since = 0, self.waited, now
+                since_log = self._log(number, losses, lr=lr, batch_size=len(raw["index"]), since=since_log)
             yield
             asked = time.perf_counter()
         self.watch.settle(epoch)
+        self.waited += since_log.waited
         stage.optimization.end_epoch()
         self.seconds = time.perf_counter() - began
+
+    def _log(
+        self, number: int, losses: Mapping[str, Tensor], *, lr: float, batch_size: int, since: "_SinceLog"
+    ) -> "_SinceLog":
+        """Hands the values of a step to the tracker, which waits for the device, and starts counting anew."""
+        self.watch.settle(self.epoch)
+        now = time.perf_counter()
+        self.tracker.step(
+            epoch=self.epoch,
+            step=number,
+            losses={name: float(value) for name, value in losses.items() if name != "total"},
+            total=float(losses["total"]),
+            lr=lr,
+            images_per_second=since.images / (now - since.began),
+            data_wait=since.waited / (now - since.began),
+            batch_size=batch_size,
+        )
+        self.waited += since.waited
+        return _SinceLog(now)
+
+
+@dataclass
+class _SinceLog:
+    """What has been counted since the last log point."""
+
+    began: float  # seconds
+    images: int = 0
+    waited: float = 0.0  # seconds for which the loop stood still until a batch was there
 
 
 class _Seen(NamedTuple):

@@ -24,7 +24,7 @@ import torch
 import torchvision
 from benchmark_cache import cache, crd_setup, store
 from benchmark_product import Size
-from benchmark_report import placed, seconds_table, table
+from benchmark_report import paper_table, placed, seconds_table, table
 from benchmark_workloads import Plan, crd, data, fixed, hint, kd
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,8 +42,11 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     "fixed": (fixed, {**SMALL, "teacher": "resnet20", "student": "resnet8"}, {"repeat": 50}),
     "fixed_tiniest": (fixed, {**SMALL, "teacher": "plain_32_64_128", "student": "plain_8_16"}, {"repeat": 200}),
     "data": (data, {**SMALL, "batch": 64}, {}),
+    # The networks of the configurations that were published with torchdistill's paper for KD and FitNet.
+    "cache_paper": (cache, {"teacher": "resnet152"}, {}),
+    "hint_paper": (hint, {"teacher": "resnet152"}, {}),
 }
-OF_OLD = ("cache", "store")
+OF_OLD = ("cache", "cache_paper", "store")
 
 
 def main() -> None:
@@ -130,6 +133,10 @@ def report(record: dict[str, Any]) -> str:
         "Ratios are medians over rounds, with the 10th and 90th percentile in brackets.",
         "",
         table(record["workloads"]),
+        "",
+        "Beside two tables of the torchdistill paper, which were measured on GPUs:",
+        "",
+        paper_table(record["workloads"]),
         "",
         "CPU seconds behind the ratios:",
         "",

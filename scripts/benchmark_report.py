@@ -146,6 +146,50 @@ ROWS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What a table of the torchdistill paper compares, and the same with its code and with ours.
+
+    Args:
+        text: Number of the table, and what is compared.
+        answer: What the paper found.
+        rival: The figure with torchdistill; None: it is not measured here.
+        own: The figure with ours.
+        workloads: That have both, over different networks.
+    """
+
+    text: str
+    answer: str
+    rival: Cell | None
+    own: Cell
+    workloads: tuple[str, ...]
+
+    def line(self, found: Mapping[str, Any]) -> str:
+        """As Markdown."""
+        networks = "{teacher} to {student}".format(**found["size"])
+        rival = self.rival.text(found) if self.rival else ""
+        return f"| {self.text} | {self.answer} | {networks} | {rival} | {self.own.text(found)} |"
+
+
+PAPER = (
+    Comparison("2: epochs with stored teacher outputs, times as fast as without", "1.23 to 2.11, by networks",
+        Cell("torchdistill_uncached / torchdistill_cached"), Cell("ours_uncached / ours_cached"),
+        ("cache", "cache_paper")),
+    Comparison("2: the epoch that stores them, times as long as without", "1.07",
+        None, Cell("ours_filling / ours_uncached"), ("cache", "cache_paper")),
+    Comparison("3: steps of a hint stage on networks cut down, by hand in torchdistill and by itself in ours, "
+        "times as fast as torchdistill on full networks", "see there",
+        Cell("torchdistill / torchdistill_pruned"), Cell("torchdistill / ours_plain"), ("hint", "hint_paper")),
+)  # fmt: skip
+
+
+def paper_table(workloads: Mapping[str, Mapping[str, Any]]) -> str:
+    """The comparisons of the paper, for all networks that there are results of."""
+    lines = ["| table of the paper | there | networks here | torchdistill here | ours here |", "|---|---|---|---|---|"]
+    rows = [(row, name) for row in PAPER for name in row.workloads if name in workloads]
+    return "\n".join([*lines, *(row.line(workloads[name]) for row, name in rows)])
+
+
 def table(workloads: Mapping[str, Mapping[str, Any]]) -> str:
     """The rows of all workloads that there are results of; the others say so."""
     unknown = {name: "?" for row in ROWS for name in re.findall(r"{(\w+)}", row.text)}

@@ -218,4 +218,14 @@ def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
 
     page = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
     assert benchmark_report.placed(page, "") != page
-    assert {row.workload for row in benchmark_report.ROWS} == set(benchmark.WORKLOADS)
+    shown = {row.workload for row in benchmark_report.ROWS}
+    shown |= {name for row in benchmark_report.PAPER for name in row.workloads}
+    assert shown == set(benchmark.WORKLOADS)
+
+
+def test_what_the_paper_compares_is_shown_for_every_pair_of_networks():
+    times = {"ours_uncached": [3.0], "ours_cached": [2.0], "ours_filling": [3.3], "torchdistill_cached": [4.0]}
+    found = {"times": times, "values": {}, "missing": {}, "size": {"teacher": "big", "student": "small"}}
+    cached, filling = benchmark_report.paper_table({"cache_paper": found}).splitlines()[2:]
+    assert cached.endswith("| big to small | not measured | 1.50 |")
+    assert filling.endswith("| 1.07 | big to small |  | 1.10 |")
