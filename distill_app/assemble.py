@@ -14,7 +14,7 @@ from distill_app.hooks import TappedModel, untouched
 from distill_app.networks import Network, seeded
 from distill_app.precision import Precision
 from distill_app.step import Call, Namespace, Slot, Step, Term, evaluating
-from distill_app.taps import shapes_in, tensors_in
+from distill_app.taps import TapError, shapes_in, tensors_in
 from distill_app.wiring import StagePlan, bind, fetch
 
 
@@ -66,8 +66,20 @@ def example_namespace(
         redesign = redesign_of(plan, name, builder) or None  # where nothing runs, the shapes are still the network's
         tapped = networks[name].tapped(wanted, stage=plan.name, redesign=redesign)
         with tapped, evaluating(tapped), torch.no_grad():
-            namespace[name] = call(tapped, batch)
+            try:
+                namespace[name] = call(tapped, batch)
+            except (RuntimeError, TypeError) as error:
+                if redesign is None or isinstance(error, TapError):
+                    raise
+                raise ConfigError([f"{plan.key}.redesign: {_no_chain(name, error)}"]) from error
     return namespace
+
+
+def _no_chain(network: str, error: Exception) -> str:
+    return (
+        f"the modules listed for {network!r} do not run one after the other: {str(error).splitlines()[0]}. What the "
+        f"network does in code between them has to be listed too, such as {{_target_: torch.nn.Flatten}}"
+    )
 
 
 def redesign_of(plan: StagePlan, network: str, builder: Builder) -> list[str | nn.Module] | None:
@@ -169,11 +181,27 @@ def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> lis
             warnings.filterwarnings("error", message="Using a target size")
             value = loss(**values)
     except Exception as error:
-        return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{_suggestion(conf, values)}"]
+        more = _whole_labels(conf, values) or _suggestion(conf, values)
+        return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{more}"]
     if not isinstance(value, Tensor) or value.dim() != 0:
         return [f"{key}: {type(loss).__name__} must return a scalar tensor, got {shapes_in(value) or value!r}"]
     warned = [argument for argument, item in values.items() if not tensors_in(item)]
     return [f"{key}.inputs.{argument}: the address gives no tensor" for argument in warned]
+
+
+def _whole_labels(conf: LossTermConf, values: Mapping[str, Any]) -> str:
+    """If labels are shares of classes, what makes them so."""
+    mixed = [
+        argument
+        for argument, source in conf.inputs.items()
+        if source == "batch.target" and isinstance(values[argument], Tensor) and values[argument].is_floating_point()
+    ]
+    if not mixed:
+        return ""
+    return (
+        "; labels are shares of all classes here, since a wrapper mixes samples, and it may need one class for each "
+        "sample: leave the wrapper out of this stage (wrappers.NAME=null)"
+    )
 
 
 def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:

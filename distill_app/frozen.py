@@ -35,19 +35,29 @@ class FrozenForm:
         module: The network.
         taps: The taps that are read: name -> path, as `TappedModel` takes them.
         run: Runs a module on an example batch.
+        own: Runs the network itself on it, no further than the last tap; norms behind that are left alone. None: all
+            of it is looked at.
         fold: Whether to look for batch norms at all.
         dtype: The type in which convolutions and linear layers shall hold their weights; under autocast of the same
             type, which would else cast them in every forward.
     """
 
     def __init__(
-        self, module: nn.Module, taps: Mapping[str, str], *, run: Run, fold: bool, dtype: torch.dtype = torch.float32
+        self,
+        module: nn.Module,
+        taps: Mapping[str, str],
+        *,
+        run: Run,
+        fold: bool,
+        dtype: torch.dtype = torch.float32,
+        own: Callable[[], Any] | None = None,
     ):
         self._module, self._run, self._dtype = module, run, dtype
+        self._own = own or (lambda: run(module))
         self._taps = dict(taps)
         self._device = next((parameter.device.type for parameter in module.parameters()), "cpu")
-        self.norms = sum(type(part) in NORMS for part in module.modules())
-        self.pairs = self._foldable() if fold and self.norms else []
+        self.norms = 0  # that run
+        self.pairs = self._foldable() if fold and any(type(part) in NORMS for part in module.modules()) else []
 
     def build(self) -> nn.Module:
         """The network in this form, or itself where there is nothing to gain.
@@ -89,7 +99,8 @@ class FrozenForm:
             paths.setdefault(part, []).append(path)
         watch = _Watch(part for part in paths if type(part) in (*LINEAR, *NORMS) and not _has_hooks(part))
         with watch, evaluating(self._module), torch.no_grad():
-            self._run(self._module)
+            self._own()
+        self.norms = watch.norms
         return [
             (paths[first][0], paths[norm][0])
             for first, norm in watch.pairs()
@@ -223,6 +234,11 @@ class _Watch:
             self._taken.append((args[0], (id(args[0]), args[0]._version), module))
         elif isinstance(output, Tensor):
             self._given[id(output), output._version] = (output, module)
+
+    @property
+    def norms(self) -> int:
+        """How many batch norms ran."""
+        return sum(type(module) in NORMS for module in self._runs)
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(giver, batch norm), where both ran once and the giver's output went to one batch norm alone."""

@@ -1,5 +1,9 @@
 """The machine that a run finds: device, threads, determinism."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 
 from distill_app.config import RuntimeConf
@@ -25,13 +29,25 @@ def choose_device(runtime: RuntimeConf) -> torch.device:
     return device
 
 
+# What an experiment has set in this process -> as it was before; jobs of a sweep follow each other in one process.
+_before: dict[str, Any] = {}
+
+
 def set_up(runtime: RuntimeConf) -> None:
-    """Threads, number formats and determinism of this process."""
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
+    """Threads, number formats and determinism of this process; what the config leaves open is as it was found."""
+    tf32 = runtime.tf32
+    _set("threads", runtime.threads, torch.get_num_threads, torch.set_num_threads)
+    for name, backend in (("matmul", torch.backends.cuda.matmul), ("cudnn", torch.backends.cudnn)):
+        _set(f"tf32 of {name}", tf32, partial(getattr, backend, "allow_tf32"), partial(setattr, backend, "allow_tf32"))
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
-    if runtime.tf32 is not None:
-        torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
-        torch.backends.cudnn.allow_tf32 = runtime.tf32
-    if runtime.deterministic:
-        torch.backends.cudnn.benchmark = False
+    chosen = False if runtime.deterministic else None
+    cudnn = torch.backends.cudnn
+    _set("cudnn.benchmark", chosen, partial(getattr, cudnn, "benchmark"), partial(setattr, cudnn, "benchmark"))
+
+
+def _set(name: str, value: Any, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
+    if value is not None:
+        _before.setdefault(name, get())
+        put(value)
+    elif name in _before:
+        put(_before.pop(name))

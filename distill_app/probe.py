@@ -22,7 +22,7 @@ from distill_app.optimize import optimization
 from distill_app.precision import Precision
 from distill_app.stage import Stage, adapter_confs, set_trainable
 from distill_app.taps import TapError
-from distill_app.wiring import ROLES, StagePlan, models_of
+from distill_app.wiring import ROLES, StagePlan, models_of, unknown
 
 
 def probe_errors(app: AppConf, plans: list[StagePlan], *, told: Sequence[str]) -> Iterator[str]:
@@ -53,6 +53,10 @@ def _runtime(app: AppConf) -> list[str]:
         choose_device(app.runtime)
     except ValueError as error:
         return [str(error)]
+    if app.runtime.compile:
+        backend = app.runtime.compile_backend
+        if backend not in torch.compiler.list_backends(exclude_tags=()):
+            return [f"runtime.compile_backend: {unknown('backend', backend, torch.compiler.list_backends())}"]
     return []
 
 

@@ -23,7 +23,7 @@ from distill_app.networks import build_network, networks_read, parameter_count, 
 from distill_app.outcome import COLUMNS, summarize, test_rows
 from distill_app.records import Status, run_lock, write_json, write_records
 from distill_app.report import final_plot, summary_table
-from distill_app.stage import Run, Stage
+from distill_app.stage import Run, Stage, refuse_cache
 from distill_app.tracking import Tracker
 from distill_app.training import train_epoch
 from distill_app.wiring import StagePlan, plan_stages
@@ -96,6 +96,7 @@ class StageRunner:
     def run(self) -> dict[str, Any]:
         """Runs what is left of the schedule and tests what came out of it."""
         self.build_networks()
+        self.refuse_caches()
         state = self.last_state()
         for plan in self.plans:
             if self.skipped(plan):
@@ -117,10 +118,21 @@ class StageRunner:
             self.networks[name] = network
             self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
 
+    def refuse_caches(self) -> None:
+        """What is wrong with the teacher cache of any stage is told before the first one trains."""
+        trained: set[str] = set()
+        for plan in self.plans:
+            if not self._came_trained(plan):
+                refuse_cache(plan, self.shared, trained=trained)
+                trained |= {*plan.trained, *(plan.network(role) for role in plan.conf.init_from)}
+
+    def _came_trained(self, plan: StagePlan) -> bool:
+        trained = [self.networks[name] for name in plan.trained]
+        return plan.conf.skip_if_loaded and bool(trained) and all(network.loaded for network in trained)
+
     def skipped(self, plan: StagePlan) -> bool:
         """Whether the stage would train only what already came trained."""
-        trained = [self.networks[name] for name in plan.trained]
-        if plan.conf.skip_if_loaded and trained and all(network.loaded for network in trained):
+        if self._came_trained(plan):
             self.tracker.info(f"stage {plan.name}: skipped, {', '.join(plan.trained)} came with weights")
             return True
         return False
@@ -148,8 +160,6 @@ class StageRunner:
             stage.seconds += time.perf_counter() - began
             timing = {"seconds": time.perf_counter() - began, "data_wait": trained.data_wait}
             self.tracker.epoch(stage=plan.name, epoch=epoch, metrics=metrics, timing=timing)
-            if epoch == first_epoch and (hint := stage.data_wait_hint(trained.data_wait)):
-                self.tracker.info(hint)
             self.save(stage, epoch, metrics)
         if plan.conf.select == "best" and stage.best_epoch is not None:
             self.shared.parts.load(self.checkpoints.load(f"{plan.name}/best", map_location=self.shared.device)["parts"])

@@ -1,6 +1,6 @@
 """One stage, built: its data, the networks it runs with hooks up to the last tap read, its step and its optimiser."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch.utils.data import default_collate
 
 from distill_app.assemble import Context, Parts, assemble, example_namespace, redesign_of
 from distill_app.build import Builder
+from distill_app.cache.plan import cached_taps
 from distill_app.cache.replay import StageCache
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
@@ -20,10 +21,11 @@ from distill_app.hooks import TappedModel, untouched
 from distill_app.networks import Network, frozen_modules
 from distill_app.optimize import Optimization, optimization, optimizer_steps
 from distill_app.precision import Precision
-from distill_app.step import Step, run_frozen
+from distill_app.step import Step, evaluating, run_frozen
+from distill_app.taps import first_rows
 from distill_app.wiring import StagePlan
 
-WAITING = 0.3  # share of an epoch spent on data from which on the user is told
+WAITING = 0.3  # share of the time spent on data from which on the user is told
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Stage:
         self.last: float | None = None
         self.best_epoch: int | None = None
         self.seconds = 0.0
+        self._hinted = False
         self._runtime = run.app.runtime
         self.networks = run.parts.networks
         self.data: StageData = run.data.stage(plan)
@@ -119,9 +122,7 @@ class Stage:
 
     def example_batch(self, count: int = 2) -> dict[str, Any]:
         """The first samples of the training data, prepared."""
-        samples = self.data.train.dataset
-        keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
-        return self.task.prepare(default_collate(samples.__getitems__(keys)), device=self.device)  # type: ignore[attr-defined]
+        return example_batch(self.data, self.task, device=self.device, count=count)
 
     def _freeze(self) -> list[str]:
         """Takes out of training what the config freezes, and what no loss term depends on; returns the latter."""
@@ -150,8 +151,15 @@ class Stage:
             with self._tapped(name, module) as tapped:
                 return self.task.call(tapped, self.examples["batch"])
 
+        def own() -> dict[str, Any]:
+            with evaluating(self.tapped[name]):
+                return self.task.call(self.tapped[name], self.examples["batch"])
+
         paths, fold = network.paths(self.plan.taps[name]), self._runtime.fold_batch_norm and runs
-        return FrozenForm(network.module, paths, run=run, fold=fold, dtype=self.precision.dtype)
+        if fold:
+            with untouched(network.module), torch.no_grad():
+                own()  # learns where to stop
+        return FrozenForm(network.module, paths, run=run, fold=fold, dtype=self.precision.dtype, own=own)
 
     def _ready(self, name: str) -> TappedModel:
         """A frozen network as it runs in training; its weights must be those of the training by now."""
@@ -183,7 +191,9 @@ class Stage:
         self.enter_training()
         running = {name: self.tapped[name] for name in self.frozen if self.redesigns[name] != []}
         given = run_frozen(running, batch, self.task.call)
-        given |= {name: self.examples[name] for name in self.frozen if name not in running}
+        count, of = len(batch["index"]), len(self.examples["batch"]["index"])
+        stored = {name: self.examples[name] for name in self.frozen if name not in running}
+        given |= first_rows(stored, count, of=of)
         return self.step.unused_parameters(batch, given)
 
     def enter_training(self) -> None:
@@ -216,12 +226,12 @@ class Stage:
         self.enter_training()
 
     def data_wait_hint(self, share: float) -> str | None:
-        """What to do about an epoch of which this share went into waiting for data; None when it is little."""
-        if share < WAITING or isinstance(self.data.train, ResidentLoader):
+        """What to do about training of which this share went into waiting for data; None when it is little, or told."""
+        if self._hinted or share < WAITING or isinstance(self.data.train, ResidentLoader):
             return None
-        workers = self._runtime.num_workers
+        self._hinted, workers = True, self._runtime.num_workers
         more = f"runtime.num_workers={max(2, 2 * workers)} loads in more processes"
-        return f"{100 * share:.0f} % of the epoch went into waiting for data; {more}"
+        return f"{100 * share:.0f} % of the time of stage {self.plan.name} goes into waiting for data; {more}"
 
     def judge(self) -> dict[str, float]:
         """Metrics of the first network that the stage trains, on the split that epochs are judged on."""
@@ -262,6 +272,34 @@ class Stage:
         self.data.train.close()
         for network in self.tapped.values():
             network.close()
+
+
+def example_batch(data: StageData, task: Any, *, device: torch.device, count: int = 2) -> dict[str, Any]:
+    """The first samples of a stage's training data, prepared."""
+    samples = data.train.dataset
+    keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
+    return task.prepare(default_collate(samples.__getitems__(keys)), device=device)  # type: ignore[attr-defined]
+
+
+def refuse_cache(plan: StagePlan, run: Run, *, trained: Collection[str]) -> None:
+    """Refuses the teacher cache of a stage that is still to come: too many bytes, or not what `cache.reuse` holds.
+
+    Args:
+        plan: The stage.
+        run: Its networks are built.
+        trained: Networks that stages before it train.
+
+    Raises:
+        CacheError: As its own message says.
+    """
+    if not cached_taps(plan, run.app.cache):
+        return
+    data, task = run.data.stage(plan), Stage.task_of(plan, run.builder)
+    batch, networks = example_batch(data, task, device=run.device), run.parts.networks
+    examples = example_namespace(plan, networks, batch, task.call, builder=run.builder)
+    cache = StageCache(plan, app=run.app, networks=networks, examples=examples, data=data, device=run.device)
+    cache.refuse_reuse(unknown=trained)
+    data.train.close()
 
 
 def set_trainable(networks: Mapping[str, Network], plan: StagePlan) -> None:

@@ -107,6 +107,17 @@ def shapes_in(value: Any) -> Any:
     return None
 
 
+def first_rows(value: Any, count: int, *, of: int) -> Any:
+    """The same nesting with the rows of the first `count` of `of` samples, several rows each where there are."""
+    if isinstance(value, Tensor):
+        return value[: len(value) // of * count] if value.dim() else value
+    if isinstance(value, Mapping):
+        return {key: first_rows(item, count, of=of) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [first_rows(item, count, of=of) for item in value]
+    return value
+
+
 def clone(value: Any) -> Any:
     """The same nesting with a copy of each tensor."""
     if isinstance(value, Tensor):

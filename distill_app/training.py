@@ -14,6 +14,8 @@ from distill_app.optimize import gradient_scale
 from distill_app.stage import Stage
 from distill_app.tracking import Tracker
 
+LONG = 60.0  # seconds of an epoch after which the user need not wait for its end to be told that data are slow
+
 
 class NonFiniteLoss(RuntimeError):
     """A loss that is NaN or infinite; the weights are those of the last good step."""
@@ -41,7 +43,8 @@ class EpochTraining:
         self.stage, self.epoch, self.tracker, self.log_every = stage, epoch, tracker, log_every
         self.sums: dict[str, Tensor] = {}
         self.waited = 0.0  # seconds for which the loop stood still until a batch was there
-        self.seconds = 0.0
+        self.began, self.seconds = 0.0, 0.0
+        self._done = torch.cuda.Event() if stage.device.type == "cuda" else None  # of the last step
         self.watch = FiniteWatch(stage)
 
     @property
@@ -54,6 +57,17 @@ class EpochTraining:
         """The share of the epoch for which the loop waited for data."""
         return self.waited / self.seconds if self.seconds else 0.0
 
+    def _stood_still(self, seconds: float) -> float:
+        """Of the seconds that a batch took to come, those in which there was nothing else to do.
+
+        A GPU that is still at earlier steps when the batch is there has not waited for it.
+        """
+        return 0.0 if self._done is not None and not self._done.query() else seconds
+
+    def _hint(self, now: float) -> None:
+        if hint := self.stage.data_wait_hint(self.waited / (now - self.began)):
+            self.tracker.info(hint)
+
     def steps(self) -> Iterator[None]:
         """Takes one step each time it is advanced.
 
@@ -64,10 +78,10 @@ class EpochTraining:
         stage.begin_epoch(epoch)
         sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
         batches = len(sizes)
-        began = asked = time.perf_counter()
-        since_log = _SinceLog(began)
+        self.began = asked = time.perf_counter()
+        since_log = _SinceLog(self.began)
         for number, raw in enumerate(islice(stage.data.train, batches)):
-            since_log.waited += time.perf_counter() - asked
+            since_log.waited += self._stood_still(time.perf_counter() - asked)
             batch = stage.task.prepare(raw, device=stage.device)
             given = stage.given(raw, batch)
             stage.step.epoch = epoch + number / batches
@@ -80,6 +94,8 @@ class EpochTraining:
             stage.precision.scale(loss).backward()
             if (number + 1) % every == 0 or number + 1 == batches:
                 stage.optimization.step()
+            if self._done is not None:
+                self._done.record()
             self.sums = {name: self.sums[name] + value for name, value in losses.items()} if number else losses
             since_log.images += len(raw["index"])
             self.tracker.advance()
@@ -90,7 +106,8 @@ class EpochTraining:
         self.watch.settle(epoch)
         self.waited += since_log.waited
         stage.optimization.end_epoch()
-        self.seconds = time.perf_counter() - began
+        self.seconds = time.perf_counter() - self.began
+        self._hint(self.began + self.seconds)
 
     def _log(
         self, number: int, losses: Mapping[str, Tensor], *, lr: float, batch_size: int, since: "_SinceLog"
@@ -109,6 +126,8 @@ class EpochTraining:
             batch_size=batch_size,
         )
         self.waited += since.waited
+        if now - self.began > LONG:
+            self._hint(now)
         return _SinceLog(now)
 
 

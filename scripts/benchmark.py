@@ -63,7 +63,11 @@ def main() -> None:
     record = {"machine": machine(), "workloads": {}}
     path = arguments.docs / "performance.json"
     if path.is_file() and not arguments.quick:
-        record["workloads"] = json.loads(path.read_text(encoding="utf-8"))["workloads"]
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["machine"] == record["machine"]:
+            record["workloads"] = kept["workloads"]
+        else:
+            print("the figures there are of another machine, or of other versions, and are left out", flush=True)
     for name in arguments.only:
         print(f"{name} ...", flush=True)
         record["workloads"][name] = in_process(name, arguments)

@@ -4,6 +4,7 @@ Nothing is timed here.
 """
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -221,6 +222,9 @@ def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
     shown = {row.workload for row in benchmark_report.ROWS}
     shown |= {name for row in benchmark_report.PAPER for name in row.workloads}
     assert shown == set(benchmark.WORKLOADS)
+    record = json.loads((SCRIPTS.parent / "docs" / "performance.json").read_text(encoding="utf-8"))
+    assert set(record["workloads"]) == set(benchmark.WORKLOADS), "every workload was measured"
+    assert benchmark_report.placed(page, benchmark.report(record)) == page, "and the page shows it"
 
 
 def test_what_the_paper_compares_is_shown_for_every_pair_of_networks():

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,13 +31,14 @@ from engine_fixtures import (
     stage,
     train,
 )
+from PIL import Image
 
 from distill_app import runner as runner_module
 from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.fingerprint import weights_hash
-from distill_app.cache.store import CacheError, Layout, TapStore, differences, digest, read_meta, size_text
+from distill_app.cache.store import CacheError, Layout, TapStore, differences, digest, read_meta, room_of, size_text
 from distill_app.cache.verbs import main as cache_verb
 from distill_app.data import BundledImages
 from distill_app.describe import stage_text
@@ -264,6 +266,25 @@ def test_another_order_of_the_data_is_another_cache(tmp_path, monkeypatch):
     assert "data.labels" in notes[0] and "data.three_images" in notes[0]
 
 
+def test_the_same_data_in_another_place_find_the_same_cache(tmp_path, monkeypatch):
+    for number in range(12):
+        place = tmp_path / "first" / ("train" if number % 3 else "val") / f"class{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(place / f"{number}.png")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    monkeypatch.chdir(tmp_path)
+    folders = ("dataset=imagenet", "dataset.image_size=16", "dataset.num_classes=2", "dataset.eval_transform=[]")
+    for root in ("first", str(tmp_path / "first"), "second"):
+        overrides = cached(tmp_path, *folders, f"dataset.root={root}", *PLAIN)
+        with stage(tmp_path, *overrides) as built:
+            built.cache.open()
+    found = one(tmp_path, "cache/*/")
+    for file in (tmp_path / "second" / "train").rglob("*.png"):
+        Image.new("RGB", (16, 16), (250, 0, 0)).save(file)
+    with stage(tmp_path, *overrides) as built:
+        assert f"a new one, since {found} is of something else: data.three_images" in built.cache.open()[0]
+
+
 def test_a_cache_that_was_moved_is_reused_where_it_lies_now(tmp_path):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     one(tmp_path, "cache/*/").rename(tmp_path / "moved")
@@ -345,6 +366,20 @@ def test_room_is_taken_where_rows_are_written_and_nowhere_else(tmp_path, monkeyp
     assert store(tmp_path, layout=layout).read(0, rows).good.all()
 
 
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.7])
+def test_what_rows_that_lie_apart_take_is_known_before(tmp_path, monkeypatch, share):
+    monkeypatch.setattr(cache_module, "ALLOCATED", 2**18)
+    layout = Layout(2, 20_000, {"values": ("<f2", (1000,))})
+    rows = np.random.default_rng(0).permutation(20_000)[: round(share * 20_000)]
+    made = store(tmp_path, layout=layout, sparse=share < 0.5)
+    for view in (0, 1):
+        made.write(view, rows, {"values": np.ones((len(rows), 1000), np.float16)})
+    taken = sum(file.stat().st_blocks * 512 for file in made.folder.glob("*.npy"))
+    assert room_of(layout, rows, sparse=share < 0.5) == pytest.approx(taken, rel=0.05)
+    assert taken < 5 * layout.views * len(rows) * layout.row_bytes, "no more than the blocks of the file system"
+    assert len(made.unfilled(np.arange(20_000))) == 20_000 - len(rows)
+
+
 @pytest.mark.parametrize("allocated", [0, 2**20], ids=["holes", "allocated"])
 def test_rows_are_read_as_written_and_by_their_view(tmp_path, monkeypatch, allocated):
     monkeypatch.setattr(cache_module, "ALLOCATED", allocated)
@@ -417,6 +452,35 @@ def test_many_may_make_and_fill_a_store_at_once(tmp_path):
     made = store(tmp_path)
     assert made.filled() == 12 and made.damaged() == 0
     assert [path.name for path in (tmp_path / "print").iterdir()] == ["tap"], "nothing unfinished is left"
+
+
+FILL = """
+import sys
+from pathlib import Path
+import numpy as np
+from distill_app.cache.store import Layout, TapStore
+from distill_app.data.order import EpochOrder
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+made = TapStore(folder, layout=Layout(3, 1001, {"values": ("<f2", (1, 200))}), salt="s", about={})
+order = EpochOrder(1001, batch_size=7, seed=0, stage="a", shuffle=True, rank=rank, world_size=2, views=3)
+for epoch in range(3):
+    order.set_epoch(epoch)
+    for batch in order:
+        rows = np.array([position for position, _ in batch])
+        made.write(order.view, rows, {"values": np.repeat(rows[:, None, None], 200, 2).astype(np.float16)})
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_fill_one_cache_with_the_rows_that_each_of_them_sees(tmp_path):
+    ranks = [subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path / "tap"), str(rank)]) for rank in range(2)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    layout = Layout(3, 1001, {"values": ("<f2", (1, 200))})
+    made = TapStore(tmp_path / "tap", layout=layout, salt="s", about={}, writable=False)
+    assert made.filled() == 3 * 1001 and made.damaged() == 0
+    for view in range(3):
+        values = made.read(view, np.arange(1001)).arrays["values"]
+        assert (values[:, 0, 100] == np.arange(1001).astype(np.float16)).all()
 
 
 def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, caplog):
@@ -531,6 +595,48 @@ def test_top_k_keeps_the_probabilities_of_the_largest_and_spreads_the_rest_evenl
         assert others.unique().numel() == 1
 
 
+def test_top_k_keeps_the_probabilities_at_the_temperature_of_the_terms():
+    torch.manual_seed(0)
+    value = 3 * torch.randn(6, 1000)
+    top = value.topk(16, dim=1).indices
+    true = (value / 4).softmax(1).gather(1, top)
+    right, wrong = (
+        (codec.decode(codec.encode(value)) / 4).softmax(1).gather(1, top)
+        for codec in (Codec(1, (1000,), 16, 4.0), Codec(1, (1000,), 16))
+    )
+    torch.testing.assert_close(right, true, rtol=0.02, atol=1e-5)
+    assert (wrong < 0.8 * true).all(), "which is what another temperature does"
+
+
+def test_terms_that_read_the_largest_logits_at_another_temperature_are_named(tmp_path):
+    inputs = {"input": "student.logits", "target": "teacher.logits"}
+    second = {"losses": {"mse": {"loss": {"_target_": "torch.nn.MSELoss"}, "inputs": inputs}}}
+    overrides = cached(tmp_path, *PLAIN, "cache.top_k=4")
+    with stage(tmp_path, *overrides) as built:
+        assert "cache.top_k" not in stage_text(built)
+        built.cache.open()
+        assert read_meta(one(tmp_path))["temperature"] == 4.0
+    with stage(tmp_path, *overrides, distill=second) as built:
+        text = "teacher.logits has the right probabilities at temperature 4; term mse reads it otherwise"
+        assert f"cache.top_k: {text}" in stage_text(built)
+    with stage(tmp_path, *overrides, "method.stages.distill.losses.kd.loss.temperature=2") as built:
+        built.cache.open()
+    assert len(list(tmp_path.glob("cache/*/*/"))) == 2, "another temperature is another store"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        (("method=at", "cache.taps=[teacher.logits]"), "cache: teacher runs in every epoch, since cache.taps leaves"),
+        (("cache.taps=[]",), "cache: teacher runs in every epoch, since cache.taps leaves out logits of it"),
+        (("method=l2", "cache.top_k=3"), "cache.top_k: does nothing here, since no logits are read"),
+    ],
+)
+def test_settings_that_do_nothing_are_told(tmp_path, overrides, note):
+    with stage(tmp_path, *PLAIN, *cached(tmp_path, *overrides)) as built:
+        assert note in stage_text(built)
+
+
 def test_top_k_trains_without_the_teacher_and_reads_what_it_wrote(tmp_path):
     overrides = cached(tmp_path, *PLAIN, "cache.top_k=4")
     first = losses_of(tmp_path, *overrides, epochs=2)
@@ -556,9 +662,28 @@ def test_a_tap_that_has_no_rows_of_floats_is_refused(example):
 # Limits and config
 
 
+def test_no_stage_trains_before_the_caches_of_all_are_known_to_fit(tmp_path):
+    overrides = ("prelude=comparison", "stage.epochs=1", *cached(tmp_path, "cache.views=2"))
+    with stage(tmp_path, "prelude=none", *cached(tmp_path, "cache.views=2", "seed=3")) as built:
+        built.cache.open()
+    other = one(tmp_path, "cache/*/")
+    with runner(tmp_path, *overrides) as made, pytest.raises(CacheError, match="stage 'distill' would fill") as caught:
+        made.app.cache.max_gb = 1e-9
+        made.run()
+    assert "cache.max_gb" in str(caught.value)
+    assert not (tmp_path / "metrics.jsonl").read_text() and not list(tmp_path.glob("checkpoints/*"))
+    with runner(tmp_path, *overrides, f"cache.reuse={other}") as made:
+        made.refuse_caches()  # its weights are not known before the teacher is trained
+    with (
+        runner(tmp_path, *overrides, f"cache.reuse={other}", "cache.views=4") as made,
+        pytest.raises(CacheError, match=r"cache.reuse: .*augmentation.views: there is 2, needed is 4"),
+    ):
+        made.refuse_caches()
+
+
 def test_what_would_be_too_large_is_refused_before_anything_is_written(tmp_path):
     text = refusal(tmp_path, *cached(tmp_path, "cache.views=8", "cache.max_gb=0.00001"))
-    assert text.startswith("cache.max_gb: stage 'distill' would fill 19.2 kB, allowed are 1e-05 GB")
+    assert text.startswith("cache.max_gb: stage 'distill' would fill 0.2 MB, allowed are 1e-05 GB")
     for key in ("cache.views", "cache.top_k", "cache.taps", "100 samples x 8 views x 24 bytes"):
         assert key in text
     assert not (tmp_path / "cache").exists()
@@ -576,7 +701,8 @@ def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
 
 def test_the_plan_says_what_the_cache_takes(tmp_path):
     with stage(tmp_path, *cached(tmp_path, "cache.views=8")) as built:
-        assert "cache teacher.logits: 100 samples x 8 views x 24 bytes = 19.2 kB" in stage_text(built)
+        text = "100 samples x 8 views x 24 bytes = 19.2 kB (0.2 MB on the disk, with the room between them)"
+        assert f"cache teacher.logits: {text}" in stage_text(built)
     assert not (tmp_path / "cache").exists()
 
 
@@ -592,6 +718,7 @@ def test_the_plan_says_what_the_cache_takes(tmp_path):
         (("cache.views=1", "cache.taps=[tutor.logits]"), "unknown network 'tutor'"),
         (("cache.views=1", "cache.taps=[logits]"), "cache.taps: 'logits' is no address"),
         (("cache.views=1", "cache.reuse=elsewhere"), "cache.reuse: elsewhere is no cache"),
+        (("cache.views=1", "cache.folder=/dev/null/x"), "cache.folder: /dev/null is no folder"),
     ],
 )
 def test_what_is_wrong_with_the_cache_is_found_before_anything_runs(errors_of, overrides, words):
@@ -652,6 +779,16 @@ def test_the_verbs_import_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("0 False\n")
+
+
+@pytest.mark.parametrize("parts", ["[]", '"x"', '{"network": 3, "data": {"samples": "x"}}', '{"network": {"net": []}}'])
+def test_a_cache_whose_description_is_odd_is_listed_with_the_others(tmp_path, capsys, parts):
+    for name, content in (("a", parts), ("b", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "meta.json").write_text(f'{{"kind": "{cache_module.KIND}", "parts": {content}}}')
+    assert cache_verb(["list", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "2 caches" in out and "? images" in out
 
 
 def test_a_claim_that_no_cache_makes_is_refused(tmp_path, capsys):

@@ -281,3 +281,10 @@ def test_full_class_folders_pass(tmp_path, errors_of):
 def test_a_config_that_is_not_the_schemas_is_a_bug_and_no_users_error():
     with pytest.raises(Exception, match="prelude"):
         read(OmegaConf.create({"seed": 1}))
+
+
+def test_a_term_that_needs_one_class_a_sample_says_so_where_a_wrapper_mixes_them(errors_of):
+    wrapper = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup}"
+    (error,) = errors_of("dataset=digits", "prelude=none", "method=tfkd_reg", wrapper)
+    assert "labels are shares of all classes here, since a wrapper mixes samples" in error
+    assert errors_of("dataset=digits", "prelude=none", "method=kd", wrapper) == []

@@ -98,3 +98,9 @@ def test_nothing_is_compiled_unless_asked_for(tmp_path):
     with stage(tmp_path) as built:
         train(built)
         assert all(network._compiled_call_impl is None for network in built.tapped.values())
+
+
+def test_a_backend_that_does_not_exist_is_found_before_anything_runs(errors_of):
+    (error,) = errors_of("runtime.compile=true", "runtime.compile_backend=inductr")
+    assert error.startswith("runtime.compile_backend: unknown backend 'inductr'; did you mean 'inductor'?")
+    assert errors_of("runtime.compile_backend=inductr") == [], "it is not used"

@@ -261,4 +261,14 @@ def test_the_plan_says_how_many_norms_are_folded_and_which_share_of_flops_is_lef
     assert "runs up to stage3 and no further" in lines["network teacher"]
     share = float(lines["network student"].split(" % of its FLOPs")[0].rsplit(" ", 1)[-1])
     assert share == pytest.approx(100 * whole / (whole + stem + 2 * 16 * 10), abs=1)
-    assert "3 of 3 batch norms folded" in text
+    assert "2 of 2 batch norms folded" in text, "the third is behind the end"
+
+
+def test_norms_behind_the_last_tap_are_left_alone(tmp_path):
+    with stage(tmp_path, "method=fitnet", "method.params.tap=stage2", "stage.epochs=8") as built:
+        stopped, text = built.forms["teacher"], stage_text(built)
+        folded = built.frozen["teacher"].model
+    total = sum(isinstance(part, nn.BatchNorm2d) for part in network(built, "teacher").modules())
+    assert 0 < len(stopped.pairs) == stopped.norms < total
+    assert f"{stopped.norms} of {stopped.norms} batch norms folded" in text
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in folded.modules()) == total - stopped.norms

@@ -6,39 +6,120 @@ import pytest
 import torch
 from engine_fixtures import mostly_slow, network, stage
 from test_method_configs import PAPER, base
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill_app.training import EpochTraining, NonFiniteLoss
 
 # What makes the host wait for a GPU: values that become numbers, and sizes that depend on values.
-WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique", "aten::equal"}
+WAITING = {
+    *("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::allclose"),
+    *("aten::_unique", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount"),
+    *("aten::histc", "aten::argwhere", "aten::is_nonzero"),
+}
+FETCHING = {"cpu", "numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__"}
 
 
-class CountWaits(TorchDispatchMode):
-    """Counts operations that wait for the device."""
-
-    def __init__(self):
+class _Operators(TorchDispatchMode):
+    def __init__(self, seen: list[str]):
         super().__init__()
-        self.seen: list[str] = []
+        self.seen = seen
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name().split(".")[0]
-        by_mask = name == "aten::index" and any(
+        name, _, overload = func.name().partition(".")
+        by_mask = name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
-        if name in WAITING or by_mask:
+        by_counts = name == "aten::repeat_interleave" and overload == "Tensor" and not (kwargs or {}).get("output_size")
+        if name in WAITING or by_mask or by_counts:
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
 
 
+class _Methods(TorchFunctionMode):
+    """What no operator shows where the device is the CPU."""
+
+    def __init__(self, seen: list[str], host: set[int]):
+        super().__init__()
+        self.seen, self.host = seen, host
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        # As a word: a device would be that of the training, which is the CPU here.
+        to_host = name == "to" and "cpu" in [
+            word for word in (*args[1:], *(kwargs or {}).values()) if type(word) is str
+        ]
+        if (name in FETCHING or to_host) and args[0].data_ptr() not in self.host:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class CountWaits:
+    """Counts what waits for the device; `host` are tensors that are on the host wherever the training runs."""
+
+    def __init__(self, *host: torch.Tensor):
+        self.seen: list[str] = []
+        self._modes = [_Operators(self.seen), _Methods(self.seen, {tensor.data_ptr() for tensor in host})]
+
+    def __enter__(self):
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        for mode in reversed(self._modes):
+            mode.__exit__(*exc)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.to("cpu", copy=True),
+        lambda x: x.numpy(),
+        lambda x: x.unique(),
+        lambda x: x.unique_consecutive(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: torch.bincount(x.long()),
+        lambda x: torch.repeat_interleave(x, x.long()),
+        lambda x: torch.allclose(x, x),
+        lambda x: torch.equal(x, x),
+        lambda x: x.index_put_((x > 0,), x[:1]),
+    ],
+)
+def test_ways_to_wait_are_counted(wait):
+    x = torch.ones(1)
+    with CountWaits() as waits:
+        wait(x)
+    assert waits.seen
+
+
+def test_what_does_not_wait_is_not_counted():
+    x, on_host = torch.ones(3), torch.arange(3)
+    with CountWaits(on_host) as waits:
+        torch.where(x > 0, x, 0).softmax(0).to(torch.float16).masked_fill(x > 0, 1.0).mean()
+        on_host.cpu().numpy()
+    assert waits.seen == []
+
+
 class Quiet:
     """A tracker that is told nothing."""
+
+    said = None
 
     def advance(self):
         pass
 
     def step(self, **values):
         self.last = values
+
+    def info(self, text):
+        self.said = text
 
 
 class Loaded(list):
@@ -54,6 +135,11 @@ def loaded(built) -> None:
     built.data.train = Loaded(built.data.train)
 
 
+def on_host(built) -> list[torch.Tensor]:
+    """The indices of the samples, which never leave the host."""
+    return [batch["index"] for batch in built.data.train]
+
+
 QUICK = ("kd", "crd")
 METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PAPER]
 
@@ -67,7 +153,23 @@ def test_no_step_between_log_points_waits_for_the_device(tmp_path, method, preci
         steps = EpochTraining(built, 0, tracker=Quiet(), log_every=1000).steps()
         next(steps)
         next(steps)  # losses set themselves up in the first
-        with CountWaits() as waits:
+        with CountWaits(*on_host(built)) as waits:
+            next(steps)
+            next(steps)
+        assert waits.seen == []
+
+
+@pytest.mark.parametrize("extra", [(), ("cache.top_k=3",)], ids=["whole", "top_k"])
+def test_no_step_of_a_replayed_epoch_waits_for_the_device(tmp_path, extra):
+    cache = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", "cache.views=1", *extra)
+    with stage(tmp_path, "method=kd", "stage.batch_size=20", *cache) as built:
+        loaded(built)
+        for _ in EpochTraining(built, 0, tracker=Quiet(), log_every=1000).steps():
+            pass
+        loaded(built)
+        steps = EpochTraining(built, 1, tracker=Quiet(), log_every=1000).steps()
+        next(steps)
+        with CountWaits(*on_host(built)) as waits:
             next(steps)
             next(steps)
         assert waits.seen == []
@@ -103,7 +205,9 @@ def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp
         assert all(weights[name].equal(value) for name, value in kept.items())
 
 
-def test_waiting_for_data_is_measured_and_told(tmp_path):
+def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
+    tracker = Quiet()
+
     class Slow(list):
         def __iter__(self):
             for batch in super().__iter__():
@@ -112,16 +216,42 @@ def test_waiting_for_data_is_measured_and_told(tmp_path):
 
     def share(built, batches):
         built.data.train = batches
-        training = EpochTraining(built, 0, tracker=Quiet(), log_every=1000)
+        training = EpochTraining(built, 0, tracker=tracker, log_every=1000)
         for _ in training.steps():
             pass
         built.data.train = train
         return training.data_wait
 
-    with stage(tmp_path, "method=ce", "dataset.resident=false") as built:
+    with stage(tmp_path, "method=ce", "dataset.resident=false", "stage.epochs=8") as built:
         train, batches = built.data.train, list(built.data.train)
-        assert 0 < share(built, batches) < 0.3 < share(built, Slow(batches)) < 1
-        assert built.data_wait_hint(0.1) is None
-        assert "runtime.num_workers=2" in built.data_wait_hint(0.5)
+        assert 0 < share(built, batches) < 0.3 and tracker.said is None
+        assert 0.3 < share(built, Slow(batches)) < 1
+        assert "runtime.num_workers=2" in tracker.said, "not only of the first epoch, which compiles or fills a cache"
+        tracker.said = None
+        assert share(built, Slow(batches)) > 0.3 and tracker.said is None, "said once"
+        monkeypatch.setattr("distill_app.training.LONG", 0.0)
+        built.data.train, built._hinted = Slow(batches), False
+        told = [tracker.said for _ in EpochTraining(built, 0, tracker=tracker, log_every=1).steps()]
+        assert len(told) > 1 and told[0], "while a long epoch goes on"
+        built.data.train = train
     with stage(tmp_path, "method=ce") as built:
         assert built.data_wait_hint(0.5) is None, "no worker would help"
+
+
+def test_a_gpu_that_is_busy_has_not_waited_for_data(tmp_path):
+    class Event:
+        def __init__(self, done):
+            self.done, self.recorded = done, 0
+
+        def record(self):
+            self.recorded += 1
+
+        def query(self):
+            return self.done
+
+    with stage(tmp_path, "method=ce", "dataset.resident=false", "stage.epochs=8") as built:
+        for done in (True, False):
+            training = EpochTraining(built, 0, tracker=Quiet(), log_every=1000)
+            training._done = Event(done)
+            assert sum(1 for _ in training.steps()) == training._done.recorded
+            assert (training.data_wait > 0) == done

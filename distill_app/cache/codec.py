@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_app.cache.plan import LOGITS
 from distill_app.cache.store import CacheError
 from distill_app.taps import shapes_in
 
 LARGEST = torch.finfo(torch.float16).max
-LOGITS = ("logits", "output")
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,22 @@ class Codec:
     """How a tap becomes a row and back.
 
     Whole: float16, clamped to +-65504. With top_k, for logits (B, C): the k largest logits as float16 with their
-    classes, and one number r = log(sum of exp(z) over the others) - log(C - k). Back come logits with r in the place
-    of every other class. Their softmax at temperature 1 has the probabilities of the k classes (to the rounding), and
-    spreads the rest evenly. At a temperature above 1 it gives the rest more than it had, by the convexity of exp: at
-    most by what separates an even spread from the true one.
+    classes, and one number r = T log(sum of exp(z / T) over the others) - T log(C - k). Back come logits with r in the
+    place of every other class. Their softmax at temperature T has the probabilities of the k classes (to the
+    rounding), and spreads the rest evenly. At a higher temperature it gives the rest more than it had, at a lower one
+    less, by the convexity of exp.
 
     Args:
         rows: How many rows of the tap each sample has: several where wrappers make several images of one.
         shape: Of one row.
         top_k: k, None stores all.
+        temperature: T, at which the terms of the stage read the logits.
     """
 
     rows: int
     shape: tuple[int, ...]
     top_k: int | None = None
+    temperature: float = 1.0
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -49,8 +51,8 @@ class Codec:
         if self.top_k is None:
             return {"values": self._rounded(value)}
         top, indices = value.topk(self.top_k, dim=1)
-        others = value.scatter(1, indices, -torch.inf).logsumexp(dim=1, keepdim=True)
-        even = others - math.log(self.shape[0] - self.top_k)
+        others = (value.scatter(1, indices, -torch.inf) / self.temperature).logsumexp(dim=1, keepdim=True)
+        even = self.temperature * (others - math.log(self.shape[0] - self.top_k))
         return {
             "values": self._rounded(torch.cat([top, even], dim=1)),
             "indices": indices.to(torch.int32).unflatten(0, (-1, self.rows)),
@@ -68,7 +70,9 @@ class Codec:
         return values[:, -1:].repeat(1, self.shape[0]).scatter(1, indices, values[:, :-1])
 
 
-def codec_of(address: str, example: Any, *, count: int, num_classes: int, top_k: int | None) -> Codec:
+def codec_of(
+    address: str, example: Any, *, count: int, num_classes: int, top_k: int | None, temperature: float = 1.0
+) -> Codec:
     """How a tap is stored, from an example of it.
 
     Args:
@@ -77,6 +81,7 @@ def codec_of(address: str, example: Any, *, count: int, num_classes: int, top_k:
         count: Of how many samples.
         num_classes: The width of logits.
         top_k: As in the config.
+        temperature: At which logits are read.
 
     Raises:
         CacheError: Not a tensor of floats with the same number of rows for each sample.
@@ -89,4 +94,6 @@ def codec_of(address: str, example: Any, *, count: int, num_classes: int, top_k:
         )
     shape = tuple(example.shape[1:])
     is_logits = address.rsplit(".", 1)[-1] in LOGITS and shape == (num_classes,)
-    return Codec(len(example) // count, shape, top_k if is_logits else None)
+    if top_k is None or not is_logits:
+        return Codec(len(example) // count, shape)
+    return Codec(len(example) // count, shape, top_k, temperature)

@@ -1,6 +1,7 @@
 """What the outputs of a frozen network depend on, in plain values: two caches are the same if and only if these are."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
         },
         "data": {
             "name": conf.name,
-            "root": conf.root,
-            "train": conf.train,
+            "train": _placeless(conf.train, conf.root),
             "samples": len(dataset),
             "labels": _hash(labels_of(dataset).tobytes()),
             "files": _files_hash(dataset),
@@ -63,6 +63,17 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
         "precision": app.runtime.precision,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__},
     }
+
+
+def _placeless(value: Any, root: str | None) -> Any:
+    """The same values without the place where the data lie: a copy on another disk is the same data."""
+    if isinstance(value, Mapping):
+        return {key: _placeless(item, root) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_placeless(item, root) for item in value]
+    if root and isinstance(value, str) and (value == root or value.startswith(f"{root.rstrip('/')}/")):
+        return value.removeprefix(root.rstrip("/")).lstrip("/")
+    return value
 
 
 def base_samples(data: StageData) -> Samples:

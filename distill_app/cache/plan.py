@@ -1,13 +1,16 @@
 """What of a plan the teacher cache covers, and what is wrong with the `cache` part of a config. Imports no torch."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from distill_app.config import AppConf, CacheConf
-from distill_app.wiring import Address, StagePlan, models_of, unknown
+from distill_app.wiring import Address, StagePlan, addresses, models_of, unknown
 
 # In the place of the stage's name: stages and methods see the same views, whatever they are called.
 AUGMENTATION = "cache"
+LOGITS = ("logits", "output")  # taps that cache.top_k is for
 
 
 def cached_taps(plan: StagePlan, conf: CacheConf) -> dict[str, list[str]]:
@@ -22,6 +25,61 @@ def cached_taps(plan: StagePlan, conf: CacheConf) -> dict[str, list[str]]:
         return frozen
     chosen = {(address.space, address.name) for address in (Address.parse(text, plan.roles) for text in conf.taps)}
     return {name: taps for name, taps in frozen.items() if all((name, tap) in chosen for tap in taps)}
+
+
+def temperature_of(plan: StagePlan, network: str, tap: str) -> float:
+    """The temperature of the terms that read a tap, if all that have one have the same; else 1."""
+    temperatures = {_temperature(plan.terms[name].loss) for name in _readers(plan, network, tap)} - {None}
+    return next((value for value in temperatures if value and len(temperatures) == 1), 1.0)
+
+
+def _temperature(loss: Any) -> float | None:
+    """Of a loss as configured; None where it has none."""
+    value = loss.get("temperature") if isinstance(loss, Mapping) else None
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _readers(plan: StagePlan, network: str, tap: str) -> list[str]:
+    """The terms that read a tap directly."""
+
+    def reads(term: Any) -> bool:
+        parsed = [Address.parse(text, plan.roles) for text in addresses(term.inputs)]
+        return any((address.space, address.name) == (network, tap) for address in parsed)
+
+    return [name for name, term in plan.terms.items() if reads(term)]
+
+
+def cache_notes(plan: StagePlan, conf: CacheConf) -> list[str]:
+    """What of `cache.taps` and `cache.top_k` does nothing in a stage, or not quite what one might think."""
+    if not conf.enabled:
+        return []
+    cached = cached_taps(plan, conf)
+    notes = [_left_out(plan, name, conf) for name in plan.taps if name not in plan.trained and name not in cached]
+    if conf.top_k is None or not cached:
+        return notes
+    logits = [(network, tap) for network, taps in cached.items() for tap in taps if tap in LOGITS]
+    notes += [note for network, tap in logits if (note := _made_up(plan, network, tap))]
+    return notes if logits else [*notes, "cache.top_k: does nothing here, since no logits are read"]
+
+
+def _left_out(plan: StagePlan, network: str, conf: CacheConf) -> str:
+    chosen = [Address.parse(text, plan.roles) for text in conf.taps or []]
+    names = {address.name for address in chosen if address.space == network}
+    left = ", ".join(tap for tap in plan.taps[network] if tap not in names)
+    return f"cache: {network} runs in every epoch, since cache.taps leaves out {left} of it"
+
+
+def _made_up(plan: StagePlan, network: str, tap: str) -> str | None:
+    """What terms see that read a cache of the largest logits at another temperature than it was made for."""
+    readers, common = _readers(plan, network, tap), temperature_of(plan, network, tap)
+    odd = [reader for reader in readers if _temperature(plan.terms[reader].loss) != common]
+    if readers and not odd:
+        return None
+    who = f"term {', '.join(odd)}" if odd else "an adapter"
+    return (
+        f"cache.top_k: {network}.{tap} has the right probabilities at temperature {common:g}; {who} reads it "
+        f"otherwise, and sees one made-up value for all classes but the largest"
+    )
 
 
 def views_of(plan: StagePlan, conf: CacheConf) -> int | None:
@@ -50,6 +108,8 @@ def cache_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
         yield from _redesign_errors(plan, conf)
         if cached_taps(plan, conf):
             yield from _stage_errors(plan, conf)
+    if any(cached_taps(plan, conf) for plan in plans):
+        yield from _folder_errors(conf)
     yield from _reuse_errors(plans, conf)
 
 
@@ -90,6 +150,15 @@ def _stage_errors(plan: StagePlan, conf: CacheConf) -> Iterator[str]:
             f"number of views of each; set cache.views=V (4, 8, ...): epoch e then shows view e modulo V. 1 is right "
             f"where nothing is random, and also with {plan.data_key}.train_transform=[]"
         )
+
+
+def _folder_errors(conf: CacheConf) -> Iterator[str]:
+    place = Path(conf.folder).absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir():
+        yield f"cache.folder: {there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"cache.folder: nothing can be written to {there}"
 
 
 def _reuse_errors(plans: list[StagePlan], conf: CacheConf) -> Iterator[str]:

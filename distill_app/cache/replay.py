@@ -6,7 +6,7 @@ another run that fills the same rows changes a loss.
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.fingerprint import base_samples, fingerprint, nearest
-from distill_app.cache.plan import cached_taps
+from distill_app.cache.plan import cache_notes, cached_taps, temperature_of
 from distill_app.cache.store import (
     KIND,
     META,
@@ -28,6 +28,7 @@ from distill_app.cache.store import (
     differences,
     digest,
     read_meta,
+    room_of,
     size_text,
     tap_folder,
 )
@@ -104,8 +105,9 @@ class StageCache:
         self._conf: CacheConf = app.cache
         self._waiting: list[_Waiting] = []
         self._opened = False
-        # Rows are those of the whole data set; a stage with fewer labels leaves holes, which take no room.
+        # Rows are those of the whole data set; a stage with fewer labels leaves holes between them.
         samples, views = len(base_samples(data).dataset), data.order.views or 1
+        self._sparse = len(data.indices) < samples / 2
         count = len(examples["batch"]["index"])
         self._taps: dict[str, dict[str, _Tap]] = {}
         for name, taps in cached_taps(plan, app.cache).items():
@@ -117,15 +119,19 @@ class StageCache:
                     count=count,
                     num_classes=plan.data.num_classes,
                     top_k=app.cache.top_k,
+                    temperature=temperature_of(plan, name, tap),
                 )
                 self._taps[name][tap] = _Tap(codec, Layout(views, samples, codec.arrays))
         self._refuse_too_large()
 
     @property
     def bytes(self) -> int:
-        """What the stage needs, all taps together."""
-        taps = [tap for taps in self._taps.values() for tap in taps.values()]
-        return sum(len(self._data.indices) * tap.layout.views * tap.layout.row_bytes for tap in taps)
+        """What the stage takes on the disk, all taps together."""
+        return sum(self._room(of) for taps in self._taps.values() for of in taps.values())
+
+    def _room(self, of: _Tap, rows: np.ndarray | None = None) -> int:
+        """What a tap takes, for all images of the stage or for some."""
+        return room_of(of.layout, self._data.indices if rows is None else rows, sparse=self._sparse)
 
     def _refuse_too_large(self) -> None:
         if self.bytes > self._conf.max_gb * 1e9:
@@ -136,14 +142,16 @@ class StageCache:
             )
 
     def describe(self) -> list[str]:
-        """A line for each tap: how much it takes."""
-        return [
-            f"cache {name}.{tap}: {len(self._data.indices):,} samples x {of.layout.views:,} views x "
-            f"{of.layout.row_bytes:,} bytes = "
-            f"{size_text(len(self._data.indices) * of.layout.views * of.layout.row_bytes)}"
-            for name, taps in self._taps.items()
-            for tap, of in taps.items()
-        ]
+        """A line for each tap: how much it takes; and for what of the config does nothing here, or not quite."""
+        lines = cache_notes(self._plan, self._conf)
+        for name, taps in self._taps.items():
+            for tap, of in taps.items():
+                samples, layout, room = len(self._data.indices), of.layout, self._room(of)
+                size = samples * layout.views * layout.row_bytes
+                apart = f" ({size_text(room)} on the disk, with the room between them)" if room > 1.1 * size else ""
+                rows = f"{samples:,} samples x {layout.views:,} views x {layout.row_bytes:,} bytes"
+                lines.append(f"cache {name}.{tap}: {rows} = {size_text(size)}{apart}")
+        return lines
 
     def open(self) -> list[str]:
         """Finds or makes the folders; the weights of the networks must be those of the training by now.
@@ -157,32 +165,32 @@ class StageCache:
         if self._opened:
             return []
         notes: list[str] = []
+        try:
+            self._open(notes)
+        except OSError as error:
+            raise CacheError(f"cache.folder: {self._conf.folder} cannot be used: {error}") from error
+        self._require_room()
+        self._opened = True
+        return notes
+
+    def _open(self, notes: list[str]) -> None:
         for name, taps in self._taps.items():
             parts = fingerprint(self._networks[name], plan=self._plan, app=self._app, data=self._data)
             name_of_parts = digest(parts)
             folder = self._folder(name, name_of_parts, parts, notes)
             for tap, of in taps.items():
                 spec = self._networks[name].taps.get(tap, "")
-                inside = tap_folder(tap, spec=spec, layout=of.layout)
-                about = {"tap": tap, "spec": spec, "top_k": of.codec.top_k}
-                of.store = TapStore(folder / inside, layout=of.layout, salt=f"{name_of_parts}/{inside}", about=about)
+                inside = tap_folder(tap, spec=[spec, of.codec.temperature], layout=of.layout)
+                about = {"tap": tap, "spec": spec, "top_k": of.codec.top_k, "temperature": of.codec.temperature}
+                salt = f"{name_of_parts}/{inside}"
+                of.store = TapStore(folder / inside, layout=of.layout, salt=salt, about=about, sparse=self._sparse)
                 rows = len(self._data.indices) * of.layout.views
                 there = of.store.filled(self._data.indices)
                 notes.append(f"cache {name}.{tap}: {there:,} of {rows:,} rows are in {of.store.folder}")
-        self._require_room()
-        self._opened = True
-        return notes
 
     def _folder(self, name: str, name_of_parts: str, parts: dict[str, Any], notes: list[str]) -> Path:
         """The folder of a network's fingerprint: the one to be reused if it is the same, else by its name."""
-        reuse = Path(self._conf.reuse) if self._conf.reuse else None
-        there = read_meta(reuse) if reuse is not None else None
-        if reuse is not None and there is not None and there.get("network") == name:
-            if differing := differences(parts, there.get("parts")):
-                raise CacheError(
-                    f"cache.reuse: {reuse} was filled from something else: {'; '.join(differing)}. Make these the "
-                    f"same, or leave cache.reuse out to fill another one"
-                )
+        if (reuse := self._reused(name, parts)) is not None:
             return reuse
         folder = Path(self._conf.folder) / name_of_parts
         if read_meta(folder) is None:
@@ -191,18 +199,46 @@ class StageCache:
             write_json(folder / META, {"kind": KIND, "network": name, "fingerprint": name_of_parts, "parts": parts})
         return folder
 
+    def refuse_reuse(self, *, unknown: Collection[str] = ()) -> None:
+        """Refuses a folder that cannot be reused, as soon as that is known.
+
+        Args:
+            unknown: Networks that will have other weights when the stage begins.
+
+        Raises:
+            CacheError: `cache.reuse` holds something else.
+        """
+        for name in self._taps if self._conf.reuse else ():
+            parts = fingerprint(self._networks[name], plan=self._plan, app=self._app, data=self._data)
+            self._reused(name, parts, weights=name not in unknown)
+
+    def _reused(self, name: str, parts: dict[str, Any], *, weights: bool = True) -> Path | None:
+        """The folder of `cache.reuse` if it is of this network; refused if the other parts are not these."""
+        reuse = Path(self._conf.reuse) if self._conf.reuse else None
+        there = read_meta(reuse) if reuse is not None else None
+        if there is None or there.get("network") != name:
+            return None
+        differing = differences(parts, there.get("parts"))
+        if differing := [text for text in differing if weights or not text.startswith("network.weights:")]:
+            raise CacheError(
+                f"cache.reuse: {reuse} was filled from something else: {'; '.join(differing)}. Make these the same, "
+                f"or leave cache.reuse out to fill another one"
+            )
+        return reuse
+
     def _require_room(self) -> None:
-        stores = [tap for taps in self._taps.values() for tap in taps.values()]
-        filled = sum(tap.store.filled(self._data.indices) * tap.layout.row_bytes for tap in stores if tap.store)
-        for tap in stores[:1]:
-            assert tap.store is not None
-            free = shutil.disk_usage(tap.store.folder).free
-            if free < self.bytes - filled:
-                raise CacheError(
-                    f"cache.folder: {tap.store.folder.parent} lies on a disk with {size_text(free)} left, and "
-                    f"{size_text(self.bytes - filled)} are to be filled; choose another cache.folder, lower "
-                    f"cache.views, or set cache.top_k"
-                )
+        """Refuses to begin where the disk has less room than the rows that are not there will take."""
+        needed = 0
+        for of in (tap for taps in self._taps.values() for tap in taps.values()):
+            assert of.store is not None
+            needed += self._room(of, of.store.unfilled(self._data.indices))
+        free = shutil.disk_usage(self._conf.reuse or self._conf.folder).free if needed else 0
+        if free < needed:
+            raise CacheError(
+                f"cache.folder: {self._conf.folder} lies on a disk with {size_text(free)} left, and "
+                f"{size_text(needed)} are to be filled; choose another cache.folder, lower cache.views, or set "
+                f"cache.top_k"
+            )
 
     def given(
         self, raw: Mapping[str, Any], batch: Mapping[str, Any], frozen: Mapping[str, TappedModel], call: Call

@@ -35,7 +35,9 @@ META, CHECKS = "meta.json", "checks.npy"
 ARRAYS = ("values", "indices")
 CHECK_BYTES = 4
 ALLOCATED = 2**26  # files up to here take their room at once
-BLOCK = 2**16  # larger ones in pieces of this size, when a row in one is first written
+# Larger ones take it in pieces, when a row in one is first written: large pieces where most rows will come, and those
+# of file systems where few will, which lie apart.
+BLOCK, SMALL_BLOCK = 2**16, 2**12
 
 
 class CacheError(ValueError):
@@ -88,6 +90,7 @@ class TapStore:
         layout: What a row looks like.
         salt: What the checks start from: the fingerprint and the tap.
         about: Further entries of its `meta.json`.
+        sparse: Few of the rows will be written.
         writable: False opens what is there for reading alone.
 
     Raises:
@@ -95,8 +98,17 @@ class TapStore:
         OSError: It cannot be made or opened.
     """
 
-    def __init__(self, folder: Path, *, layout: Layout, salt: str, about: Mapping[str, Any], writable: bool = True):
-        self.folder, self.layout = folder, layout
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        layout: Layout,
+        salt: str,
+        about: Mapping[str, Any],
+        sparse: bool = False,
+        writable: bool = True,
+    ):
+        self.folder, self.layout, self._block = folder, layout, block_size(sparse)
         if writable:
             _create(folder, layout, {**about, "salt": salt})
         self.writable = writable and os.access(folder / CHECKS, os.W_OK)
@@ -124,7 +136,7 @@ class TapStore:
                 os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
             if self.writable and size > ALLOCATED:
                 self._handles[name] = os.open(path, os.O_WRONLY)
-                self._taken[name] = np.zeros(-(-size // BLOCK), dtype=bool)
+                self._taken[name] = np.zeros(-(-size // self._block), dtype=bool)
             self._offsets[name] = offset
             mode = "r+" if self.writable else "r"
             # As a plain array: indexing is slower in the subclass.
@@ -174,20 +186,23 @@ class TapStore:
 
     def _take_room(self, name: str, places: np.ndarray, size: int) -> None:
         """A write into a map kills the process when the disk is full; asking for the room is an error instead."""
-        begin, taken, handle = self._offsets[name] + places * size, self._taken[name], self._handles[name]
-        # A row touches the blocks in which every BLOCK-th of its bytes, and its last one, lie.
-        touched = np.concatenate([(begin + step) // BLOCK for step in (*range(0, size, BLOCK), size - 1)])
+        taken, handle, block = self._taken[name], self._handles[name], self._block
+        touched = _touched(self._offsets[name] + places * size, size, block)
         missing = touched[~taken[touched]]
         if not len(missing):
             return
         end = os.fstat(handle).st_size
-        for block in set(missing.tolist()):
-            os.posix_fallocate(handle, block * BLOCK, min(BLOCK, end - block * BLOCK))
-            taken[block] = True
+        for number in set(missing.tolist()):
+            os.posix_fallocate(handle, number * block, min(block, end - number * block))
+            taken[number] = True
 
     def filled(self, rows: np.ndarray | None = None) -> int:
         """How many rows are there in all views, of some images or of all."""
         return int(np.count_nonzero(self._checks if rows is None else self._checks[:, rows]))
+
+    def unfilled(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some images of which a view is missing."""
+        return rows[(self._checks[:, rows] == 0).any(axis=0)]
 
     def damaged(self) -> int:
         """How many rows are there and do not pass their check; reads all of them."""
@@ -203,6 +218,34 @@ class TapStore:
         for handle in self._handles.values():
             os.close(handle)
         self._handles, self.writable = {}, False
+
+
+def block_size(sparse: bool) -> int:
+    """In which pieces a large file takes its room."""
+    return SMALL_BLOCK if sparse else BLOCK
+
+
+def _touched(begin: np.ndarray, size: int, block: int) -> np.ndarray:
+    """The blocks that rows lie in: those of every `block`-th of a row's bytes and of its last one."""
+    return np.concatenate([(begin + step) // block for step in (*range(0, size, block), size - 1)])
+
+
+def room_of(layout: Layout, rows: np.ndarray, *, sparse: bool) -> int:
+    """Bytes that some images take on the disk in all views, which is more than their rows where these lie apart.
+
+    Args:
+        layout: Of the tap.
+        rows: int64 (N,), indices in the unsplit data set.
+        sparse: As the store is opened.
+    """
+    total, block = 0, block_size(sparse)
+    for _, (kind, shape) in _files(layout):
+        size = np.dtype(kind).itemsize * _count(shape[2:])
+        whole = size * layout.views * layout.samples
+        if whole > ALLOCATED and len(rows) < layout.samples:
+            whole = min(whole, layout.views * block * len(np.unique(_touched(rows * size, size, block))))
+        total += whole if len(rows) else 0
+    return total
 
 
 def _files(layout: Layout) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
@@ -236,7 +279,7 @@ def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def tap_folder(tap: str, *, spec: str, layout: Layout) -> str:
+def tap_folder(tap: str, *, spec: Any, layout: Layout) -> str:
     """The name of a tap's folder: readable, and different for another module path or another way to store it."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', tap)}-{digest([tap, spec, layout.arrays], size=4)}"
 

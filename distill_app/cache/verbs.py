@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,7 @@ def _store(folder: Path, meta: dict[str, Any]) -> TapStore:
 def _list(caches: list[tuple[Path, dict[str, Any]]]) -> int:
     total = 0
     for folder, meta in caches:
-        parts = meta["parts"]
-        net, data = parts.get("network", {}).get("net") or {}, parts.get("data", {})
-        target = str(net.get("_target_", "?")).rsplit(".", 1)[-1]
-        print(f"{folder}: {meta.get('network')} ({target}) on {data.get('name')}, {data.get('samples', 0):,} images")
+        print(f"{folder}: {_whose(meta)}")
         for inside, about in _taps(folder):
             try:
                 store = _store(inside, about)
@@ -74,6 +71,20 @@ def _list(caches: list[tuple[Path, dict[str, Any]]]) -> int:
             print(f"  {inside.name}: {rows} ({store.layout.views} views), {size_text(size)}")
     print(f"{len(caches)} caches, {size_text(total)}")
     return 0
+
+
+def _whose(meta: Mapping[str, Any]) -> str:
+    """The network and the images of a cache, as far as its `meta.json`, which anybody may have written, says."""
+    samples = _entry(meta, "parts", "data", "samples")
+    target = str(_entry(meta, "parts", "network", "net", "_target_")).rsplit(".", 1)[-1]
+    count = f"{samples:,}" if isinstance(samples, int) else "?"
+    return f"{meta.get('network')} ({target}) on {_entry(meta, 'parts', 'data', 'name')}, {count} images"
+
+
+def _entry(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _on_disk(folder: Path) -> int:
