@@ -7,13 +7,16 @@ summary, one that was interrupted goes on after its last complete epoch, and els
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from distill_app.assemble import example_namespace
 from distill_app.build import Builder, ConfigError
+from distill_app.cache.plan import cached_taps
+from distill_app.cache.replay import StageCache
 from distill_app.checkpoint import Checkpoints, save_weights
 from distill_app.config import AppConf
 from distill_app.data.stage_data import DataSource
@@ -23,7 +26,7 @@ from distill_app.networks import build_network, networks_read, parameter_count, 
 from distill_app.outcome import COLUMNS, summarize, test_rows
 from distill_app.records import Status, run_lock, write_json, write_records
 from distill_app.report import final_plot, summary_table
-from distill_app.stage import Run, Stage, refuse_cache
+from distill_app.stage import Run, Stage
 from distill_app.tracking import Tracker
 from distill_app.training import train_epoch
 from distill_app.wiring import StagePlan, plan_stages
@@ -123,8 +126,20 @@ class StageRunner:
         trained: set[str] = set()
         for plan in self.plans:
             if not self._came_trained(plan):
-                refuse_cache(plan, self.shared, trained=trained)
+                self._refuse_cache(plan, unknown=trained)
                 trained |= {*plan.trained, *(plan.network(role) for role in plan.conf.init_from)}
+
+    def _refuse_cache(self, plan: StagePlan, *, unknown: Collection[str]) -> None:
+        """Raises CacheError for more bytes than `cache.max_gb`, and for a `cache.reuse` of something else."""
+        if not cached_taps(plan, self.app.cache):
+            return
+        builder, device = self.shared.builder, self.shared.device
+        data, task = self.shared.data.stage(plan), Stage.task_of(plan, builder)
+        batch = data.example_batch(task, device=device)
+        examples = example_namespace(plan, self.networks, batch, task.call, builder=builder)
+        cache = StageCache(plan, app=self.app, networks=self.networks, examples=examples, data=data, device=device)
+        cache.refuse_reuse(unknown=unknown)
+        data.train.close()
 
     def _came_trained(self, plan: StagePlan) -> bool:
         trained = [self.networks[name] for name in plan.trained]

@@ -1,16 +1,14 @@
 """One stage, built: its data, the networks it runs with hooks up to the last tap read, its step and its optimiser."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from distill_app.assemble import Context, Parts, assemble, example_namespace, redesign_of
 from distill_app.build import Builder
-from distill_app.cache.plan import cached_taps
 from distill_app.cache.replay import StageCache
 from distill_app.config import AppConf
 from distill_app.data.order import stable_hash
@@ -122,7 +120,7 @@ class Stage:
 
     def example_batch(self, count: int = 2) -> dict[str, Any]:
         """The first samples of the training data, prepared."""
-        return example_batch(self.data, self.task, device=self.device, count=count)
+        return self.data.example_batch(self.task, device=self.device, count=count)
 
     def _freeze(self) -> list[str]:
         """Takes out of training what the config freezes, and what no loss term depends on; returns the latter."""
@@ -272,34 +270,6 @@ class Stage:
         self.data.train.close()
         for network in self.tapped.values():
             network.close()
-
-
-def example_batch(data: StageData, task: Any, *, device: torch.device, count: int = 2) -> dict[str, Any]:
-    """The first samples of a stage's training data, prepared."""
-    samples = data.train.dataset
-    keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
-    return task.prepare(default_collate(samples.__getitems__(keys)), device=device)  # type: ignore[attr-defined]
-
-
-def refuse_cache(plan: StagePlan, run: Run, *, trained: Collection[str]) -> None:
-    """Refuses the teacher cache of a stage that is still to come: too many bytes, or not what `cache.reuse` holds.
-
-    Args:
-        plan: The stage.
-        run: Its networks are built.
-        trained: Networks that stages before it train.
-
-    Raises:
-        CacheError: As its own message says.
-    """
-    if not cached_taps(plan, run.app.cache):
-        return
-    data, task = run.data.stage(plan), Stage.task_of(plan, run.builder)
-    batch, networks = example_batch(data, task, device=run.device), run.parts.networks
-    examples = example_namespace(plan, networks, batch, task.call, builder=run.builder)
-    cache = StageCache(plan, app=run.app, networks=networks, examples=examples, data=data, device=run.device)
-    cache.refuse_reuse(unknown=trained)
-    data.train.close()
 
 
 def set_trainable(networks: Mapping[str, Network], plan: StagePlan) -> None:

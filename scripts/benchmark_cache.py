@@ -16,7 +16,8 @@ from benchmark_timing import WARMUP, Contender
 from benchmark_torchdistill import FilePerSample, kd_config
 from benchmark_workloads import FORMS, Plan, images_of, missing, network, result, rival
 
-from distill_app.cache.store import Layout, TapStore
+from distill_app.cache.layout import Layout
+from distill_app.cache.store import TapStore
 from distill_app.losses import ContrastiveRepresentation
 
 ROWS = 256  # rows a call

@@ -34,11 +34,13 @@ from engine_fixtures import (
 from PIL import Image
 
 from distill_app import runner as runner_module
+from distill_app.cache import layout as layout_module
 from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.fingerprint import weights_hash
-from distill_app.cache.store import CacheError, Layout, TapStore, differences, digest, read_meta, room_of, size_text
+from distill_app.cache.layout import CacheError, Layout, room_of, size_text
+from distill_app.cache.store import TapStore, differences, digest, read_meta
 from distill_app.cache.verbs import main as cache_verb
 from distill_app.data import BundledImages
 from distill_app.describe import stage_text
@@ -353,7 +355,7 @@ def rows_of(*numbers: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def test_room_is_taken_where_rows_are_written_and_nowhere_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "ALLOCATED", 0)
+    monkeypatch.setattr(layout_module, "ALLOCATED", 0)
     layout = Layout(1, 500, {"values": ("<f2", (50_000,))})  # rows of more than a block, 50 MB
     made = store(tmp_path, layout=layout)
     file = made.folder / "values.npy"
@@ -361,14 +363,14 @@ def test_room_is_taken_where_rows_are_written_and_nowhere_else(tmp_path, monkeyp
     rows = np.array([3, 499])
     made.write(0, rows, {"values": np.ones((2, 50_000), np.float16)})
     taken = file.stat().st_blocks * 512
-    assert 2 * 100_000 <= taken <= 2 * 100_000 + 8 * cache_module.BLOCK
+    assert 2 * 100_000 <= taken <= 2 * 100_000 + 8 * layout_module.BLOCK
     assert file.stat().st_size == size, "the end of the file stays where it is"
     assert store(tmp_path, layout=layout).read(0, rows).good.all()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.7])
 def test_what_rows_that_lie_apart_take_is_known_before(tmp_path, monkeypatch, share):
-    monkeypatch.setattr(cache_module, "ALLOCATED", 2**18)
+    monkeypatch.setattr(layout_module, "ALLOCATED", 2**18)
     layout = Layout(2, 20_000, {"values": ("<f2", (1000,))})
     rows = np.random.default_rng(0).permutation(20_000)[: round(share * 20_000)]
     made = store(tmp_path, layout=layout, sparse=share < 0.5)
@@ -382,7 +384,7 @@ def test_what_rows_that_lie_apart_take_is_known_before(tmp_path, monkeypatch, sh
 
 @pytest.mark.parametrize("allocated", [0, 2**20], ids=["holes", "allocated"])
 def test_rows_are_read_as_written_and_by_their_view(tmp_path, monkeypatch, allocated):
-    monkeypatch.setattr(cache_module, "ALLOCATED", allocated)
+    monkeypatch.setattr(layout_module, "ALLOCATED", allocated)
     rows, arrays = rows_of(4, 1, 3)
     made = store(tmp_path)
     made.write(1, rows, arrays)
@@ -458,7 +460,8 @@ FILL = """
 import sys
 from pathlib import Path
 import numpy as np
-from distill_app.cache.store import Layout, TapStore
+from distill_app.cache.layout import Layout
+from distill_app.cache.store import TapStore
 from distill_app.data.order import EpochOrder
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 made = TapStore(folder, layout=Layout(3, 1001, {"values": ("<f2", (1, 200))}), salt="s", about={})
@@ -489,7 +492,7 @@ def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, cap
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache_module, "ALLOCATED", 0)
+    monkeypatch.setattr(layout_module, "ALLOCATED", 0)
     monkeypatch.setattr(cache_module.os, "posix_fallocate", full)
     with caplog.at_level(logging.WARNING):
         results = losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=2)

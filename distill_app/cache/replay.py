@@ -17,21 +17,9 @@ from torch import Tensor
 
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.fingerprint import base_samples, fingerprint, nearest
+from distill_app.cache.layout import CacheError, Layout, room_of, size_text
 from distill_app.cache.plan import cache_notes, cached_taps, temperature_of
-from distill_app.cache.store import (
-    KIND,
-    META,
-    CacheError,
-    Layout,
-    Records,
-    TapStore,
-    differences,
-    digest,
-    read_meta,
-    room_of,
-    size_text,
-    tap_folder,
-)
+from distill_app.cache.store import KIND, META, Records, TapStore, differences, digest, read_meta, tap_folder
 from distill_app.config import AppConf, CacheConf
 from distill_app.data.stage_data import StageData
 from distill_app.hooks import TappedModel

@@ -20,46 +20,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill_app.cache.checksum import Checksum
+from distill_app.cache.layout import CacheError, Layout, at_once, block_size, count_of, files_of, touched
 from distill_app.records import to_json, write_json
 
 KIND = "distill-app teacher cache"
 META, CHECKS = "meta.json", "checks.npy"
-ARRAYS = ("values", "indices")
-CHECK_BYTES = 4
-ALLOCATED = 2**26  # files up to here take their room at once
-# Larger ones take it in pieces, when a row in one is first written: large pieces where most rows will come, and those
-# of file systems where few will, which lie apart.
-BLOCK, SMALL_BLOCK = 2**16, 2**12
-
-
-class CacheError(ValueError):
-    """A cache that does not fit what is asked of it, is too large, or cannot be read."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the records of a tap look like: array name -> numpy type and shape of a row."""
-
-    views: int
-    samples: int
-    arrays: dict[str, tuple[str, tuple[int, ...]]]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row with its check."""
-        return CHECK_BYTES + sum(np.dtype(kind).itemsize * _count(shape) for kind, shape in self.arrays.values())
-
-
-def _count(shape: Sequence[int]) -> int:
-    return int(np.prod(shape, dtype=np.int64))
 
 
 def digest(value: Any, *, size: int = 8) -> str:
@@ -115,9 +88,9 @@ class TapStore:
         self._handles: dict[str, int] = {}
         self._taken: dict[str, np.ndarray] = {}  # which blocks this process knows to have their room
         self._offsets: dict[str, int] = {}
-        self._arrays = {name: self._open(name, *kind_and_shape) for name, kind_and_shape in _files(layout)}
+        self._arrays = {name: self._open(name, *kind_and_shape) for name, kind_and_shape in files_of(layout)}
         self._checks = self._arrays.pop("checks")
-        sizes = {name: np.dtype(kind).itemsize * _count(shape) for name, (kind, shape) in layout.arrays.items()}
+        sizes = {name: np.dtype(kind).itemsize * count_of(shape) for name, (kind, shape) in layout.arrays.items()}
         self._checksum = Checksum(salt, sizes)
 
     def _open(self, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -130,11 +103,11 @@ class TapStore:
                 offset = opened.tell()
             if (there, fortran, dtype) != (shape, False, np.dtype(kind)):
                 raise ValueError(f"holds {dtype} {there}, expected {kind} {shape}")
-            if path.stat().st_size < (size := offset + np.dtype(kind).itemsize * _count(shape)):
+            if path.stat().st_size < (size := offset + np.dtype(kind).itemsize * count_of(shape)):
                 if not self.writable:
                     raise ValueError("the end is missing")
                 os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
-            if self.writable and size > ALLOCATED:
+            if self.writable and not at_once(size):
                 self._handles[name] = os.open(path, os.O_WRONLY)
                 self._taken[name] = np.zeros(-(-size // self._block), dtype=bool)
             self._offsets[name] = offset
@@ -181,14 +154,14 @@ class TapStore:
     def _write_rows(self, name: str, view: int, rows: np.ndarray, data: np.ndarray) -> None:
         store = self._checks if name == "checks" else self._arrays[name]
         if name in self._handles:
-            self._take_room(name, self._places(view, rows), data.itemsize * _count(data.shape[1:]))
+            self._take_room(name, self._places(view, rows), data.itemsize * count_of(data.shape[1:]))
         store[view][rows] = data
 
     def _take_room(self, name: str, places: np.ndarray, size: int) -> None:
         """A write into a map kills the process when the disk is full; asking for the room is an error instead."""
         taken, handle, block = self._taken[name], self._handles[name], self._block
-        touched = _touched(self._offsets[name] + places * size, size, block)
-        missing = touched[~taken[touched]]
+        lie_in = touched(self._offsets[name] + places * size, size, block)
+        missing = lie_in[~taken[lie_in]]
         if not len(missing):
             return
         end = os.fstat(handle).st_size
@@ -220,41 +193,6 @@ class TapStore:
         self._handles, self.writable = {}, False
 
 
-def block_size(sparse: bool) -> int:
-    """In which pieces a large file takes its room."""
-    return SMALL_BLOCK if sparse else BLOCK
-
-
-def _touched(begin: np.ndarray, size: int, block: int) -> np.ndarray:
-    """The blocks that rows lie in: those of every `block`-th of a row's bytes and of its last one."""
-    return np.concatenate([(begin + step) // block for step in (*range(0, size, block), size - 1)])
-
-
-def room_of(layout: Layout, rows: np.ndarray, *, sparse: bool) -> int:
-    """Bytes that some images take on the disk in all views, which is more than their rows where these lie apart.
-
-    Args:
-        layout: Of the tap.
-        rows: int64 (N,), indices in the unsplit data set.
-        sparse: As the store is opened.
-    """
-    total, block = 0, block_size(sparse)
-    for _, (kind, shape) in _files(layout):
-        size = np.dtype(kind).itemsize * _count(shape[2:])
-        whole = size * layout.views * layout.samples
-        if whole > ALLOCATED and len(rows) < layout.samples:
-            whole = min(whole, layout.views * block * len(np.unique(_touched(rows * size, size, block))))
-        total += whole if len(rows) else 0
-    return total
-
-
-def _files(layout: Layout) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    """Every file of a tap: name -> type and shape."""
-    for name, (kind, shape) in layout.arrays.items():
-        yield name, (kind, (layout.views, layout.samples, *shape))
-    yield "checks", ("<u4", (layout.views, layout.samples))
-
-
 def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
     """Makes the files, large ones of holes, under another name and renames them: nobody sees half of them."""
     if folder.is_dir():
@@ -263,10 +201,10 @@ def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
         os.chmod(made, folder.parent.stat().st_mode & 0o7777)
-        for name, (kind, shape) in _files(layout):
+        for name, (kind, shape) in files_of(layout):
             path = made / f"{name}.npy"
             offset = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape, version=(1, 0)).offset
-            if (size := path.stat().st_size) <= ALLOCATED:
+            if at_once(size := path.stat().st_size):
                 with open(path, "r+b") as file:
                     file.seek(offset)
                     file.write(bytes(size - offset))
@@ -293,22 +231,6 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
     return meta if isinstance(meta, dict) and meta.get("kind") == KIND else None
 
 
-def layout_of(meta: Mapping[str, Any]) -> Layout:
-    """The layout that a tap's `meta.json` claims; the files are held against it when they are opened."""
-    try:
-        arrays = {name: (str(kind), tuple(map(int, shape))) for name, (kind, shape) in meta["arrays"].items()}
-        layout = Layout(int(meta["views"]), int(meta["samples"]), arrays)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CacheError(f"cache: {META} is damaged ({error})") from error
-    numbers = [layout.views, layout.samples, *(size for _, shape in arrays.values() for size in shape)]
-    if not set(arrays) <= set(ARRAYS) or min(numbers) < 0 or not {kind for kind, _ in arrays.values()} <= _KINDS:
-        raise CacheError(f"cache: {META} claims arrays that no cache has")
-    return layout
-
-
-_KINDS = {"<f2", "<u2", "<u4"}
-
-
 def differences(needed: Any, there: Any, path: str = "") -> list[str]:
     """The parts in which two fingerprints differ: `path: there is x, needed is y`."""
     if isinstance(needed, Mapping) and isinstance(there, Mapping):
@@ -321,11 +243,3 @@ def differences(needed: Any, there: Any, path: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = to_json(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def size_text(count: float) -> str:
-    """Bytes in decimal units: 0.7 MB, 2.6 GB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= 0.1 * size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:.0f} bytes"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_app.cache.store import ARRAYS, CHECKS, META, CacheError, TapStore, layout_of, read_meta, size_text
+from distill_app.cache.layout import ARRAYS, CacheError, layout_of, size_text
+from distill_app.cache.store import CHECKS, META, TapStore, read_meta
 from distill_app.config import CacheConf
 from distill_app.records import UsageError
 

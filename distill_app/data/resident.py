@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
-from distill_app.cache.store import size_text
+from distill_app.cache.layout import size_text
 from distill_app.data import draws
 from distill_app.data.order import EpochOrder, Key
 from distill_app.data.samples import Samples

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from distill_app.build import Builder
 from distill_app.cache.plan import AUGMENTATION, views_of
@@ -31,6 +32,12 @@ class StageData:
     labels: np.ndarray  # of the training samples, in their order
     indices: np.ndarray  # of the training samples in the underlying data set
     identity: dict[str, Any] = field(default_factory=dict)
+
+    def example_batch(self, task: Any, *, device: torch.device, count: int = 2) -> dict[str, Any]:
+        """The first training samples, as a task prepares them."""
+        samples = self.train.dataset
+        keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
+        return task.prepare(default_collate(samples.__getitems__(keys)), device=device)  # type: ignore[attr-defined]
 
     def arguments(self, *, num_classes: int) -> dict[str, Any]:
         """What constructors of losses and adapters may ask for by name."""
