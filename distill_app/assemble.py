@@ -76,9 +76,10 @@ def example_namespace(
 
 
 def _no_chain(network: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0].rstrip(".")
     return (
-        f"the modules listed for {network!r} do not run one after the other: {str(error).splitlines()[0]}. What the "
-        f"network does in code between them has to be listed too, such as {{_target_: torch.nn.Flatten}}"
+        f"the modules listed for {network!r} do not run one after the other: {reason}. What the network does in code "
+        f"between them has to be listed too, such as {{_target_: torch.nn.Flatten}}"
     )
 
 

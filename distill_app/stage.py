@@ -23,7 +23,7 @@ from distill_app.step import Step, evaluating, run_frozen
 from distill_app.taps import first_rows
 from distill_app.wiring import StagePlan
 
-WAITING = 0.3  # share of the time spent on data from which on the user is told
+WAITING, WAITED = 0.3, 1.0  # share of the time, and seconds, of waiting for data from which on the user is told
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Stage:
         self.last: float | None = None
         self.best_epoch: int | None = None
         self.seconds = 0.0
+        self.waited = 0.0  # seconds for data, in the epochs that are over
         self._hinted = False
         self._runtime = run.app.runtime
         self.networks = run.parts.networks
@@ -223,9 +224,15 @@ class Stage:
         torch.manual_seed(stable_hash(self.seed, "epoch", self.plan.name, epoch) % 2**63)
         self.enter_training()
 
-    def data_wait_hint(self, share: float) -> str | None:
-        """What to do about training of which this share went into waiting for data; None when it is little, or told."""
-        if self._hinted or share < WAITING or isinstance(self.data.train, ResidentLoader):
+    def data_wait_hint(self, share: float, *, seconds: float) -> str | None:
+        """What to do about waiting for data; None when it is little, or has been told.
+
+        Args:
+            share: Of the time of the epoch.
+            seconds: In the stage so far.
+        """
+        little = share < WAITING or seconds < WAITED
+        if little or self._hinted or isinstance(self.data.train, ResidentLoader):
             return None
         self._hinted, workers = True, self._runtime.num_workers
         more = f"runtime.num_workers={max(2, 2 * workers)} loads in more processes"

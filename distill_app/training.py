@@ -65,7 +65,8 @@ class EpochTraining:
         return 0.0 if self._done is not None and not self._done.query() else seconds
 
     def _hint(self, now: float) -> None:
-        if hint := self.stage.data_wait_hint(self.waited / (now - self.began)):
+        share, seconds = self.waited / (now - self.began), self.stage.waited + self.waited
+        if hint := self.stage.data_wait_hint(share, seconds=seconds):
             self.tracker.info(hint)
 
     def steps(self) -> Iterator[None]:
@@ -108,6 +109,7 @@ class EpochTraining:
         stage.optimization.end_epoch()
         self.seconds = time.perf_counter() - self.began
         self._hint(self.began + self.seconds)
+        stage.waited += self.waited
 
     def _log(
         self, number: int, losses: Mapping[str, Tensor], *, lr: float, batch_size: int, since: "_SinceLog"
