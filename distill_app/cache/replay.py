@@ -117,9 +117,8 @@ class StageCache:
         """What the stage takes on the disk, all taps together."""
         return sum(self._room(of) for taps in self._taps.values() for of in taps.values())
 
-    def _room(self, of: _Tap, rows: np.ndarray | None = None) -> int:
-        """What a tap takes, for all images of the stage or for some."""
-        return room_of(of.layout, self._data.indices if rows is None else rows, sparse=self._sparse)
+    def _room(self, of: _Tap) -> int:
+        return room_of(of.layout, self._data.indices, sparse=self._sparse)
 
     def _refuse_too_large(self) -> None:
         if self.bytes > self._conf.max_gb * 1e9:
@@ -216,11 +215,12 @@ class StageCache:
 
     def _require_room(self) -> None:
         """Refuses to begin where the disk has less room than the rows that are not there will take."""
-        needed = 0
+        needed, free, indices = 0, 0, self._data.indices
         for of in (tap for taps in self._taps.values() for tap in taps.values()):
             assert of.store is not None
-            needed += self._room(of, of.store.unfilled(self._data.indices))
-        free = shutil.disk_usage(self._conf.reuse or self._conf.folder).free if needed else 0
+            rows = len(indices) * of.layout.views
+            needed += self._room(of) * (rows - of.store.filled(indices)) // rows
+            free = shutil.disk_usage(of.store.folder).free
         if free < needed:
             raise CacheError(
                 f"cache.folder: {self._conf.folder} lies on a disk with {size_text(free)} left, and "

@@ -173,10 +173,6 @@ class TapStore:
         """How many rows are there in all views, of some images or of all."""
         return int(np.count_nonzero(self._checks if rows is None else self._checks[:, rows]))
 
-    def unfilled(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some images of which a view is missing."""
-        return rows[(self._checks[:, rows] == 0).any(axis=0)]
-
     def damaged(self) -> int:
         """How many rows are there and do not pass their check; reads all of them."""
         bad = 0
