@@ -144,6 +144,7 @@ def test_what_an_experiment_sets_in_the_process_is_not_there_in_the_next():
         backends = torch.backends.cuda.matmul, torch.backends.cudnn
         return torch.get_num_threads(), [backend.allow_tf32 for backend in backends], torch.backends.cudnn.benchmark
 
+    set_up(RuntimeConf())  # takes back what experiments of other tests have set
     before, tf32 = found(), not torch.backends.cuda.matmul.allow_tf32
     set_up(RuntimeConf(tf32=tf32, threads=before[0] + 1, deterministic=True))
     assert found()[:2] == (before[0] + 1, [tf32, tf32])
