@@ -69,14 +69,14 @@ def example_namespace(
             try:
                 namespace[name] = call(tapped, batch)
             except (RuntimeError, TypeError) as error:
-                if redesign is None or isinstance(error, TapError):
+                if redesign is None or isinstance(error, TapError | torch.OutOfMemoryError):
                     raise
                 raise ConfigError([f"{plan.key}.redesign: {_no_chain(name, error)}"]) from error
     return namespace
 
 
 def _no_chain(network: str, error: Exception) -> str:
-    reason = str(error).splitlines()[0].rstrip(".")
+    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     return (
         f"the modules listed for {network!r} do not run one after the other: {reason}. What the network does in code "
         f"between them has to be listed too, such as {{_target_: torch.nn.Flatten}}"

@@ -97,14 +97,16 @@ class FrozenForm:
         paths: dict[nn.Module, list[str]] = {}
         for path, part in self._module.named_modules(remove_duplicate=False):
             paths.setdefault(part, []).append(path)
-        watch = _Watch(part for part in paths if type(part) in (*LINEAR, *NORMS) and not _has_hooks(part))
+        hooked = {part for part in paths if _has_hooks(part)}
+        watch = _Watch(part for part in paths if type(part) in (*LINEAR, *NORMS))
         with watch, evaluating(self._module), torch.no_grad():
             self._own()
         self.norms = watch.norms
         return [
             (paths[first][0], paths[norm][0])
             for first, norm in watch.pairs()
-            if not any((first in inside) != (norm in inside) for inside in tapped)
+            if not {first, norm} & hooked
+            and not any((first in inside) != (norm in inside) for inside in tapped)
             and len(paths[first]) == len(paths[norm]) == 1
             and _fits(first, norm)
         ]

@@ -26,6 +26,8 @@ def choose_device(runtime: RuntimeConf) -> torch.device:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("runtime.device=cuda, but torch finds no GPU here; use runtime.device=auto or cpu")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams and events are those of the current one
     return device
 
 

@@ -35,9 +35,8 @@ def probe_errors(app: AppConf, plans: list[StagePlan], *, told: Sequence[str]) -
             read may not be there.
     """
     builder = Builder(app.runtime.allow)
-    errors = [*_runtime(app), *_targets(app, plans, builder)]
-    networks, network_errors = _networks(app, plans, builder)
-    errors += network_errors
+    networks, network_errors = _networks(app, plans, builder)  # first: a user's package may register a backend
+    errors = [*_runtime(app), *_targets(app, plans, builder), *network_errors]
     yield from dict.fromkeys(errors)
     if errors:
         return

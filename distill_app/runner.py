@@ -7,7 +7,7 @@ summary, one that was interrupted goes on after its last complete epoch, and els
 import json
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,8 @@ class StageRunner:
     def run(self) -> dict[str, Any]:
         """Runs what is left of the schedule and tests what came out of it."""
         self.build_networks()
-        self.refuse_caches()
         state = self.last_state()
+        self.refuse_caches(done=state["done"] if state is not None else ())
         for plan in self.plans:
             if self.skipped(plan):
                 continue
@@ -121,13 +121,19 @@ class StageRunner:
             self.networks[name] = network
             self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
 
-    def refuse_caches(self) -> None:
-        """What is wrong with the teacher cache of any stage is told before the first one trains."""
-        trained: set[str] = set()
+    def refuse_caches(self, *, done: Container[str] = ()) -> None:
+        """Too large a teacher cache, or one that cannot be reused, is told before the first stage trains.
+
+        Args:
+            done: Stages that a resumed run has behind it.
+        """
+        changed: set[str] = set()  # networks that will have other weights by then
         for plan in self.plans:
             if not self._came_trained(plan):
-                self._refuse_cache(plan, unknown=trained)
-                trained |= {*plan.trained, *(plan.network(role) for role in plan.conf.init_from)}
+                changed |= {plan.network(role) for role in plan.conf.init_from}
+                if plan.name not in done:
+                    self._refuse_cache(plan, unknown=changed)
+                changed |= set(plan.trained)
 
     def _refuse_cache(self, plan: StagePlan, *, unknown: Collection[str]) -> None:
         """Raises CacheError for more bytes than `cache.max_gb`, and for a `cache.reuse` of something else."""

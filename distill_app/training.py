@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class EpochTraining:
         self.sums: dict[str, Tensor] = {}
         self.waited = 0.0  # seconds for which the loop stood still until a batch was there
         self.began, self.seconds = 0.0, 0.0
-        self._done = torch.cuda.Event() if stage.device.type == "cuda" else None  # of the last step
+        self.idle = IdleTime(stage.device)
         self.watch = FiniteWatch(stage)
 
     @property
@@ -56,13 +56,6 @@ class EpochTraining:
     def data_wait(self) -> float:
         """The share of the epoch for which the loop waited for data."""
         return self.waited / self.seconds if self.seconds else 0.0
-
-    def _stood_still(self, seconds: float) -> float:
-        """Of the seconds that a batch took to come, those in which there was nothing else to do.
-
-        A GPU that is still at earlier steps when the batch is there has not waited for it.
-        """
-        return 0.0 if self._done is not None and not self._done.query() else seconds
 
     def _hint(self, now: float) -> None:
         share, seconds = self.waited / (now - self.began), self.stage.waited + self.waited
@@ -79,10 +72,11 @@ class EpochTraining:
         stage.begin_epoch(epoch)
         sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
         batches = len(sizes)
-        self.began = asked = time.perf_counter()
+        self.began = time.perf_counter()
         since_log = _SinceLog(self.began)
+        self.idle.begins()
         for number, raw in enumerate(islice(stage.data.train, batches)):
-            since_log.waited += self._stood_still(time.perf_counter() - asked)
+            self.idle.ends()
             batch = stage.task.prepare(raw, device=stage.device)
             given = stage.given(raw, batch)
             stage.step.epoch = epoch + number / batches
@@ -95,17 +89,15 @@ class EpochTraining:
             stage.precision.scale(loss).backward()
             if (number + 1) % every == 0 or number + 1 == batches:
                 stage.optimization.step()
-            if self._done is not None:
-                self._done.record()
             self.sums = {name: self.sums[name] + value for name, value in losses.items()} if number else losses
             since_log.images += len(raw["index"])
             self.tracker.advance()
             if number % self.log_every == 0:
                 since_log = self._log(number, losses, lr=lr, batch_size=len(raw["index"]), since=since_log)
             yield
-            asked = time.perf_counter()
+            self.idle.begins()
         self.watch.settle(epoch)
-        self.waited += since_log.waited
+        self.waited += self.idle.seconds()
         stage.optimization.end_epoch()
         self.seconds = time.perf_counter() - self.began
         self._hint(self.began + self.seconds)
@@ -116,7 +108,7 @@ class EpochTraining:
     ) -> "_SinceLog":
         """Hands the values of a step to the tracker, which waits for the device, and starts counting anew."""
         self.watch.settle(self.epoch)
-        now = time.perf_counter()
+        now, waited = time.perf_counter(), self.idle.seconds()
         self.tracker.step(
             epoch=self.epoch,
             step=number,
@@ -124,10 +116,10 @@ class EpochTraining:
             total=float(losses["total"]),
             lr=lr,
             images_per_second=since.images / (now - since.began),
-            data_wait=since.waited / (now - since.began),
+            data_wait=waited / (now - since.began),
             batch_size=batch_size,
         )
-        self.waited += since.waited
+        self.waited += waited
         if now - self.began > LONG:
             self._hint(now)
         return _SinceLog(now)
@@ -139,7 +131,41 @@ class _SinceLog:
 
     began: float  # seconds
     images: int = 0
-    waited: float = 0.0  # seconds for which the loop stood still until a batch was there
+
+
+class IdleTime:
+    """The seconds for which a device had nothing to do until a batch was there.
+
+    Args:
+        device: On a GPU marks go into its queue, so that it is its own clock that counts, and the host waits for none.
+    """
+
+    def __init__(self, device: torch.device):
+        self._on_gpu = device.type == "cuda"
+        self._marks: list[Any] = []  # begin, end, begin, end, ...
+
+    def begins(self) -> None:
+        """A step has been handed to the device, and the next batch is asked for."""
+        if len(self._marks) % 2:  # the batch before did not come, and was the last one
+            self._marks.pop()
+        self._marks.append(self._mark())
+
+    def ends(self) -> None:
+        """The batch is there."""
+        self._marks.append(self._mark())
+
+    def _mark(self) -> Any:
+        if not self._on_gpu:
+            return time.perf_counter()
+        mark = torch.cuda.Event(enable_timing=True)
+        mark.record()
+        return mark
+
+    def seconds(self) -> float:
+        """Since the last time; the device must have come past all marks."""
+        pairs = list(zip(self._marks[::2], self._marks[1::2], strict=False))
+        self._marks = self._marks[2 * len(pairs) :]
+        return sum(a.elapsed_time(b) / 1000 if self._on_gpu else b - a for a, b in pairs)
 
 
 class _Seen(NamedTuple):

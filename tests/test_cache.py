@@ -34,6 +34,7 @@ from engine_fixtures import (
 from PIL import Image
 
 from distill_app import runner as runner_module
+from distill_app.api import compose
 from distill_app.cache import layout as layout_module
 from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
@@ -42,6 +43,7 @@ from distill_app.cache.fingerprint import weights_hash
 from distill_app.cache.layout import CacheError, Layout, room_of, size_text
 from distill_app.cache.store import TapStore, differences, digest, read_meta
 from distill_app.cache.verbs import main as cache_verb
+from distill_app.check import check
 from distill_app.data import BundledImages
 from distill_app.describe import stage_text
 from distill_app.optimize import Optimization
@@ -626,6 +628,47 @@ def test_terms_that_read_the_largest_logits_at_another_temperature_are_named(tmp
     assert len(list(tmp_path.glob("cache/*/*/"))) == 2, "another temperature is another store"
 
 
+def test_adapters_that_read_the_largest_logits_are_named(tmp_path):
+    module = {"_target_": "torch.nn.Linear", "in_features": 10, "out_features": 10}
+    own = {
+        "adapters": {"own": {"module": module, "source": "teacher.logits"}},
+        "losses": {
+            "mse": {
+                "loss": {"_target_": "torch.nn.MSELoss"},
+                "inputs": {"input": "student.logits", "target": "adapters.own"},
+            }
+        },
+    }
+    with stage(tmp_path, *PLAIN, *cached(tmp_path, "cache.top_k=3"), distill=own) as built:
+        assert "at temperature 4; adapter own reads it otherwise" in stage_text(built)
+
+
+def test_a_folder_that_is_meant_for_reading_is_read(tmp_path, monkeypatch):
+    overrides = cached(tmp_path, *PLAIN)
+    losses_of(tmp_path, *overrides, epochs=1)
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and mode != 3 and allowed(path, mode))
+    assert not list(check(compose([*DIGITS, *overrides])))
+    assert not losses_of(tmp_path, *overrides, epochs=1)[0]["ran"]
+
+
+def test_a_network_that_starts_from_another_one_is_reused_as_what_it_will_be(tmp_path, teacher):
+    copies = "+method.stages.distill.init_from={teacher: student}"
+    overrides = ("model@teacher=plain_8_16", "stage.epochs=1", *PLAIN, *cached(tmp_path, copies))
+    run(tmp_path / "first", *overrides)
+    calls = run(tmp_path / "again", *overrides, f"cache.reuse={one(tmp_path, 'cache/*/')}")
+    assert calls["rows"]
+
+
+def test_what_a_finished_stage_would_need_is_not_asked_for_again(tmp_path):
+    overrides = ("method=sskd", "cache.views=1", *cached(tmp_path))
+    with runner(tmp_path, *overrides) as made:
+        made.app.cache.max_gb = 1e-12
+        made.refuse_caches(done={"pretext", "distill"})
+        with pytest.raises(CacheError, match="stage 'distill'"):
+            made.refuse_caches(done={"pretext"})
+
+
 @pytest.mark.parametrize(
     ("overrides", "note"),
     [
@@ -692,6 +735,7 @@ def test_what_would_be_too_large_is_refused_before_anything_is_written(tmp_path)
 
 
 def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout_module, "ALLOCATED", 0)  # files of this size had their room when they were made
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("distill_app.cache.replay.shutil.disk_usage", lambda path: usage)
     with (

@@ -272,3 +272,13 @@ def test_norms_behind_the_last_tap_are_left_alone(tmp_path):
     assert 0 < len(stopped.pairs) == stopped.norms < total
     assert f"{stopped.norms} of {stopped.norms} batch norms folded" in text
     assert sum(isinstance(part, nn.BatchNorm2d) for part in folded.modules()) == total - stopped.norms
+
+
+def test_norms_that_a_tap_reads_are_counted_and_left_alone():
+    net = randomised(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    )
+    taps, images = {"norm": "1", "output": ""}, torch.randn(2, 3, 4, 4)
+    with TappedModel(net, taps) as tapped:  # as the stage has it
+        form = FrozenForm(net, taps, run=runner_of(images, taps), fold=True, own=lambda: tapped(images))
+    assert (form.norms, form.pairs) == (2, [("3", "4")])

@@ -139,15 +139,16 @@ def test_an_unknown_precision_is_named_with_those_there_are():
     assert error.startswith("runtime.precision: unknown precision 'fp8'") and "bf16" in error
 
 
-def test_what_an_experiment_sets_in_the_process_is_not_there_in_the_next():
+def test_what_an_experiment_sets_in_the_process_is_not_there_in_the_next(monkeypatch):
     def found():
         backends = torch.backends.cuda.matmul, torch.backends.cudnn
         return torch.get_num_threads(), [backend.allow_tf32 for backend in backends], torch.backends.cudnn.benchmark
 
     set_up(RuntimeConf())  # takes back what experiments of other tests have set
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before, tf32 = found(), not torch.backends.cuda.matmul.allow_tf32
     set_up(RuntimeConf(tf32=tf32, threads=before[0] + 1, deterministic=True))
-    assert found()[:2] == (before[0] + 1, [tf32, tf32])
+    assert found() == (before[0] + 1, [tf32, tf32], False)
     set_up(RuntimeConf(tf32=not tf32))
     set_up(RuntimeConf())
     assert found() == before and not torch.are_deterministic_algorithms_enabled()

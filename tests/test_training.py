@@ -9,7 +9,7 @@ from test_method_configs import PAPER, base
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distill_app.training import EpochTraining, NonFiniteLoss
+from distill_app.training import EpochTraining, IdleTime, NonFiniteLoss
 
 # What makes the host wait for a GPU: values that become numbers, and sizes that depend on values.
 WAITING = {
@@ -241,20 +241,35 @@ def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
         assert built.data_wait_hint(0.5, seconds=9.0) is None, "no worker would help"
 
 
-def test_a_gpu_that_is_busy_has_not_waited_for_data(tmp_path):
+def test_a_gpu_counts_by_its_own_clock_how_long_it_had_nothing_to_do(monkeypatch):
+    clock = iter([10.0, 10.0, 60.0, 75.0, 80.0, 80.0])  # milliseconds at which it comes past the marks
+
     class Event:
-        def __init__(self, done):
-            self.done, self.recorded = done, 0
+        def __init__(self, *, enable_timing):
+            assert enable_timing
 
         def record(self):
-            self.recorded += 1
+            self.at = next(clock)
 
-        def query(self):
-            return self.done
+        def elapsed_time(self, end):
+            return end.at - self.at
 
-    with stage(tmp_path, "method=ce", "dataset.resident=false", "stage.epochs=8") as built:
-        for done in (True, False):
-            training = EpochTraining(built, 0, tracker=Quiet(), log_every=1000)
-            training._done = Event(done)
-            assert sum(1 for _ in training.steps()) == training._done.recorded
-            assert (training.data_wait > 0) == done
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    idle = IdleTime(torch.device("cuda"))
+    for _ in range(2):  # it was busy in the first step, and waited for the batch of the second
+        idle.begins()
+        idle.ends()
+    assert idle.seconds() == pytest.approx(0.015) and idle.seconds() == 0
+    idle.begins()
+    assert idle.seconds() == 0, "the batch is not there"
+    idle.ends()
+    assert idle.seconds() == 0
+
+
+def test_the_end_of_an_epoch_is_no_wait():
+    idle = IdleTime(torch.device("cpu"))
+    idle.begins()
+    time.sleep(0.05)
+    idle.begins()  # of the next one
+    idle.ends()
+    assert idle.seconds() < 0.05

@@ -1,6 +1,7 @@
 """What the outputs of a frozen network depend on, in plain values: two caches are the same if and only if these are."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from distill_app.statefile import clean_state_dict
 from distill_app.wiring import StagePlan, models_of
 
 FORMAT = 1  # of the files; another one is another fingerprint
+SIZES = 256  # files whose sizes are looked at
 
 
 def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageData) -> dict[str, Any]:
     """Everything by its name: the network, the images and labels, what is done to images, and with what.
 
     Neither the run's seed nor the order of the batches is part of it, nor the device: those change no row by more
-    than rounding. Files of images are known by their names, and three images, as the training gets them, by their
-    content; which tap is read is part of the folder below.
+    than rounding. Files of images are known by their names and some of their sizes, and three images, as the
+    training gets them, by their content; which tap is read is part of the folder below.
     """
     dataset, conf, redesign = base_samples(data).dataset, plan.data, plan.redesign(network.name)
     return {
@@ -104,12 +106,14 @@ def _hash(content: bytes) -> str:
 
 
 def _files_hash(dataset: Any) -> str | None:
-    """Of a folder's file list, in order, without the place where the folder lies."""
+    """Of a folder's file list, in order, and the sizes of some of them, without the place where the folder lies."""
     files = getattr(dataset, "samples", None)
     if not isinstance(files, list):
         return None
     root = str(getattr(dataset, "root", ""))
-    return _hash("\n".join(str(file[0]).removeprefix(root) for file in files).encode())
+    names = [str(file[0]).removeprefix(root) for file in files]
+    sizes = [os.path.getsize(str(file[0])) for file in files[:: max(1, len(files) // SIZES)]]
+    return _hash("\n".join([*names, *map(str, sizes)]).encode())
 
 
 def _content_hash(data: StageData, plan: StagePlan, conf: CacheConf) -> str:

@@ -53,21 +53,26 @@ def touched(begin: np.ndarray, size: int, block: int) -> np.ndarray:
     return np.concatenate([(begin + step) // block for step in (*range(0, size, block), size - 1)])
 
 
-def room_of(layout: Layout, rows: np.ndarray, *, sparse: bool) -> int:
+def room_of(layout: Layout, rows: np.ndarray, *, sparse: bool, taken: bool = True) -> int:
     """Bytes that some images take on the disk in all views, which is more than their rows where these lie apart.
 
     Args:
         layout: Of the tap.
         rows: int64 (N,), indices in the unsplit data set.
         sparse: As the store is opened.
+        taken: With the files that have had their room since they were made.
     """
     total, block = 0, block_size(sparse)
     for _, (kind, shape) in files_of(layout):
         size = np.dtype(kind).itemsize * count_of(shape[2:])
         whole = size * layout.views * layout.samples
         if not at_once(whole) and len(rows) < layout.samples:
-            whole = min(whole, layout.views * block * len(np.unique(touched(rows * size, size, block))))
-        total += whole if len(rows) else 0
+            begin = np.sort(rows) * size
+            first, last = begin // block, (begin + size - 1) // block
+            shared = np.count_nonzero(first[1:] == last[:-1])
+            whole = min(whole, layout.views * block * int((last - first + 1).sum() - shared))
+        if len(rows) and (taken or not at_once(size * layout.views * layout.samples)):
+            total += whole
     return total
 
 

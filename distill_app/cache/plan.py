@@ -41,16 +41,22 @@ def _temperature(loss: Any) -> float | None:
 
 def _readers(plan: StagePlan, network: str, tap: str) -> list[str]:
     """The terms that read a tap directly."""
-
-    def reads(term: Any) -> bool:
-        parsed = [Address.parse(text, plan.roles) for text in addresses(term.inputs)]
-        return any((address.space, address.name) == (network, tap) for address in parsed)
-
-    return [name for name, term in plan.terms.items() if reads(term)]
+    return [name for name, term in plan.terms.items() if _reads(term.inputs, plan, network, tap)]
 
 
-def cache_notes(plan: StagePlan, conf: CacheConf) -> list[str]:
-    """What of `cache.taps` and `cache.top_k` does nothing in a stage, or not quite what one might think."""
+def _reads(inputs: Any, plan: StagePlan, network: str, tap: str) -> bool:
+    parsed = [Address.parse(text, plan.roles) for text in addresses(inputs)]
+    return any((address.space, address.name) == (network, tap) for address in parsed)
+
+
+def cache_notes(plan: StagePlan, conf: CacheConf, *, sources: Mapping[str, Any]) -> list[str]:
+    """What of `cache.taps` and `cache.top_k` does nothing in a stage, or not quite what one might think.
+
+    Args:
+        plan: The stage.
+        conf: The cache.
+        sources: What every adapter of the experiment reads, by its name.
+    """
     if not conf.enabled:
         return []
     cached = cached_taps(plan, conf)
@@ -58,7 +64,7 @@ def cache_notes(plan: StagePlan, conf: CacheConf) -> list[str]:
     if conf.top_k is None or not cached:
         return notes
     logits = [(network, tap) for network, taps in cached.items() for tap in taps if tap in LOGITS]
-    notes += [note for network, tap in logits if (note := _made_up(plan, network, tap))]
+    notes += [note for network, tap in logits if (note := _made_up(plan, network, tap, sources))]
     return notes if logits else [*notes, "cache.top_k: does nothing here, since no logits are read"]
 
 
@@ -69,16 +75,18 @@ def _left_out(plan: StagePlan, network: str, conf: CacheConf) -> str:
     return f"cache: {network} runs in every epoch, since cache.taps leaves out {left} of it"
 
 
-def _made_up(plan: StagePlan, network: str, tap: str) -> str | None:
+def _made_up(plan: StagePlan, network: str, tap: str, sources: Mapping[str, Any]) -> str | None:
     """What terms see that read a cache of the largest logits at another temperature than it was made for."""
-    readers, common = _readers(plan, network, tap), temperature_of(plan, network, tap)
-    odd = [reader for reader in readers if _temperature(plan.terms[reader].loss) != common]
-    if readers and not odd:
+    common = temperature_of(plan, network, tap)
+    terms = [name for name in _readers(plan, network, tap) if _temperature(plan.terms[name].loss) != common]
+    adapters = [name for name in plan.adapters if _reads(sources.get(name), plan, network, tap)]
+    if not terms and not adapters:
         return None
-    who = f"term {', '.join(odd)}" if odd else "an adapter"
+    who = ", ".join([*(f"term {name}" for name in terms), *(f"adapter {name}" for name in adapters)])
     return (
         f"cache.top_k: {network}.{tap} has the right probabilities at temperature {common:g}; {who} reads it "
-        f"otherwise, and sees one made-up value for all classes but the largest"
+        f"otherwise, and sees one made-up value for all classes but the largest (a temperature that is not written in "
+        f"the config of a loss is not known here)"
     )
 
 
@@ -108,7 +116,7 @@ def cache_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
         yield from _redesign_errors(plan, conf)
         if cached_taps(plan, conf):
             yield from _stage_errors(plan, conf)
-    if any(cached_taps(plan, conf) for plan in plans):
+    if conf.reuse is None and any(cached_taps(plan, conf) for plan in plans):
         yield from _folder_errors(conf)
     yield from _reuse_errors(plans, conf)
 
@@ -154,11 +162,11 @@ def _stage_errors(plan: StagePlan, conf: CacheConf) -> Iterator[str]:
 
 def _folder_errors(conf: CacheConf) -> Iterator[str]:
     place = Path(conf.folder).absolute()
-    there = next(path for path in (place, *place.parents) if path.exists())
-    if not there.is_dir():
+    there = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if not os.path.isdir(there):
         yield f"cache.folder: {there} is no folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        yield f"cache.folder: nothing can be written to {there}"
+    elif there != place and not os.access(there, os.W_OK | os.X_OK):  # one that is there may be meant for reading
+        yield f"cache.folder: no folder can be made in {there}"
 
 
 def _reuse_errors(plans: list[StagePlan], conf: CacheConf) -> Iterator[str]:

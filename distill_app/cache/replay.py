@@ -5,6 +5,7 @@ another run that fills the same rows changes a loss.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -117,8 +118,8 @@ class StageCache:
         """What the stage takes on the disk, all taps together."""
         return sum(self._room(of) for taps in self._taps.values() for of in taps.values())
 
-    def _room(self, of: _Tap) -> int:
-        return room_of(of.layout, self._data.indices, sparse=self._sparse)
+    def _room(self, of: _Tap, *, taken: bool = True) -> int:
+        return room_of(of.layout, self._data.indices, sparse=self._sparse, taken=taken)
 
     def _refuse_too_large(self) -> None:
         if self.bytes > self._conf.max_gb * 1e9:
@@ -130,7 +131,10 @@ class StageCache:
 
     def describe(self) -> list[str]:
         """A line for each tap: how much it takes; and for what of the config does nothing here, or not quite."""
-        lines = cache_notes(self._plan, self._conf)
+        stages = {**self._app.prelude.stages, **self._app.method.stages}.values()
+        adapters = {name: conf for stage in stages for name, conf in stage.adapters.items() if conf is not None}
+        sources = {name: conf.source for name, conf in adapters.items()}
+        lines = cache_notes(self._plan, self._conf, sources=sources)
         for name, taps in self._taps.items():
             for tap, of in taps.items():
                 samples, layout, room = len(self._data.indices), of.layout, self._room(of)
@@ -155,7 +159,8 @@ class StageCache:
         try:
             self._open(notes)
         except OSError as error:
-            raise CacheError(f"cache.folder: {self._conf.folder} cannot be used: {error}") from error
+            key = "reuse" if self._conf.reuse else "folder"
+            raise CacheError(f"cache.{key}: cannot be used: {error}") from error
         self._require_room()
         self._opened = True
         return notes
@@ -214,19 +219,22 @@ class StageCache:
         return reuse
 
     def _require_room(self) -> None:
-        """Refuses to begin where the disk has less room than the rows that are not there will take."""
-        needed, free, indices = 0, 0, self._data.indices
+        """Refuses to begin where a disk has less room than the rows that are not there will take."""
+        needed: dict[int, float] = {}  # by disk
         for of in (tap for taps in self._taps.values() for tap in taps.values()):
             assert of.store is not None
-            rows = len(indices) * of.layout.views
-            needed += self._room(of) * (rows - of.store.filled(indices)) // rows
-            free = shutil.disk_usage(of.store.folder).free
-        if free < needed:
-            raise CacheError(
-                f"cache.folder: {self._conf.folder} lies on a disk with {size_text(free)} left, and "
-                f"{size_text(needed)} are to be filled; choose another cache.folder, lower cache.views, or set "
-                f"cache.top_k"
-            )
+            if not of.store.writable:
+                continue
+            folder, rows = of.store.folder, len(self._data.indices) * of.layout.views
+            missing = 1 - of.store.filled(self._data.indices) / rows
+            disk = os.stat(folder).st_dev
+            needed[disk] = needed.get(disk, 0.0) + missing * self._room(of, taken=False)
+            if (free := shutil.disk_usage(folder).free) < needed[disk]:
+                raise CacheError(
+                    f"cache.folder: {folder.parent} lies on a disk with {size_text(free)} left, and "
+                    f"{size_text(needed[disk])} are to be filled; choose another cache.folder, lower cache.views, or "
+                    f"set cache.top_k"
+                )
 
     def given(
         self, raw: Mapping[str, Any], batch: Mapping[str, Any], frozen: Mapping[str, TappedModel], call: Call

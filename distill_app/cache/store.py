@@ -108,7 +108,7 @@ class TapStore:
                     raise ValueError("the end is missing")
                 os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
             if self.writable and not at_once(size):
-                self._handles[name] = os.open(path, os.O_WRONLY)
+                self._handles[name] = os.open(path, os.O_RDWR)
                 self._taken[name] = np.zeros(-(-size // self._block), dtype=bool)
             self._offsets[name] = offset
             mode = "r+" if self.writable else "r"
