@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from distill_app.taps import map_tensors
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHORT = (torch.bfloat16, torch.float16)
 CPU = torch.device("cpu")
 
 
@@ -44,13 +47,7 @@ class Precision:
 
     def for_losses(self, values: Any) -> Any:
         """The same nesting with float32 in the place of shorter floats."""
-        if isinstance(values, Tensor):
-            return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-        if isinstance(values, Mapping):
-            return {key: self.for_losses(item) for key, item in values.items()}
-        if isinstance(values, list | tuple):
-            return [self.for_losses(item) for item in values]
-        return values
+        return map_tensors(values, lambda value: value.float() if value.dtype in SHORT else value)
 
     def scale(self, loss: Tensor) -> Tensor:
         """The loss as backward needs it."""

@@ -21,7 +21,7 @@ from distill_app.networks import Network, build_network, fitting_weights, frozen
 from distill_app.optimize import optimization
 from distill_app.precision import Precision
 from distill_app.stage import Stage, adapter_confs, set_trainable
-from distill_app.taps import TapError
+from distill_app.taps import TapError, map_tensors
 from distill_app.wiring import ROLES, StagePlan, models_of, unknown
 
 
@@ -123,9 +123,8 @@ def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Build
         frozen_modules(parts.networks, plan)
         for role, source in plan.conf.init_from.items():
             fitting_weights(parts.networks[plan.network(role)], parts.networks[source])
-        examples = _shapes_as_noise(
-            example_namespace(plan, parts.networks, _on_meta(batch), task.call, builder=builder)
-        )
+        shapes = example_namespace(plan, parts.networks, _on_meta(batch), task.call, builder=builder)
+        examples = map_tensors(shapes, _random_like)
         examples["batch"] = batch
         labels = np.arange(max(8, 2 * plan.data.num_classes)) % plan.data.num_classes
         arguments = {
@@ -183,11 +182,6 @@ def _on_meta(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-def _shapes_as_noise(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return torch.randn(value.shape) if value.is_floating_point() else torch.zeros(value.shape, dtype=value.dtype)
-    if isinstance(value, Mapping):
-        return {key: _shapes_as_noise(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shapes_as_noise(item) for item in value]
-    return value
+def _random_like(tensor: Tensor) -> Tensor:
+    """Values in the place of a tensor that has none."""
+    return torch.randn(tensor.shape) if tensor.is_floating_point() else torch.zeros(tensor.shape, dtype=tensor.dtype)

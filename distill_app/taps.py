@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,26 +107,25 @@ def shapes_in(value: Any) -> Any:
     return None
 
 
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The same nesting with what `change` makes of each tensor in its place."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_tensors(item, change) for item in value]
+    return value
+
+
 def first_rows(value: Any, count: int, *, of: int) -> Any:
     """The same nesting with the rows of the first `count` of `of` samples, several rows each where there are."""
-    if isinstance(value, Tensor):
-        return value[: len(value) // of * count] if value.dim() else value
-    if isinstance(value, Mapping):
-        return {key: first_rows(item, count, of=of) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [first_rows(item, count, of=of) for item in value]
-    return value
+    return map_tensors(value, lambda tensor: tensor[: len(tensor) // of * count] if tensor.dim() else tensor)
 
 
 def clone(value: Any) -> Any:
     """The same nesting with a copy of each tensor."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {key: clone(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clone(item) for item in value]
-    return value
+    return map_tensors(value, lambda tensor: tensor.clone())
 
 
 def as_map(value: Any, tap: Tap) -> Any:

@@ -142,17 +142,16 @@ class IdleTime:
 
     def __init__(self, device: torch.device):
         self._on_gpu = device.type == "cuda"
-        self._marks: list[Any] = []  # begin, end, begin, end, ...
+        self._begun: Any = None
+        self._gaps: list[tuple[Any, Any]] = []  # marks at begin and end
 
     def begins(self) -> None:
         """A step has been handed to the device, and the next batch is asked for."""
-        if len(self._marks) % 2:  # the batch before did not come, and was the last one
-            self._marks.pop()
-        self._marks.append(self._mark())
+        self._begun = self._mark()
 
     def ends(self) -> None:
         """The batch is there."""
-        self._marks.append(self._mark())
+        self._gaps.append((self._begun, self._mark()))
 
     def _mark(self) -> Any:
         if not self._on_gpu:
@@ -163,9 +162,8 @@ class IdleTime:
 
     def seconds(self) -> float:
         """Since the last time; the device must have come past all marks."""
-        pairs = list(zip(self._marks[::2], self._marks[1::2], strict=False))
-        self._marks = self._marks[2 * len(pairs) :]
-        return sum(a.elapsed_time(b) / 1000 if self._on_gpu else b - a for a, b in pairs)
+        gaps, self._gaps = self._gaps, []
+        return sum(begin.elapsed_time(end) / 1000 if self._on_gpu else end - begin for begin, end in gaps)
 
 
 class _Seen(NamedTuple):
