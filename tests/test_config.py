@@ -15,8 +15,9 @@ from distill_app.check import check, read
 from distill_app.config import AppConf, conf_dir
 from distill_app.networks import Network, build_network
 from distill_app.precision import Precision
-from distill_app.probe import _on_meta, _shapes_as_noise
+from distill_app.probe import _on_meta, _random_like
 from distill_app.stage import Stage, adapter_confs
+from distill_app.taps import map_tensors
 
 CONF = Path(conf_dir())
 FILES = sorted(CONF.glob("**/*.yaml"))
@@ -196,7 +197,7 @@ def fitnet_taps(name: str, stage: int) -> dict:
     batch = task.prepare(task.example(image_size=app.dataset.image_size), device=torch.device("cpu"))
     networks = {"student": network, "teacher": network}
     taps = example_namespace(plans[stage], networks, _on_meta(batch), task.call, builder=Builder())
-    return {**_shapes_as_noise(taps), "batch": batch}
+    return {**map_tensors(taps, _random_like), "batch": batch}
 
 
 def shapes(name: str, role: str) -> tuple:
