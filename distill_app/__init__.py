@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"compose": "distill_app.api", "run": "distill_app.api", "TappedModel": "distill_app.hooks"}
+_HOMES = {"compose": "distill_app.api", "run": "distill_app.api", "TappedModel": "distill_app.networks.hooks"}
 __all__ = ["TappedModel", "compose", "run"]
 
 

@@ -9,10 +9,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_app.build import Builder
-from distill_app.check import require
-from distill_app.config import conf_dir, register
-from distill_app.launch import Task
+from distill_app.check.quick import require
+from distill_app.config.build import Builder
+from distill_app.config.tree import conf_dir, register
+from distill_app.launch.job import Job
 
 
 @dataclass
@@ -76,9 +76,9 @@ def carry_out(
     OmegaConf.resolve(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
     if cfg.dry_run:
-        from distill_app.runner import describe  # imports torch
+        from distill_app.training.describe import describe
 
         print(describe(config))
         return {}
     launcher = Builder(cfg.runtime.allow).build(config["launcher"], key="launcher")
-    return launcher(Task(config, output_dir, command))
+    return launcher(Job(config, output_dir, command))

@@ -43,18 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _verb(arguments: list[str]) -> int:
     verb, *rest = arguments
     if verb == "report":
-        from distill_app.report import main as report
+        from distill_app.verbs.report import main as report
 
         return int(report(rest) or 0)
     if verb == "cache":
-        from distill_app.cache.verbs import main as cache
+        from distill_app.verbs.cache import main as cache
 
         return cache(rest)
     if verb in VERBS:
-        from distill_app.verbs import run_verb
+        from distill_app.verbs.stored import run_verb
 
         return run_verb(verb, rest)
-    from distill_app.wiring import unknown
+    from distill_app.words import unknown
 
     print(f"error: {unknown('verb', verb, VERBS)}; overrides have the form key=value", file=sys.stderr)
     return 2
@@ -62,8 +62,8 @@ def _verb(arguments: list[str]) -> int:
 
 def _experiment(arguments: list[str], *, full: bool) -> int:
     from distill_app.app import start
-    from distill_app.build import ConfigError
-    from distill_app.errors import Listing, is_of_composition
+    from distill_app.errors import ConfigError, is_of_composition
+    from distill_app.words import Listing
 
     listing = Listing()
     try:
@@ -71,7 +71,7 @@ def _experiment(arguments: list[str], *, full: bool) -> int:
     except Exception as error:
         if full or not is_of_composition(error):
             raise
-        from distill_app.composition import composition_errors
+        from distill_app.check.command_line import composition_errors
 
         for text in composition_errors(error, arguments):
             listing.add(text)

@@ -1,13 +1,26 @@
 """What went wrong, in words: the text and the exit code for an exception that reached the command line."""
 
-import sys
-from collections.abc import Sequence
-
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-HEADER = "the configuration cannot run:"
+from distill_app.words import numbered
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, found or trusted."""
+
+
+class Unusable(Exception):
+    """Why one checkpoint cannot be used; another one may."""
+
+
+class UsageError(ValueError):
+    """What was typed names no run, network or file."""
+
+
+class RunLocked(RuntimeError):
+    """Another process works in the run directory."""
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
@@ -16,8 +29,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     Returns:
         The text, None where only a traceback would help; and 2 for what was typed or configured, 1 for a failed run.
     """
-    from distill_app.build import ConfigError
-    from distill_app.records import UsageError
+    from distill_app.errors import ConfigError, UsageError
 
     if isinstance(error, ConfigError):
         return numbered(error.errors), 2
@@ -45,27 +57,6 @@ def one_line(error: BaseException | None) -> str:
     return text.split(" full_key:")[0].split(" See https://hydra.cc")[0]
 
 
-def numbered(errors: Sequence[str]) -> str:
-    """All errors as one numbered list."""
-    return "\n".join([HEADER, *(f"  {number}. {text}" for number, text in enumerate(errors, start=1))])
-
-
-class Listing:
-    """The same list, written to stderr line by line while the errors are found, each once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def add(self, text: str) -> None:
-        """Writes the next error."""
-        if text in self.texts:
-            return
-        if not self.texts:
-            print(HEADER, file=sys.stderr)
-        self.texts.append(text)
-        print(f"  {len(self.texts)}. {text}", file=sys.stderr, flush=True)
-
-
 def _raised_in(error: BaseException, package: str) -> bool:
     """Whether the exception was raised by a package itself, as a message, and not by something that it called."""
     traceback = error.__traceback__
@@ -73,3 +64,27 @@ def _raised_in(error: BaseException, package: str) -> bool:
         traceback = traceback.tb_next
     module = traceback.tb_frame.f_globals.get("__name__", "") if traceback is not None else ""
     return module.split(".")[0] == package
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss that is NaN or infinite; the weights are those of the last good step."""
+
+
+class TapError(ValueError):
+    """A tap that cannot be read: a wrong path, a module that never ran, or an activation changed in place."""
+
+
+class ConfigError(ValueError):
+    """What is wrong with a config, one message per error."""
+
+    def __init__(self, errors: list[str]):
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class CacheError(ValueError):
+    """A cache that does not fit what is asked of it, is too large, or cannot be read."""
+
+
+class CorruptImageError(ValueError):
+    """An image that cannot be read, or more of them than `runtime.max_skipped`."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from distill_app.api import compose
-from distill_app.check import require
-from distill_app.runner import StageRunner, to_app
-from distill_app.stage import Stage
-from distill_app.tracking import Tracker
-from distill_app.training import EpochTraining
+from distill_app.check.quick import require
+from distill_app.config.tree import compose
+from distill_app.runs.tracking import Tracker
+from distill_app.training.experiment import to_app
+from distill_app.training.loop import EpochTraining
+from distill_app.training.runner import StageRunner
+from distill_app.training.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from distill_app.api import compose, options_of
-from distill_app.config import conf_dir
+from distill_app.config.tree import compose, conf_dir, options_of
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "methods.md"

@@ -26,7 +26,7 @@ from measuring import DATA, ONE_THREAD, terms, train_teacher
 from omegaconf import DictConfig
 
 from distill_app import compose, run
-from distill_app.api import options_of
+from distill_app.config.tree import options_of
 
 DOCS = Path("docs")
 BUDGET = {"digits": 100, "fashion_mini": 60}

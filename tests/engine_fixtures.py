@@ -14,11 +14,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from distill_app.api import compose
-from distill_app.runner import StageRunner, run_experiment, to_app
-from distill_app.stage import Stage
-from distill_app.tracking import Tracker
-from distill_app.training import train_epoch
+from distill_app.config.tree import compose
+from distill_app.runs.tracking import Tracker
+from distill_app.training.experiment import to_app
+from distill_app.training.loop import train_epoch
+from distill_app.training.runner import StageRunner, run_experiment
+from distill_app.training.stage import Stage
 
 GOLDENS = Path(__file__).parent / "data" / "goldens"
 QUIET = ("runtime.threads=1", "runtime.tensorboard=false", "runtime.log_every=1")

@@ -11,8 +11,8 @@ import torch
 
 import distill_app
 from distill_app import TappedModel, compose, run
-from distill_app.api import groups, options_of
-from distill_app.build import ConfigError
+from distill_app.config.tree import groups, options_of
+from distill_app.errors import ConfigError
 
 
 def test_a_config_is_composed_and_run_in_a_folder(tmp_path, tiny):

@@ -6,9 +6,9 @@ from engine_fixtures import equal, network, refusal, run, runner, snapshot, stag
 from torch import nn
 
 from distill_app.adapters import ConvRegressor
-from distill_app.build import ConfigError
-from distill_app.stage import Stage
-from distill_app.step import run_frozen
+from distill_app.errors import ConfigError
+from distill_app.networks.run import run_frozen
+from distill_app.training.stage import Stage
 
 DISTILL = "method.stages.distill"
 ADAPTERS = "distill_app.adapters"

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill_app.build import Builder, ConfigError
+from distill_app.config.build import Builder
+from distill_app.errors import ConfigError
 
 MODULE = """
 from pathlib import Path
@@ -73,11 +74,11 @@ def build(conf, *args, package, **context):
         ("torchvision.datasets.folder.os.system", "command"),
         ("torchvision.models._api.load_state_dict_from_url", "url"),
         ("torchvision.datasets.utils.download_url", "url"),
-        ("distill_app.models.weights.torch.load", "f"),
-        ("distill_app.launch.os.system", "command"),
+        ("distill_app.networks.weights.torch.load", "f"),
+        ("distill_app.launch.submitit.os.system", "command"),
         # This package has functions that write files; only its parts that build things are for configs.
-        ("distill_app.launch.write_json", "path"),
-        ("distill_app.records.write_text", "path"),
+        ("distill_app.launch.submitit.write_json", "path"),
+        ("distill_app.runs.files.write_text", "path"),
         ("distill_app.cli.main", "argv"),
     ],
 )

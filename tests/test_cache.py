@@ -33,24 +33,25 @@ from engine_fixtures import (
 )
 from PIL import Image
 
-from distill_app import runner as runner_module
-from distill_app.api import compose
 from distill_app.cache import layout as layout_module
 from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.fingerprint import weights_hash
-from distill_app.cache.layout import CacheError, Layout, room_of, size_text
+from distill_app.cache.layout import Layout, room_of
 from distill_app.cache.store import TapStore, differences, digest, read_meta
-from distill_app.cache.verbs import main as cache_verb
-from distill_app.check import check
+from distill_app.check.quick import check
+from distill_app.config.tree import compose
 from distill_app.data import BundledImages
-from distill_app.describe import stage_text
-from distill_app.optimize import Optimization
-from distill_app.records import UsageError
-from distill_app.stage import Stage
-from distill_app.statefile import load_file, save_weights
-from distill_app.step import run_frozen
+from distill_app.errors import CacheError, UsageError
+from distill_app.networks.run import run_frozen
+from distill_app.runs.statefile import load_file, save_weights
+from distill_app.training import runner as runner_module
+from distill_app.training.describe import stage_text
+from distill_app.training.optimize import Optimization
+from distill_app.training.stage import Stage
+from distill_app.verbs.cache import main as cache_verb
+from distill_app.words import size_text
 
 MIXUP = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup, alpha: 0.4}"
 CUTMIX = "+dataset.wrappers.mix={_target_: distill_app.data.CutMix}"

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from distill_app.build import ConfigError
-from distill_app.check import check, read, require
+from distill_app.check.quick import check, read, require
+from distill_app.errors import ConfigError
 
 KD = "method.stages.distill.losses.kd"
 TAPS = (
@@ -225,8 +225,8 @@ def test_keys_addresses_types_and_roots_are_found_without_importing_torch():
     program = """
 import sys
 from distill_app.api import compose
-from distill_app.check import read
-from distill_app.composition import composition_errors
+from distill_app.check.quick import read
+from distill_app.check.command_line import composition_errors
 errors, app, plans = read(compose(["+sede=3", "method=fitnet", "method.params.tap=stag2", "dataset.root=/nowhere"]))
 assert len(errors) == 5, errors
 try:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from distill_app.api import compose
 from distill_app.api import run as run_config
+from distill_app.config.tree import compose
 
 LAZY = """
 import sys

@@ -8,7 +8,7 @@ import torchvision
 from engine_fixtures import mostly_slow, resolved, run, stage, train
 from torch._dynamo.testing import CompileCounter
 
-from distill_app.hooks import TappedModel
+from distill_app.networks.hooks import TappedModel
 
 BACKENDS = [
     "aot_eager",

@@ -8,16 +8,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from distill_app.api import compose, groups, options_of
-from distill_app.assemble import Context, Parts, assemble, example_namespace
-from distill_app.build import Builder
-from distill_app.check import check, read
-from distill_app.config import AppConf, conf_dir
-from distill_app.networks import Network, build_network
-from distill_app.precision import Precision
-from distill_app.probe import _on_meta, _random_like
-from distill_app.stage import Stage, adapter_confs
-from distill_app.taps import map_tensors
+from distill_app.check.quick import check, read
+from distill_app.check.shapes import _on_meta, _random_like
+from distill_app.config.build import Builder
+from distill_app.config.plan import adapter_confs
+from distill_app.config.schema import AppConf
+from distill_app.config.tree import compose, conf_dir, groups, options_of
+from distill_app.networks.network import Network, build_network
+from distill_app.networks.taps import map_tensors
+from distill_app.training.assemble import Context, assemble, example_namespace
+from distill_app.training.experiment import Parts
+from distill_app.training.precision import Precision
+from distill_app.training.stage import Stage
 
 CONF = Path(conf_dir())
 FILES = sorted(CONF.glob("**/*.yaml"))

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from engine_fixtures import QUIET, equal, metrics, mostly_slow, run, runner
 
-from distill_app.api import compose
-from distill_app.check import check
-from distill_app.checkpoint import Checkpoints
-from distill_app.config import conf_dir
-from distill_app.stage import Stage
-from distill_app.statefile import load_file
+from distill_app.check.quick import check
+from distill_app.config.tree import compose, conf_dir
+from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.statefile import load_file
+from distill_app.training.stage import Stage
 
 CONF = Path(conf_dir())
 BUNDLED = [

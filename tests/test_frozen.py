@@ -6,9 +6,9 @@ import torchvision
 from engine_fixtures import count_calls, mostly_slow, network, snapshot, stage, train
 from torch import nn
 
-from distill_app.describe import stage_text
-from distill_app.frozen import FrozenForm
-from distill_app.hooks import TappedModel
+from distill_app.networks.folding import FrozenForm
+from distill_app.networks.hooks import TappedModel
+from distill_app.training.describe import stage_text
 
 FAMILIES = {
     "resnet18": (20, "layer2"),

@@ -7,8 +7,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from distill_app.hooks import TappedModel, untouched
-from distill_app.taps import Tap, TapError, resolve, shapes_in, tensors_in
+from distill_app.errors import TapError
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.modes import untouched
+from distill_app.networks.taps import Tap, resolve, shapes_in, tensors_in
 
 
 class Small(nn.Module):

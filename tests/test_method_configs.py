@@ -12,14 +12,13 @@ import torch
 from engine_fixtures import changed, equal, mostly_slow, network, run, runner, snapshot
 from torch import nn
 
-import distill_app.runner
-from distill_app.api import compose, options_of
-from distill_app.check import check
-from distill_app.checkpoint import Checkpoints
-from distill_app.config import conf_dir
-from distill_app.describe import stage_text
-from distill_app.runner import StageRunner
-from distill_app.stage import Stage
+import distill_app.training.runner
+from distill_app.check.quick import check
+from distill_app.config.tree import compose, conf_dir, options_of
+from distill_app.runs.checkpoint import Checkpoints
+from distill_app.training.describe import stage_text
+from distill_app.training.runner import StageRunner
+from distill_app.training.stage import Stage
 
 ANY_PAIR = ["kd", "fitnet", "fsp", "at", "pkt", "ft", "dab", "rkd", "vid", "cckd", "spkd", "crd"]
 ANY_PAIR += ["tfkd_self", "tfkd_reg", "sskd", "l2", "pad_l2"]
@@ -161,7 +160,7 @@ def test_learnt_variances_are_optimised(method, number, name, tmp_path):
 def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt, tmp_path, monkeypatch):
     short = (f"method={method}", "stage.epochs=2", "dataset.train.size=32")
     run(tmp_path / "whole", *short, base=base(method))
-    train_epoch = distill_app.runner.train_epoch
+    train_epoch = distill_app.training.runner.train_epoch
 
     def interrupted(stage, epoch, **more):
         if epoch == 1:
@@ -169,7 +168,7 @@ def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt,
         return train_epoch(stage, epoch, **more)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(distill_app.runner, "train_epoch", interrupted)
+        patched.setattr(distill_app.training.runner, "train_epoch", interrupted)
         run(tmp_path / "resumed", *short, base=base(method))
     run(tmp_path / "resumed", *short, base=base(method))
     ends = [

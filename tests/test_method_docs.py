@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.api import options_of
+from distill_app.config.tree import options_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"

@@ -11,10 +11,10 @@ import torch
 from engine_fixtures import changed, runner, snapshot, train
 from omegaconf import DictConfig
 
-from distill_app.api import compose, options_of
-from distill_app.stage import Stage
-from distill_app.step import run_frozen
-from distill_app.training import train_epoch
+from distill_app.config.tree import compose, options_of
+from distill_app.networks.run import run_frozen
+from distill_app.training.loop import train_epoch
+from distill_app.training.stage import Stage
 
 METHODS = options_of("method")
 # These stand for all in the fast tier.

@@ -7,9 +7,9 @@ import pytest
 import torch
 from engine_fixtures import GOLDENS, equal, metrics, network, refusal, run, runner, snapshot, stage, train
 
-from distill_app.config import StageConf
-from distill_app.optimize import gradient_scale, optimizer_steps, scaled_lr
-from distill_app.stage import Stage
+from distill_app.config.schema import StageConf
+from distill_app.training.optimize import gradient_scale, optimizer_steps, scaled_lr
+from distill_app.training.stage import Stage
 
 GOLDEN = np.load(GOLDENS / "lr_schedules.npz")
 TORCH = "torch.optim.lr_scheduler"

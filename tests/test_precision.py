@@ -5,11 +5,11 @@ import torch
 from engine_fixtures import metrics, mostly_slow, network, run, stage, train
 from torch import Tensor, nn
 
-from distill_app.checkpoint import Checkpoints
-from distill_app.config import RuntimeConf
-from distill_app.machine import set_up
-from distill_app.precision import Precision
-from distill_app.runner import StageRunner
+from distill_app.config.schema import RuntimeConf
+from distill_app.machine.device import set_up
+from distill_app.runs.checkpoint import Checkpoints
+from distill_app.training.precision import Precision
+from distill_app.training.runner import StageRunner
 
 SEEN: list[tuple[torch.dtype, torch.dtype]] = []
 
@@ -132,8 +132,8 @@ def test_the_factor_of_fp16_survives_an_interruption(tmp_path, monkeypatch):
 
 
 def test_an_unknown_precision_is_named_with_those_there_are():
-    from distill_app.api import compose
-    from distill_app.check import check
+    from distill_app.check.quick import check
+    from distill_app.config.tree import compose
 
     (error,) = check(compose(["runtime.precision=fp8"]))
     assert error.startswith("runtime.precision: unknown precision 'fp8'") and "bf16" in error

@@ -11,12 +11,12 @@ from engine_fixtures import mostly_slow
 from omegaconf import OmegaConf
 from PIL import Image
 
-from distill_app.api import compose
-from distill_app.check import check
-from distill_app.config import conf_dir
-from distill_app.optimize import scaled_lr
-from distill_app.runner import run_experiment, to_app
-from distill_app.wiring import plan_stages
+from distill_app.check.quick import check
+from distill_app.config.plan import plan_stages
+from distill_app.config.tree import compose, conf_dir
+from distill_app.training.experiment import to_app
+from distill_app.training.optimize import scaled_lr
+from distill_app.training.runner import run_experiment
 
 FOLDER = Path(conf_dir(), "experiment")
 PRESETS = [

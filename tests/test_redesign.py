@@ -5,12 +5,12 @@ import torch
 from engine_fixtures import count_calls, network, resolved, stage, train
 from torch import nn
 
-from distill_app.api import compose
-from distill_app.check import check
-from distill_app.describe import stage_text
-from distill_app.hooks import TappedModel
-from distill_app.networks import redesigned
-from distill_app.taps import TapError
+from distill_app.check.quick import check
+from distill_app.config.tree import compose
+from distill_app.errors import TapError
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.network import redesigned
+from distill_app.training.describe import stage_text
 
 HINT = ("method=fitnet", "method.params.tap=stage3")
 TEACHER = "method.stages.hint.redesign.teacher=[features.0,features.1]"

@@ -12,11 +12,12 @@ import pytest
 import torch
 from engine_fixtures import DIGITS, QUIET, equal, metrics, run
 
-from distill_app import runner as runner_module
-from distill_app.checkpoint import Checkpoints, load_file
-from distill_app.optimize import Optimization
-from distill_app.records import Status
-from distill_app.verbs import run_verb
+from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.statefile import load_file
+from distill_app.runs.status import Status
+from distill_app.training import runner as runner_module
+from distill_app.training.optimize import Optimization
+from distill_app.verbs.stored import run_verb
 
 SLOW = pytest.mark.slow
 

@@ -25,19 +25,18 @@ from engine_fixtures import (
 )
 from PIL import Image
 
-from distill_app import runner as runner_module
-from distill_app.api import compose
 from distill_app.api import run as run_config
 from distill_app.cli import main
-from distill_app.config import NormalizeConf
+from distill_app.config.schema import NormalizeConf
+from distill_app.config.tree import compose
+from distill_app.errors import NonFiniteLoss, TapError
 from distill_app.models import PlainCNN
-from distill_app.optimize import Optimization
-from distill_app.records import Status
-from distill_app.stage import Stage
-from distill_app.statefile import load_file
-from distill_app.taps import TapError
+from distill_app.runs.statefile import load_file
+from distill_app.runs.status import Status
 from distill_app.tasks import Classification
-from distill_app.training import NonFiniteLoss
+from distill_app.training import runner as runner_module
+from distill_app.training.optimize import Optimization
+from distill_app.training.stage import Stage
 
 FAKE = (
     "dataset=fake",

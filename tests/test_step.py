@@ -21,13 +21,14 @@ from engine_fixtures import (
 )
 from torch import nn
 
-import distill_app.networks
-from distill_app.hooks import TappedModel
+from distill_app.config.addresses import Address
 from distill_app.losses import KLDivergence, LinearWarmup
-from distill_app.precision import Precision
-from distill_app.stage import Stage
-from distill_app.step import Step, Term, run_frozen
-from distill_app.wiring import Address
+from distill_app.networks import network as network_module
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.run import run_frozen
+from distill_app.training.precision import Precision
+from distill_app.training.stage import Stage
+from distill_app.training.step import Step, Term
 
 METHODS_WITH_A_TEACHER = ("kd", "ft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fitnet", "at")))
 
@@ -141,7 +142,7 @@ def test_stopping_changes_neither_loss_nor_gradients(tmp_path, monkeypatch):
             return total, {name: p.grad for name, p in built.step.named_parameters() if p.grad is not None}, stops
 
     total, gradients, stops = loss_and_gradients(tmp_path / "stopping")
-    monkeypatch.setattr(distill_app.networks, "TappedModel", partial(TappedModel, stop=False))
+    monkeypatch.setattr(network_module, "TappedModel", partial(TappedModel, stop=False))
     full_total, full_gradients, full_stops = loss_and_gradients(tmp_path / "full")
     assert stops == ["stage3", "stage3"]
     assert full_stops == [None, None]

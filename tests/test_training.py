@@ -9,7 +9,9 @@ from test_method_configs import PAPER, base
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distill_app.training import EpochTraining, IdleTime, NonFiniteLoss
+from distill_app.errors import NonFiniteLoss
+from distill_app.training.loop import EpochTraining
+from distill_app.training.watch import IdleTime
 
 # What makes the host wait for a GPU: values that become numbers, and sizes that depend on values.
 WAITING = {
@@ -227,12 +229,12 @@ def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
         assert 0 < share(built, batches) < 0.3 and tracker.said is None
         for _ in range(2):
             assert 0.3 < share(built, Slow(batches)) < 1 and tracker.said is None, "too little to speak of"
-        monkeypatch.setattr("distill_app.stage.WAITED", 0.25)
+        monkeypatch.setattr("distill_app.training.stage.WAITED", 0.25)
         assert share(built, Slow(batches)) > 0.3
         assert "runtime.num_workers=2" in tracker.said, "not only of the first epoch, which compiles or fills a cache"
         tracker.said = None
         assert share(built, Slow(batches)) > 0.3 and tracker.said is None, "said once"
-        monkeypatch.setattr("distill_app.training.LONG", 0.0)
+        monkeypatch.setattr("distill_app.training.loop.LONG", 0.0)
         built.data.train, built._hinted = Slow(batches), False
         told = [tracker.said for _ in EpochTraining(built, 0, tracker=tracker, log_every=1).steps()]
         assert len(told) > 1 and told[0], "while a long epoch goes on"

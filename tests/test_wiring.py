@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from distill_app.config import AppConf
-from distill_app.wiring import Address, bind, fetch, plan_stages
+from distill_app.config.addresses import Address, bind, fetch
+from distill_app.config.plan import plan_stages
+from distill_app.config.schema import AppConf
 
 TAPS = {f"stage{i}": f"layer{i}" for i in range(1, 5)} | {"logits": "fc"}
 NET = {"net": {"_target_": "torch.nn.Identity"}, "taps": TAPS}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_app.cache.layout import CacheError
-from distill_app.cache.plan import LOGITS
-from distill_app.taps import shapes_in
+from distill_app.config.cached import LOGITS
+from distill_app.errors import CacheError
+from distill_app.networks.taps import shapes_in
 
 LARGEST = torch.finfo(torch.float16).max
 

@@ -11,15 +11,16 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from distill_app.cache.plan import AUGMENTATION
 from distill_app.cache.store import differences, read_meta
-from distill_app.config import AppConf, CacheConf
-from distill_app.data.samples import CorruptImageError, Samples
+from distill_app.config.cached import AUGMENTATION
+from distill_app.config.plan import StagePlan, models_of
+from distill_app.config.schema import AppConf, CacheConf
+from distill_app.data.samples import Samples
 from distill_app.data.split import labels_of
 from distill_app.data.stage_data import StageData
-from distill_app.networks import Network
-from distill_app.statefile import clean_state_dict
-from distill_app.wiring import StagePlan, models_of
+from distill_app.errors import CorruptImageError
+from distill_app.networks.network import Network
+from distill_app.runs.statefile import clean_state_dict
 
 FORMAT = 1  # of the files; another one is another fingerprint
 SIZES = 256  # files whose sizes are looked at

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from distill_app.errors import CacheError
+
 ARRAYS = ("values", "indices")
 KINDS = {"<f2", "<u2", "<u4"}
 CHECK_BYTES = 4
@@ -13,10 +15,6 @@ ALLOCATED = 2**26  # files up to here take their room at once
 # Larger ones take it in pieces, when a row in one is first written: large pieces where most rows will come, and those
 # of file systems where few will, which lie apart.
 BLOCK, SMALL_BLOCK = 2**16, 2**12
-
-
-class CacheError(ValueError):
-    """A cache that does not fit what is asked of it, is too large, or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,3 @@ def layout_of(meta: Mapping[str, Any]) -> Layout:
     if not set(arrays) <= set(ARRAYS) or min(numbers) < 0 or not {kind for kind, _ in arrays.values()} <= KINDS:
         raise CacheError("cache: meta.json claims arrays that no cache has")
     return layout
-
-
-def size_text(count: float) -> str:
-    """Bytes in decimal units: 0.7 MB, 2.6 GB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= 0.1 * size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count:.0f} bytes"

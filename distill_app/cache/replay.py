@@ -18,16 +18,19 @@ from torch import Tensor
 
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.fingerprint import base_samples, fingerprint, nearest
-from distill_app.cache.layout import CacheError, Layout, room_of, size_text
-from distill_app.cache.plan import cache_notes, cached_taps, temperature_of
+from distill_app.cache.layout import Layout, room_of
+from distill_app.cache.notes import cache_notes
 from distill_app.cache.store import KIND, META, Records, TapStore, differences, digest, read_meta, tap_folder
-from distill_app.config import AppConf, CacheConf
+from distill_app.config.cached import cached_taps, temperature_of
+from distill_app.config.plan import StagePlan
+from distill_app.config.schema import AppConf, CacheConf
 from distill_app.data.stage_data import StageData
-from distill_app.hooks import TappedModel
-from distill_app.networks import Network
-from distill_app.records import write_json
-from distill_app.step import Call, Namespace, run_frozen
-from distill_app.wiring import StagePlan
+from distill_app.errors import CacheError
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.network import Network
+from distill_app.networks.run import Call, Namespace, run_frozen
+from distill_app.runs.files import write_json
+from distill_app.words import size_text
 
 log = logging.getLogger(__name__)
 

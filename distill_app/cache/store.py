@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill_app.cache.checksum import Checksum
-from distill_app.cache.layout import CacheError, Layout, at_once, block_size, count_of, files_of, touched
-from distill_app.records import to_json, write_json
+from distill_app.cache.layout import Layout, at_once, block_size, count_of, files_of, touched
+from distill_app.errors import CacheError
+from distill_app.runs.files import to_json, write_json
 
 KIND = "distill-app teacher cache"
 META, CHECKS = "meta.json", "checks.npy"

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from distill_app.data.folders import ImageFolder, load_image
     from distill_app.data.loading import Loader, make_loader
     from distill_app.data.mixing import CutMix, Mixup
-    from distill_app.data.order import EpochOrder, permutation, stable_hash
+    from distill_app.data.order import EpochOrder
     from distill_app.data.presence import missing_data
-    from distill_app.data.samples import CorruptImageError, Samples, SampleWrapper
+    from distill_app.data.samples import Samples, SampleWrapper
     from distill_app.data.split import budget, hold_out, labels_of
     from distill_app.data.views import RotatedViews
 
@@ -24,10 +24,7 @@ _HOME = {
     "CutMix": "mixing",
     "Mixup": "mixing",
     "EpochOrder": "order",
-    "permutation": "order",
-    "stable_hash": "order",
     "missing_data": "presence",
-    "CorruptImageError": "samples",
     "RotatedViews": "views",
     "SampleWrapper": "samples",
     "Samples": "samples",
@@ -35,10 +32,8 @@ _HOME = {
     "hold_out": "split",
     "labels_of": "split",
 }
-
 __all__ = [
     "BundledImages",
-    "CorruptImageError",
     "CutMix",
     "EpochOrder",
     "FakeImages",
@@ -54,8 +49,6 @@ __all__ = [
     "load_image",
     "make_loader",
     "missing_data",
-    "permutation",
-    "stable_hash",
 ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torch.utils.data import Dataset
 
-from distill_app.data.order import stable_hash
+from distill_app.seeds import stable_hash
 
 SPLITS = ("train", "test")
 

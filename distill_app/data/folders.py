@@ -16,9 +16,10 @@ try:
     from torchvision.io import decode_image
 except ImportError:  # a torchvision that has given its decoders to torchcodec
     decode_image = None
+
+
 # It says with every image that they will go there.
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
-
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 # Where Pillow itself begins to warn: 268 MB as RGB, and larger than any image of ImageNet.
 MAX_PIXELS = 89_478_485

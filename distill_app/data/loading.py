@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from distill_app.data.order import EpochOrder
-from distill_app.data.samples import CorruptImageError
+from distill_app.errors import CorruptImageError
 
 
 class Loader(DataLoader):

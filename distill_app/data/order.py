@@ -1,29 +1,13 @@
 """Which samples come when: a pure function of (seed, stage, epoch), for any number of ranks."""
 
-import hashlib
-import operator
 from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from distill_app.seeds import permutation
+
 Key = tuple[int, int]  # (position among the samples, view)
-
-
-def stable_hash(*parts: int | str) -> int:
-    """A 64-bit hash that is the same in every process and on every platform (unlike `hash`)."""
-    texts = [repr(part) if isinstance(part, str) else str(operator.index(part)) for part in parts]
-    return int.from_bytes(hashlib.blake2b("\n".join(texts).encode(), digest_size=8).digest(), "little")
-
-
-def permutation(size: int, *parts: int | str) -> np.ndarray:
-    """The numbers 0 to size-1 in an order that depends on `parts` only.
-
-    Sorting raw Philox words costs 0.2 s a million; numpy promises to keep those words, and not what its
-    `Generator.permutation` makes of them.
-    """
-    words = np.random.Philox(key=stable_hash(*parts)).random_raw(size)
-    return np.argsort(words, kind="stable")
 
 
 class EpochOrder(Sampler[list[Key]]):

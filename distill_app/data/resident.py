@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
-from distill_app.cache.layout import size_text
 from distill_app.data import draws
 from distill_app.data.order import EpochOrder, Key
 from distill_app.data.samples import Samples
+from distill_app.words import size_text
 
 LIMIT = 2 * 10**9  # bytes that `auto` takes of the device
 # Samples whose crops are computed and sent together: few enough not to delay the first batch, 2 ms, and enough to

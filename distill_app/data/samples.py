@@ -3,8 +3,7 @@
 import logging
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from distill_app.data.order import Key, stable_hash
+from distill_app.data.order import Key
+from distill_app.errors import CorruptImageError
+from distill_app.seeds import generator_kept, stable_hash
 
 log = logging.getLogger(__name__)
-
 POLICIES = ("raise", "skip")
 # What Pillow, torchvision and our own opener raise for bytes that are not a good image. Errors of a program
 # (TypeError, KeyError, ...) are not among them and pass through.
@@ -34,10 +34,6 @@ _BAD_IMAGE = (
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
-class CorruptImageError(ValueError):
-    """An image that cannot be read, or more of them than `runtime.max_skipped`."""
-
-
 def _splitmix64(value: Any) -> Any:
     """The finaliser of SplitMix64 (Steele et al. 2014) of an int, or of each uint64 of an array.
 
@@ -47,16 +43,6 @@ def _splitmix64(value: Any) -> Any:
     value = ((value ^ value >> 30) * 0xBF58_476D_1CE4_E5B9) & _MASK
     value = ((value ^ value >> 27) * 0x94D0_49BB_1331_11EB) & _MASK
     return value ^ value >> 31
-
-
-@contextmanager
-def _generator_kept() -> Iterator[None]:
-    """Gives the caller torch's generator back as it was: without workers we run in the caller's process."""
-    state = torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)
 
 
 class Samples(Dataset):
@@ -119,7 +105,7 @@ class Samples(Dataset):
 
     def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
         """The samples of a batch; a DataLoader calls this once per batch."""
-        with _generator_kept():
+        with generator_kept():
             return [self.load(key) for key in keys]
 
     def seed_of(self, view: Any, index: Any) -> Any:
@@ -246,5 +232,5 @@ class SampleWrapper(Dataset):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
-        with _generator_kept():
+        with generator_kept():
             return [self.load(key) for key in keys]

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
-from distill_app.data.order import permutation
-from distill_app.data.samples import _generator_kept
+from distill_app.seeds import generator_kept, permutation
 
 # Past this, reading every item only for its label would take minutes, before the first batch, in silence.
 MAX_READ_FOR_LABELS = 20_000
@@ -32,7 +31,7 @@ def labels_of(dataset: Any) -> np.ndarray:
             f"dataset: {type(dataset).__name__} has no list of labels, and {len(dataset)} items are too many "
             "to read for them; give it an attribute `targets`"
         )
-    with _generator_kept():
+    with generator_kept():
         items = (dataset[index] for index in range(len(dataset)))
         return np.asarray([int(item["target"] if isinstance(item, dict) else item[1]) for item in items], np.int64)
 

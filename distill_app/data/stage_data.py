@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from distill_app.build import Builder
-from distill_app.cache.plan import AUGMENTATION, views_of
-from distill_app.config import CacheConf, DatasetConf, RuntimeConf
+from distill_app.config.build import Builder
+from distill_app.config.cached import AUGMENTATION, views_of
+from distill_app.config.plan import StagePlan
+from distill_app.config.schema import CacheConf, DatasetConf, RuntimeConf
 from distill_app.data.loading import Loader, make_loader
 from distill_app.data.order import EpochOrder
 from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.data.samples import Samples
 from distill_app.data.split import budget, hold_out, labels_of
-from distill_app.wiring import StagePlan
 
 log = logging.getLogger(__name__)
 

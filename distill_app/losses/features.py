@@ -6,13 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import (
-    as_target,
-    full_precision,
-    pool_to_smaller,
-    require_choice,
-    require_same_shape,
-)
+from distill_app.losses.numerics import as_target, full_precision, pool_to_smaller, require_choice, require_same_shape
 
 
 class AttentionTransfer(nn.Module):

@@ -4,7 +4,6 @@ from distill_app.models.bottleneck import Bottleneck, cut_report, dequantize, qu
 from distill_app.models.cifar_resnet import CifarResNet
 from distill_app.models.plain import PlainCNN
 from distill_app.models.stems import small_stem
-from distill_app.models.weights import load_weights
 from distill_app.models.wide_resnet import WideResNet
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "WideResNet",
     "cut_report",
     "dequantize",
-    "load_weights",
     "quantize",
     "small_stem",
     "with_bottleneck",

@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from distill_app.taps import resolve
+from distill_app.networks.taps import resolve
 
 KERNEL = 2
 Shape = tuple[int, ...]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill_app.hooks import TappedModel
-from distill_app.step import evaluating
-from distill_app.taps import tensors_in
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.modes import evaluating
+from distill_app.networks.taps import tensors_in
 
 Batch = dict[str, Any]
 

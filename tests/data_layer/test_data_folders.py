@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from distill_app.config import DatasetConf
+from distill_app.config.schema import DatasetConf
 from distill_app.data import ImageFolder, load_image, missing_data
 
 

@@ -11,7 +11,6 @@ from engine_fixtures import equal, metrics, refusal, run, stage, train
 from PIL import Image
 from torchvision.transforms import v2
 
-from distill_app.cache.verbs import main as cache_verb
 from distill_app.data import (
     BundledImages,
     EpochOrder,
@@ -24,7 +23,8 @@ from distill_app.data import (
     resident,
 )
 from distill_app.data.resident import Images, Mismatch, NotResident, ResidentLoader, held_transforms
-from distill_app.statefile import load_file
+from distill_app.runs.statefile import load_file
+from distill_app.verbs.cache import main as cache_verb
 
 CPU = torch.device("cpu")
 FLIP = v2.RandomHorizontalFlip()
@@ -363,7 +363,7 @@ def test_workers_are_for_what_is_loaded_sample_by_sample(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_with_a_teacher_cache_ends_the_same_and_reads_what_the_other_wrote(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("distill_app.runner.final_plot", lambda folder: folder)
+    monkeypatch.setattr("distill_app.training.runner.final_plot", lambda folder: folder)
     overrides = ("stage.epochs=3", "stage.batch_size=32", "cache.views=2", "cache.enabled=true")
     for name, mode in (("alone", "false"), ("held", "auto")):
         for folder, cache in ((name, name), (f"{name}_again", "alone")):

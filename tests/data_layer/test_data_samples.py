@@ -14,13 +14,13 @@ from torchvision.transforms import v2
 
 from distill_app.data import (
     BundledImages,
-    CorruptImageError,
     EpochOrder,
     ImageFolder,
     Samples,
     SampleWrapper,
     make_loader,
 )
+from distill_app.errors import CorruptImageError
 
 CPU = torch.device("cpu")
 CROP = [v2.RandomCrop(8, padding=2), v2.ColorJitter(0.4), v2.RandomHorizontalFlip()]

@@ -9,7 +9,8 @@ from torch import nn
 from torchvision.models import densenet121, mobilenet_v2, resnet18, resnet50, vgg11_bn
 
 from distill_app.models import Bottleneck, CifarResNet, cut_report, dequantize, quantize, with_bottleneck
-from distill_app.networks import Network, frozen_modules
+from distill_app.networks.network import Network
+from distill_app.training.trainable import frozen_modules
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from distill_app.config import conf_dir
-from distill_app.hooks import TappedModel
-from distill_app.taps import Tap, resolve
+from distill_app.config.tree import conf_dir
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.taps import Tap, resolve
 
 MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml"))
 STAGES = [f"stage{i}" for i in range(1, 5)]

@@ -16,7 +16,8 @@ from torchvision.models import (
     shufflenet_v2_x0_5,
 )
 
-from distill_app.models import PlainCNN, load_weights
+from distill_app.models import PlainCNN
+from distill_app.networks.weights import load_weights
 
 SHUFFLENET = {"_target_": "torchvision.models.shufflenet_v2_x0_5"}
 PLAIN = {"_target_": "distill_app.models.PlainCNN"}

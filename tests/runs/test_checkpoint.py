@@ -13,8 +13,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from distill_app import statefile
-from distill_app.checkpoint import CheckpointError, Checkpoints, load_file, plain, save_weights
+from distill_app.errors import CheckpointError
+from distill_app.runs import statefile
+from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.statefile import load_file, plain, save_weights
 
 
 def _state(value: float) -> dict:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill_app.launch import Local, Submitit, Task
+from distill_app.launch.job import Job
+from distill_app.launch.local import Local
+from distill_app.launch.submitit import Submitit
 
 _CONF = Path(__file__).resolve().parents[2] / "conf/launcher"
 
@@ -32,21 +34,21 @@ def runner(tmp_path, monkeypatch):
     modules.mkdir()
     (modules / "fake_runner.py").write_text(_RUNNER)
     (modules / "sitecustomize.py").write_text(
-        "import sys, fake_runner\nsys.modules['distill_app.runner'] = fake_runner\n"
+        "import sys, fake_runner\nsys.modules['distill_app.training.runner'] = fake_runner\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.syspath_prepend(str(modules))
     import fake_runner
 
-    monkeypatch.setitem(sys.modules, "distill_app.runner", fake_runner)
+    monkeypatch.setitem(sys.modules, "distill_app.training.runner", fake_runner)
     yield
     sys.modules.pop("fake_runner", None)
 
 
-def _task(tmp_path: Path, **config) -> Task:
+def _task(tmp_path: Path, **config) -> Job:
     output_dir = tmp_path / "a run=1"
     output_dir.mkdir()
-    return Task(config={"seed": 1, **config}, output_dir=str(output_dir), command=["distill", "seed=1"])
+    return Job(config={"seed": 1, **config}, output_dir=str(output_dir), command=["distill", "seed=1"])
 
 
 def _local(**options) -> Submitit:
@@ -159,7 +161,7 @@ def test_unknown_parameter_and_missing_slurm_are_named(tmp_path, slurm, monkeypa
         Submitit(cluster="slurm", params={"partitoin": "x"})(_task(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"no SLURM on this machine.*launcher=local"):
-        Submitit(cluster="slurm")(Task(config={}, output_dir=str(tmp_path / "b"), command=[]))
+        Submitit(cluster="slurm")(Job(config={}, output_dir=str(tmp_path / "b"), command=[]))
 
 
 @pytest.mark.parametrize("options", [{"cluster": "pbs"}, {"cluster": "local", "params": {"nodes": 2}}])

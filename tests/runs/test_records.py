@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from distill_app import records
-from distill_app.records import RunLocked, Status, git_state, run_lock, write_json, write_records
+from distill_app.errors import RunLocked
+from distill_app.runs import records
+from distill_app.runs.files import write_json
+from distill_app.runs.records import git_state, write_records
+from distill_app.runs.status import Status, run_lock
 
 _CFG = {"seed": 3, "student": {"net": "a"}, "copy": "${student.net}"}
 
@@ -101,7 +104,7 @@ def test_json_is_replaced_atomically_and_strict(tmp_path, monkeypatch):
 
 _HOLD = """
 import os, sys, time
-from distill_app.records import run_lock
+from distill_app.runs.status import run_lock
 with run_lock(sys.argv[1]):
     if len(sys.argv) > 2 and os.fork() == 0:
         os.write(1, b"child %d\\n" % os.getpid())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.report import aggregate, collect, final_plot, main, summary_table
+from distill_app.runs.report import aggregate, collect, final_plot, summary_table
+from distill_app.verbs.report import main
 
 _ROWS = [
     {"name": "teacher", "network": "resnet20", "stage": "teacher", "accuracy": 0.9, "parameters": 272474},
@@ -103,7 +104,7 @@ def test_foreign_files_do_not_break_the_report(tmp_path, content):
 
 
 def test_curves_of_a_run_show_validation_and_test(tmp_path, monkeypatch):
-    from distill_app import plots
+    from distill_app.runs import plots
 
     seen = {}
     draw = plots.curves
@@ -116,7 +117,9 @@ def test_curves_of_a_run_show_validation_and_test(tmp_path, monkeypatch):
 
 
 def test_report_does_not_import_torch():
-    names = ", ".join(f"distill_app.{name}" for name in ("report", "launch", "tracking", "records"))
+    names = ", ".join(
+        f"distill_app.{name}" for name in ("runs.report", "launch.submitit", "runs.tracking", "runs.records")
+    )
     code = f"import sys, {names}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.records import read_jsonl
-from distill_app.tracking import Tracker
+from distill_app.runs.files import read_jsonl
+from distill_app.runs.tracking import Tracker
 
 
 def _train(folder: Path, *, images_per_second: float = 100.0, start: int = 0, **options) -> None:

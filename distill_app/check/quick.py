@@ -1,0 +1,149 @@
+"""Everything that can be wrong with a config, found before the first batch and reported in one list.
+
+The first part needs no torch and takes milliseconds: keys, types, schedule, addresses, data roots. The second imports
+targets, binds their arguments, builds the networks without storage, and tries adapters and losses on activations of
+the shapes that the networks give.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill_app.check.cache import cache_errors
+from distill_app.config.build import untargeted
+from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
+from distill_app.config.schema import AppConf, StageConf
+from distill_app.data.presence import missing_data
+from distill_app.errors import ConfigError
+from distill_app.words import unknown
+
+CHOICES = {
+    "select": ("last", "best"),
+    "corrupt_images": ("raise", "skip"),
+    "interval": ("epoch", "step"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "resident": ("auto", "true", "false"),
+}
+
+
+def check(cfg: DictConfig) -> Iterator[str]:
+    """Yields every error, those found quickly first.
+
+    Args:
+        cfg: The composed config; it is not changed.
+    """
+    errors, app, plans = read(cfg)
+    yield from errors
+    if app is not None:
+        from distill_app.check.shapes import probe_errors
+
+        found = probe_errors(app, plans, told=errors)
+        yield from (error for error in found if error not in errors)
+
+
+def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
+    """The quick part: the errors, and the typed config with its plans if it could be read."""
+    resolved = cfg.copy()
+    OmegaConf.set_struct(resolved, False)
+    errors = [*_dead_keys(resolved, ""), *_ghost_stages(resolved)]
+    try:
+        missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
+        if missing:
+            return errors + missing, None, []
+        OmegaConf.resolve(resolved)
+        app = OmegaConf.to_object(resolved)
+    except OmegaConfBaseException as error:
+        return [*errors, f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"], None, []
+    if not isinstance(app, AppConf):
+        raise TypeError("the config is not an AppConf; compose it with distill_app.compose")
+    plans, problems = plan_stages(app)
+    errors += problems
+    for name, model in models_of(app).items():
+        errors += untargeted(model.net, key=f"{model_key(app, name)}.net")
+    for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
+        errors += missing_data(data, key=data_key)
+    errors += _values(app, plans)
+    errors += cache_errors(app, plans)
+    return list(dict.fromkeys(errors)), app, plans
+
+
+def _dead_keys(node: Any, key: str) -> Iterator[str]:
+    """Takes out the keys that `+key=value` put beside the schema, where nothing would ever read them."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    schema = OmegaConf.get_type(node)
+    known = [field.name for field in fields(schema)] if schema is not None and is_dataclass(schema) else None
+    for name in list(node):
+        path = f"{key}.{name!s}" if key else str(name)
+        if known is not None and name not in known:
+            node._content.pop(name)  # type: ignore[union-attr]
+            yield f"{path}: {unknown('key', str(name), known)}"
+        else:
+            yield from _dead_keys(node._get_node(name), path)
+
+
+def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
+    """Stages that only an override brought into being: not scheduled, and without a loss."""
+    for part in ("prelude", "method"):
+        method = cfg[part]
+        for name in method.stages:
+            if name not in method.schedule and not method.stages[name].losses:
+                yield f"{part}.stages.{name}: {unknown('stage', str(name), method.schedule)}"
+
+
+def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+    """Numbers and words that no type can refuse."""
+    if app.runtime.corrupt_images not in CHOICES["corrupt_images"]:
+        yield f"runtime.corrupt_images: {unknown('policy', app.runtime.corrupt_images, CHOICES['corrupt_images'])}"
+    if app.runtime.precision not in CHOICES["precision"]:
+        yield f"runtime.precision: {unknown('precision', app.runtime.precision, CHOICES['precision'])}"
+    if app.runtime.num_workers < 0:
+        yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
+    for plan in plans:
+        if not 0 <= plan.data.validation_fraction < 1:
+            yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
+        if str(plan.data.resident).lower() not in CHOICES["resident"]:
+            yield f"{plan.data_key}.resident: {unknown('choice', plan.data.resident, CHOICES['resident'])}"
+        if plan.scheduler.interval not in CHOICES["interval"]:
+            interval = unknown("interval", plan.scheduler.interval, CHOICES["interval"])
+            yield f"{plan.scheduler_key}.interval: {interval}"
+        for name, term in plan.terms.items():
+            if not isinstance(term.weight, int | float | Mapping):
+                weight = f"must be a number, or a schedule with a _target_, got {term.weight!r}"
+                yield f"{plan.key}.losses.{name}.weight: {weight}"
+        conf: StageConf = plan.conf
+        if conf.select not in CHOICES["select"]:
+            yield f"{plan.key}.select: {unknown('choice', conf.select, CHOICES['select'])}"
+        for name in ("epochs", "batch_size", "accumulation_steps"):
+            if getattr(conf, name) < 1:
+                yield f"{plan.key}.{name}: must be at least 1, got {getattr(conf, name)}"
+        if conf.lr <= 0:
+            yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
+        if not 0 <= conf.warmup_epochs < max(conf.epochs, 1):
+            given = conf.warmup_epochs
+            yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {given}"
+        if "lr" in plan.optimizer:
+            lr = plan.optimizer["lr"]
+            yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={lr}'"
+
+
+def require(cfg: DictConfig, *, show: Callable[[str], None] | None = None) -> None:
+    """Raises all errors of a config at once.
+
+    Args:
+        cfg: The composed config.
+        show: Is told of every error as soon as it is found: the first ones need not wait for torch to be imported.
+
+    Raises:
+        ConfigError: There is at least one.
+    """
+    errors = []
+    for error in check(cfg):
+        errors.append(error)
+        if show is not None:
+            show(error)
+    if errors:
+        raise ConfigError(errors)

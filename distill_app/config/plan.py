@@ -1,0 +1,246 @@
+"""Addresses, and what follows from them: which networks, taps and adapters each stage needs. Imports no torch.
+
+An address names a tensor of the step: `batch.<key>`, `<role or network>.<tap>` or `adapters.<name>`; further dots
+descend into a nested value (`teacher.fpn.0`). The namespace they are looked up in is one dict per space.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from distill_app.config.addresses import Address, addresses
+from distill_app.config.schema import AppConf, DatasetConf, MethodConf, ModelConf, SchedulerConf, StageConf
+from distill_app.words import unknown
+
+BATCH_KEYS = ("input", "target", "index")
+ROLES = ("student", "teacher")
+
+
+@dataclass
+class StagePlan:
+    """One stage of the schedule with its inheritance resolved and its needs known."""
+
+    name: str
+    key: str  # where it stands in the config, for messages
+    conf: StageConf
+    data: DatasetConf
+    data_key: str
+    optimizer: dict[str, Any]
+    optimizer_key: str
+    scheduler: SchedulerConf
+    scheduler_key: str = "stage.scheduler"
+    roles: dict[str, str] = field(default_factory=dict)
+    taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps that are read
+    shape_taps: dict[str, list[str]] = field(default_factory=dict)  # read once, for the shape of an adapter's target
+    adapters: list[str] = field(default_factory=list)  # those that are read, sources before readers
+    declared: list[str] = field(default_factory=list)  # the adapters that this stage itself declares
+    trained: list[str] = field(default_factory=list)  # networks
+    trained_adapters: list[str] = field(default_factory=list)
+
+    def network(self, role: str) -> str:
+        """The network that plays a role here."""
+        return self.roles.get(role, role)
+
+    def redesign(self, network: str) -> list[Any] | None:
+        """What runs in the place of a network, None where nothing is said."""
+        found = (entries for role, entries in self.conf.redesign.items() if self.network(role) == network)
+        return next(found, None)
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The loss terms that are switched on."""
+        return {name: term for name, term in self.conf.losses.items() if term is not None}
+
+    @property
+    def wrappers(self) -> dict[str, tuple[Any, str]]:
+        """What wraps the training samples, the data set's first: name -> config and its key."""
+        own = {name: (conf, f"{self.key}.wrappers.{name}") for name, conf in self.conf.wrappers.items()}
+        given = {name: (conf, f"{self.data_key}.wrappers.{name}") for name, conf in self.data.wrappers.items()}
+        return {name: (conf, key) for name, (conf, key) in {**given, **own}.items() if conf is not None}
+
+
+def models_of(app: AppConf) -> dict[str, ModelConf]:
+    """Every network of the experiment by the name that addresses use."""
+    extra = {**app.prelude.extra_models, **app.method.extra_models, **app.extra_models}
+    return {"student": app.student, "teacher": app.teacher, **extra}
+
+
+def model_key(app: AppConf, network: str) -> str:
+    """The config key of a network."""
+    if network in ROLES:
+        return network
+    for part, owner in (("", app), ("method.", app.method), ("prelude.", app.prelude)):
+        if network in owner.extra_models:  # type: ignore[attr-defined]
+            return f"{part}extra_models.{network}"
+    return f"extra_models.{network}"
+
+
+def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
+    """Resolves the schedule (prelude, then method) into plans.
+
+    Returns:
+        The plans in order, and what is wrong with them, one message per error with its config key.
+    """
+    plans: list[StagePlan] = []
+    errors: list[str] = []
+    known_adapters: dict[str, Any] = {}
+    for part, method in (("prelude", app.prelude), ("method", app.method)):
+        before = None
+        for name in method.schedule:
+            if name not in method.stages:
+                errors.append(f"{part}.schedule: {unknown('stage', name, method.stages)}")
+                continue
+            if any(plan.name == name for plan in plans):
+                errors.append(f"{part}.schedule: the stage {name!r} is there twice; every stage has a name of its own")
+                continue
+            before = _inherit(app, part, method, name, before)
+            _wire(before, app, known_adapters, errors)
+            plans.append(before)
+    if not plans:
+        errors.append("method.schedule: no stage to run; name at least one of method.stages")
+    return plans, errors
+
+
+def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: StagePlan | None) -> StagePlan:
+    """Null objects come from the stage before in the same schedule, else from the recipe and the data set."""
+    conf, key = method.stages[name], f"{part}.stages.{name}"
+    if app.runtime.max_epochs is not None:
+        epochs = min(conf.epochs, app.runtime.max_epochs)
+        conf = replace(conf, epochs=epochs, warmup_epochs=min(conf.warmup_epochs, epochs - 1))
+    optimizer, optimizer_key = app.stage.optimizer, "stage.optimizer"
+    scheduler, scheduler_key = app.stage.scheduler, "stage.scheduler"
+    data, data_key = app.dataset, "dataset"
+    if before is not None:
+        optimizer, optimizer_key = before.optimizer, before.optimizer_key
+        scheduler, scheduler_key = before.scheduler, before.scheduler_key
+        data, data_key = before.data, before.data_key
+    if conf.optimizer is not None:
+        optimizer, optimizer_key = conf.optimizer, f"{key}.optimizer"
+    if conf.scheduler is not None:
+        scheduler, scheduler_key = conf.scheduler, f"{key}.scheduler"
+    if conf.data is not None:
+        data, data_key = conf.data, f"{key}.data"
+    return StagePlan(
+        name=name,
+        key=key,
+        conf=conf,
+        data=data,
+        data_key=data_key,
+        optimizer=optimizer,
+        optimizer_key=optimizer_key,
+        scheduler=replace(scheduler),
+        scheduler_key=scheduler_key,
+        roles=dict(conf.roles),
+    )
+
+
+def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str]) -> None:
+    """Fills in what the stage reads and trains; `known` holds the adapters declared so far."""
+    models = models_of(app)
+    for part, entries in (("roles", plan.roles), ("init_from", plan.conf.init_from)):
+        wrong = {role: network for role, network in entries.items() if network not in models}
+        errors += [f"{plan.key}.{part}.{role}: {unknown('network', name, models)}" for role, name in wrong.items()]
+    for part, given in (("init_from", plan.conf.init_from), ("redesign", plan.conf.redesign)):
+        named = [plan.network(role) for role in given]
+        errors += [f"{plan.key}.{part}: {unknown('network', name, models)}" for name in named if name not in models]
+    plan.roles = {role: network for role, network in plan.roles.items() if network in models}
+    plan.declared = [name for name, adapter in plan.conf.adapters.items() if adapter is not None]
+    known.update({name: plan.conf.adapters[name] for name in plan.declared})
+    if not plan.terms:
+        errors.append(f"{plan.key}.losses: a stage needs at least one loss term")
+    need = _Need(app, plan, plan.taps, models, known, [])
+    for name, term in plan.terms.items():
+        for text in addresses(term.inputs):
+            _need(text, f"{plan.key}.losses.{name}.inputs", need)
+    errors += need.errors
+    _trained(plan, models, known, errors, wired=bool(plan.terms) and not need.errors)
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Who reads: the stage, where the taps are noted, what exists, where errors go, and the adapters on the way."""
+
+    app: AppConf
+    plan: StagePlan
+    taps: dict[str, list[str]]
+    models: Mapping[str, ModelConf]
+    known: Mapping[str, Any]
+    errors: list[str]
+    chain: tuple[str, ...] = ()
+
+
+def _need(text: str, key: str, need: _Need) -> None:
+    """Notes that an address is read; adapters bring in what they read themselves."""
+    plan, models, errors = need.plan, need.models, need.errors
+    try:
+        address = Address.parse(text, plan.roles)
+    except ValueError as error:
+        errors.append(f"{key}: {error}")
+        return
+    if address.space == "batch":
+        return
+    if address.space == "adapters":
+        if address.name in need.chain:
+            errors.append(f"{key}: adapters read each other in a circle: {' -> '.join((*need.chain, address.name))}")
+        elif address.name not in need.known:
+            errors.append(f"{key}: {unknown('adapter', address.name, need.known)}")
+        elif address.name not in plan.adapters:
+            adapter, where = need.known[address.name], f"{plan.key}.adapters.{address.name}"
+            for source in addresses(adapter.source):
+                _need(source, f"{where}.source", replace(need, chain=(*need.chain, address.name)))
+            if address.name in plan.declared:
+                for target in addresses(adapter.target):
+                    # Of a network only the shape is wanted, once; an adapter that is a target runs with the others.
+                    taps = need.taps if target.startswith("adapters.") else plan.shape_taps
+                    _need(target, f"{where}.target", replace(need, taps=taps, chain=(*need.chain, address.name)))
+            plan.adapters.append(address.name)
+        return
+    if address.space not in models:
+        errors.append(f"{key}: {text}: {unknown('network', address.space, [*models, 'batch', 'adapters'])}")
+        return
+    known = [*models[address.space].taps, "output"]
+    if address.name not in known:
+        where = f"{model_key(need.app, address.space)}.taps"
+        errors.append(f"{key}: {text}: {unknown('tap', address.name, known)} in {where}")
+        return
+    needed = need.taps.setdefault(address.space, [])
+    if address.name not in needed:
+        needed.append(address.name)
+
+
+def _trained(
+    plan: StagePlan, models: Mapping[str, Any], known: Mapping[str, Any], errors: list[str], *, wired: bool
+) -> None:
+    """Notes what the stage trains; that no term reads it is an error only if all terms could be wired."""
+    for entry in plan.conf.train:
+        kind, _, name = entry.partition(".")
+        network = plan.network(entry)
+        if kind == "adapters" and name:
+            if name not in known:
+                errors.append(f"{plan.key}.train: {unknown('adapter', name, known)}")
+            plan.trained_adapters.append(name)
+        elif network in models:
+            plan.trained.append(network)
+        else:
+            allowed = [*models, *(f"adapters.{name}" for name in known)]
+            errors.append(f"{plan.key}.train: {unknown('network', entry, allowed)}")
+    plan.trained_adapters += [name for name in plan.declared if name not in plan.trained_adapters]
+    plan.trained_adapters = [name for name in plan.trained_adapters if name in plan.adapters]
+    for network in plan.trained:
+        if plan.redesign(network) == []:
+            errors.append(f"{plan.key}.redesign: {network!r} is trained, so it cannot be redesigned to nothing")
+        if wired and network not in plan.taps:
+            errors.append(
+                f"{plan.key}.train: no loss term reads {network!r}, so nothing would train it; "
+                f"wire a loss to one of its taps or take it out of the list"
+            )
+
+
+def adapter_confs(plans: list[StagePlan], upto: StagePlan) -> dict[str, Any]:
+    """The adapters that are known in a stage: its own and those of the stages before."""
+    confs: dict[str, Any] = {}
+    for plan in plans:
+        confs.update({name: plan.conf.adapters[name] for name in plan.declared})
+        if plan is upto:
+            break
+    return confs

@@ -1,0 +1,207 @@
+"""The schema: what a composed config looks like, as dataclasses registered with Hydra's ConfigStore.
+
+Only structure is typed. What goes to a constructor (`net`, `loss`, `module`, `optimizer`, ...) stays `Any`; `check`
+binds it against the signature of its `_target_` instead, so that no constructor is mirrored here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import II, MISSING
+
+
+@dataclass
+class ModelConf:
+    """A network: how to build it, the canonical names of its activations, and where its weights come from."""
+
+    name: str | None = None  # what summaries and plots call it
+    net: Any = MISSING
+    taps: dict[str, str] = field(default_factory=dict)
+    # The first that is there wins: the checkpoint file, else torchvision's weights (an enum name), else scratch.
+    checkpoint: str | None = None
+    weights: str | None = None
+
+
+@dataclass
+class NormalizeConf:
+    """Per-channel statistics of the training images, scaled to [0, 1]."""
+
+    mean: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    std: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
+
+
+@dataclass
+class DatasetConf:
+    """Images, the transforms of training and evaluation, and the held-out validation split."""
+
+    name: str = MISSING
+    num_classes: int = MISSING
+    image_size: int = MISSING
+    root: str | None = None
+    get: str | None = None  # what to type when root is not there
+    train: Any = MISSING
+    test: Any = MISSING
+    validation_fraction: float = 0.0  # share of the training data; 0 evaluates epochs on the test set
+    train_transform: list[Any] = field(default_factory=list)
+    eval_transform: list[Any] = field(default_factory=list)
+    normalize: NormalizeConf = field(default_factory=NormalizeConf)
+    wrappers: dict[str, Any] = field(default_factory=dict)
+    student_labels_per_class: int | None = None
+    # Images in memory as one tensor on the device, batches cropped and flipped there: true, false, or auto: where it is
+    # possible and takes up to 2 GB. It changes no batch; runtime.num_workers is for what is loaded sample by sample.
+    resident: Any = "auto"
+    task: Any = MISSING
+
+
+@dataclass
+class LossTermConf:
+    """A weighted criterion and where its arguments come from (argument name -> address)."""
+
+    loss: Any = MISSING
+    inputs: dict[str, Any] = field(default_factory=dict)
+    weight: Any = 1.0
+
+
+@dataclass
+class AdapterConf:
+    """An auxiliary module, fed from `source`; `target` is what its output shall have the shape of."""
+
+    module: Any = MISSING
+    source: Any = MISSING
+    target: Any = None
+
+
+@dataclass
+class SchedulerConf:
+    """A learning-rate scheduler and whether it counts epochs or optimiser steps."""
+
+    interval: str = "epoch"
+    schedule: Any = None
+
+
+@dataclass
+class RecipeConf:
+    """How to optimise; every stage of a method inherits the chosen recipe."""
+
+    epochs: int = MISSING
+    lr: float = MISSING
+    batch_size: int = MISSING
+    reference_batch_size: int | None = None  # linear scaling rule: lr x (global batch / this); null: lr as it is
+    accumulation_steps: int = 1
+    clip_grad_norm: float | None = None
+    warmup_epochs: int = 0
+    warmup_start_factor: float = 0.01
+    decay_norm_and_bias: bool = True
+    lr_scales: dict[str, float] = field(default_factory=dict)  # address of a module -> factor on lr
+    drop_last: bool = False
+    select: str = "last"  # which epoch's weights a stage hands on: last or best
+    optimizer: Any = MISSING
+    scheduler: SchedulerConf = field(default_factory=SchedulerConf)
+
+
+@dataclass
+class StageConf:
+    """A stretch of training. Scalars default to the recipe's; null objects inherit from the stage before."""
+
+    epochs: int = II("stage.epochs")
+    lr: float = II("stage.lr")
+    batch_size: int = II("stage.batch_size")
+    reference_batch_size: int | None = II("stage.reference_batch_size")
+    accumulation_steps: int = II("stage.accumulation_steps")
+    clip_grad_norm: float | None = II("stage.clip_grad_norm")
+    warmup_epochs: int = II("stage.warmup_epochs")
+    warmup_start_factor: float = II("stage.warmup_start_factor")
+    decay_norm_and_bias: bool = II("stage.decay_norm_and_bias")
+    lr_scales: dict[str, float] = II("stage.lr_scales")
+    drop_last: bool = II("stage.drop_last")
+    select: str = II("stage.select")
+    labels_per_class: int | None = II("dataset.student_labels_per_class")
+    optimizer: Any = None
+    scheduler: SchedulerConf | None = None
+    data: DatasetConf | None = None
+    label: str | None = None  # what the result table calls the network that this stage trains
+    # Which network plays which part: {teacher: assistant} makes the addresses teacher.* read the assistant.
+    roles: dict[str, str] = field(default_factory=dict)
+    # Role or network -> network whose weights it starts from, where names and shapes agree.
+    init_from: dict[str, str] = field(default_factory=dict)
+    train: list[str] = field(default_factory=lambda: ["student"])
+    # Kept out of training, in eval mode: modules by path or tap (student.layer1, student.stage1), classes
+    # (student:torch.nn.BatchNorm2d), and all that is defined behind a module (student.stage1:after).
+    freeze: list[str] = field(default_factory=list)
+    # Role or network -> what runs in the place of it, in order: paths of its modules, or modules without parameters
+    # ({_target_: torch.nn.Flatten}). []: nothing, all comes from the cache. Networks that are not named here run as far
+    # as their taps need by themselves.
+    redesign: dict[str, list[Any]] = field(default_factory=dict)
+    # Sample wrappers beside those of the data set, in training only: name -> what to build, null to leave one out.
+    wrappers: dict[str, Any] = field(default_factory=dict)
+    skip_if_loaded: bool = False  # skip the stage when all it trains came from a checkpoint or from weights
+    adapters: dict[str, AdapterConf | None] = field(default_factory=dict)
+    losses: dict[str, LossTermConf | None] = field(default_factory=dict)
+
+
+@dataclass
+class MethodConf:
+    """A distillation method: its stages and the order in which they run."""
+
+    name: str = MISSING
+    schedule: list[str] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, StageConf] = field(default_factory=dict)
+    extra_models: dict[str, ModelConf] = field(default_factory=dict)
+
+
+@dataclass
+class RuntimeConf:
+    """What concerns the machine rather than the experiment."""
+
+    device: str = "auto"
+    num_workers: int = 0
+    threads: int | None = None
+    deterministic: bool = False
+    channels_last: bool = True  # memory layout of images and maps; the faster one on GPUs and most CPUs
+    precision: str = "fp32"  # of forwards: bf16, or fp16 with a scaler; parameters and losses are always fp32
+    fold_batch_norm: bool = True  # of networks that are not trained, into the layers before them; exact to 1e-6
+    compile: bool = False  # every network of a stage by torch.compile; minutes for the first step, then faster on GPUs
+    compile_backend: str = "inductor"
+    tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
+    log_every: int = 50
+    keep_checkpoints: int = 1
+    tensorboard: bool = True
+    # Packages beside distill_app, torch and torchvision from which a _target_ may be imported.
+    allow: list[str] = field(default_factory=lambda: ["timm"])
+    corrupt_images: str = "raise"  # or skip
+    max_skipped: int = 10
+    max_epochs: int | None = None  # cuts every stage short, for debugging
+    max_steps_per_epoch: int | None = None
+
+
+@dataclass
+class CacheConf:
+    """What frozen networks say of the training images, kept from epoch to epoch and from run to run."""
+
+    enabled: bool = False
+    folder: str = "outputs/cache"
+    views: int | None = None  # V: epoch e shows view e modulo V of every image; null: 1, if there is no augmentation
+    seed: int = 0  # of the augmentation, in the place of the run's: runs of several seeds share the views
+    taps: list[str] | None = None  # teacher.logits, ...; null: every tap that is read of a frozen network
+    top_k: int | None = None  # of logits only the k largest, and one number for the rest
+    max_gb: float = 50.0  # of what one stage fills
+    reuse: str | None = None  # the folder of one cache; refused if it was filled from something else
+
+
+@dataclass
+class AppConf:
+    """The whole experiment."""
+
+    dataset: DatasetConf = field(default_factory=DatasetConf)
+    teacher: ModelConf = field(default_factory=ModelConf)
+    student: ModelConf = field(default_factory=ModelConf)
+    extra_models: dict[str, ModelConf] = field(default_factory=dict)  # addressed by name, as those of a method
+    prelude: MethodConf = field(default_factory=MethodConf)
+    method: MethodConf = field(default_factory=MethodConf)
+    stage: RecipeConf = field(default_factory=RecipeConf)
+    launcher: Any = MISSING
+    runtime: RuntimeConf = field(default_factory=RuntimeConf)
+    cache: CacheConf = field(default_factory=CacheConf)
+    seed: int = 0
+    dry_run: bool = False

@@ -1,0 +1,30 @@
+"""One run as plain data, to be carried out here or elsewhere."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as plain data: importable and picklable, so that a job can carry it out elsewhere.
+
+    `config` is the resolved configuration as plain containers. The run resumes by itself from what it finds
+    in `output_dir`; therefore a requeued job is the same job once more.
+    """
+
+    config: dict[str, Any]
+    output_dir: str
+    command: list[str]
+
+    def __call__(self) -> dict[str, Any]:
+        """Carries out the run here, whatever launcher the configuration names: a job never submits jobs."""
+        # Imported here so that submitting does not load torch.
+        from distill_app.training.runner import run_experiment
+
+        return run_experiment(self.config, output_dir=self.output_dir, command=self.command)
+
+    def checkpoint(self) -> Any:
+        """What submitit queues again when the job is preempted or out of time."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)

@@ -1,0 +1,165 @@
+"""The networks of an experiment: building them from config, with their weights, and reading their taps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from distill_app.config.build import Builder
+from distill_app.config.plan import StagePlan, model_key, models_of
+from distill_app.config.schema import AppConf
+from distill_app.errors import ConfigError, TapError
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.taps import resolve
+from distill_app.networks.weights import load_weights
+from distill_app.seeds import seeded
+
+
+@dataclass
+class Network:
+    """A network, the paths of its taps, and where its weights came from."""
+
+    name: str
+    module: nn.Module
+    taps: dict[str, str]
+    origin: str = "random initialisation"
+    loaded: bool = False
+
+    def paths(self, wanted: Iterable[str]) -> dict[str, str]:
+        """Where these taps are read; `output` is the whole network's."""
+        known = {"output": "", **self.taps}
+        return {tap: known[tap] for tap in wanted}
+
+    def tapped(
+        self,
+        wanted: Iterable[str],
+        *,
+        stage: str,
+        redesign: Sequence[str | nn.Module] | None = None,
+        module: nn.Module | None = None,
+    ) -> TappedModel:
+        """Installs hooks for these taps.
+
+        Args:
+            wanted: Names of taps.
+            stage: For messages.
+            redesign: What runs instead of the whole network, as `redesigned` takes it.
+            module: Another form of the network.
+        """
+        owner, module = f"{self.name} in stage {stage!r}", self.module if module is None else module
+        runs = None if redesign is None else redesigned(module, redesign, owner=owner)
+        return TappedModel(module, self.paths(wanted), owner=owner, runs=runs)
+
+
+class _Nothing(nn.Module):
+    """What an empty redesign runs."""
+
+    def __init__(self, owner: str):
+        super().__init__()
+        self.owner = owner
+
+    def forward(self, *args: Any) -> None:
+        raise TapError(
+            f"{self.owner} is redesigned to nothing and has to come from the cache, which lacks rows of this batch; "
+            f"fill it first with a run that has no redesign"
+        )
+
+
+def redesigned(module: nn.Module, entries: Sequence[str | nn.Module], *, owner: str) -> nn.Module:
+    """A sequence of some of a network's modules; they stay the network's own, with its weights.
+
+    Args:
+        module: The network.
+        entries: In the order in which they run: paths in the network, or modules without parameters of their own
+            (a Flatten between a pooling and a linear layer, which networks do in code). Empty: nothing runs.
+        owner: What the network is called in messages.
+
+    Raises:
+        TapError: A path that does not exist.
+        ValueError: A module that brings parameters, buffers or a mode.
+    """
+    if not entries:
+        return _Nothing(owner)
+    parts = []
+    for entry in entries:
+        if isinstance(entry, nn.Module) and (entry.state_dict() or isinstance(entry, _DropoutNd)):
+            raise ValueError(
+                f"the redesign of {owner} brings in a {type(entry).__name__}, which has parameters or a mode; only "
+                f"modules without may stand beside those of the network; what is trained beside it is an adapter"
+            )
+        parts.append(entry if isinstance(entry, nn.Module) else resolve(module, entry))
+    return nn.Sequential(*parts)
+
+
+def networks_read(plans: Iterable[StagePlan]) -> list[str]:
+    """The networks that any stage runs, trains or takes weights from, each once."""
+    names: dict[str, None] = {}
+    for plan in plans:
+        names.update(dict.fromkeys([*plan.taps, *plan.trained, *plan.conf.init_from.values()]))
+    return list(names)
+
+
+def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.device | str) -> Network:
+    """Builds one network; on the meta device without weights.
+
+    Equal architectures start from equal weights within a seed: a student and its baseline differ in training alone.
+
+    Raises:
+        ConfigError: It cannot be built.
+        ValueError: Its weights cannot be loaded.
+    """
+    conf, key = models_of(app)[name], f"{model_key(app, name)}.net"
+    with seeded(app.seed, "network"):
+        if str(device) == "meta":
+            return Network(name, _without_storage(builder, conf.net, key), conf.taps)
+        module = builder.build(conf.net, key=key)
+    origin, loaded = load_weights(module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights)
+    # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
+    layout = torch.channels_last if app.runtime.channels_last else torch.preserve_format
+    return Network(name, module.to(device, memory_format=layout), conf.taps, origin, loaded)
+
+
+def _without_storage(builder: Builder, conf: Any, key: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return builder.build(conf, key=key)
+    except ConfigError:
+        # Some constructors look at values, which the meta device does not have; a config that is wrong fails again.
+        return builder.build(conf, key=key).to("meta")
+
+
+def fitting_weights(network: Network, source: Network) -> dict[str, Tensor]:
+    """The weights of the source whose name and shape the network has too.
+
+    Raises:
+        ValueError: Not one kernel or matrix among them: norms and biases agree by chance.
+    """
+    own, other = network.module.state_dict(), source.module.state_dict()
+    fitting = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
+    if not any(value.dim() > 1 for value in fitting.values()):
+        raise ValueError(
+            f"{network.name} cannot start from {source.name}: no weight agrees in name and shape. Both need one "
+            f"architecture, but for parts of it: for instance model@student=teacher_bottleneck"
+        )
+    return fitting
+
+
+def start_from(network: Network, source: Network) -> str:
+    """Copies every weight whose name and shape agree; says how many did not.
+
+    Raises:
+        ValueError: None agrees.
+    """
+    own, fitting = network.module.state_dict(), fitting_weights(network, source)
+    network.module.load_state_dict(fitting, strict=False)
+    left = sorted(set(own) - set(fitting))
+    kept = f"; kept its own {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""
+    return f"{network.name} starts from {source.name}: {len(fitting)} of {len(own)} tensors{kept}"
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers the module's parameters hold."""
+    return sum(parameter.numel() for parameter in module.parameters())

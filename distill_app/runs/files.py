@@ -1,0 +1,89 @@
+"""Writing and reading the files of a run: whole or not at all, strict JSON."""
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def now() -> str:
+    """The local time with its offset from UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def finite(value: Any, *, path: str = "", notes: dict[str, str] | None = None) -> Any:
+    """Replaces NaN and infinities, which JSON lacks, by None; `notes` maps their paths to "nan" or "inf"."""
+    if isinstance(value, Mapping):
+        prefix = f"{path}." if path else ""
+        return {str(k): finite(v, path=f"{prefix}{k}", notes=notes) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v, path=f"{path}[{i}]", notes=notes) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        if notes is not None:
+            notes[path] = str(float(value))
+        return None
+    return value
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return finite(value.item())
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON: what is not finite becomes null, paths become text, zero-dimensional arrays numbers."""
+    return json.dumps(finite(value), indent=indent, default=_jsonable, allow_nan=False)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replaces a file atomically: a reader sees the old or the new content, also after a crash."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files, but a run is to be read by the group as its other files are.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Replaces a JSON file atomically (see `to_json` for what is converted)."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of a file with one JSON object per line.
+
+    A line that does not parse is left out: a killed process leaves half of its last line.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,144 @@
+"""What a run leaves behind besides metrics: configuration, code, environment, data, status; and its lock."""
+
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from distill_app.runs.files import write_json, write_text
+
+# Names only: an environment holds tokens and passwords, so nothing outside this list is written down.
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "KMP_AFFINITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_LAUNCH_BLOCKING",
+    "PYTHONHASHSEED",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "SLURM_JOB_ID",
+    "SLURM_RESTART_COUNT",
+    "SLURM_CPUS_PER_TASK",
+)
+_MAX_DIFF_BYTES = 5_000_000
+_MAX_CHANGED_FILES = 200
+
+
+def write_records(
+    output_dir: str | os.PathLike[str], *, cfg: DictConfig, command: list[str], data: Mapping[str, Any]
+) -> None:
+    """Writes down what is needed to run this again: configuration, command, code, environment, data.
+
+    Files: `config_resolved.yaml`, `command.txt`, `git.json` (and `git.diff` when the code was changed),
+    `env.json`, `data.json`. Only an allow-list of environment variables is recorded.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(folder / "command.txt", shlex.join(command) + "\n")
+    state, diff = git_state()
+    write_json(folder / "git.json", state)
+    if diff:
+        write_text(folder / "git.diff", diff)
+    else:
+        (folder / "git.diff").unlink(missing_ok=True)
+    write_json(folder / "env.json", environment(cfg))
+    write_json(folder / "data.json", data)
+
+
+def git_state() -> tuple[dict[str, Any], str]:
+    """Commit, branch and changes of the code that runs, and the difference to the commit as text.
+
+    It is the repository of the package where that is a checkout, else the one of the working directory
+    (the user's own methods); a package installed inside an ignored `.venv` of a project counts as neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for of, folder, probe in (
+        ("package", package, ["ls-files", "--error-unmatch", "__init__.py"]),
+        ("working directory", Path.cwd(), ["rev-parse", "--verify", "HEAD"]),
+    ):
+        if _git(folder, *probe) is None:
+            continue
+        commit = _git(folder, "rev-parse", "--verify", "HEAD")
+        changed = (_git(folder, "status", "--porcelain") or "").splitlines()
+        diff = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "HEAD") or ""
+        truncated = len(diff) > _MAX_DIFF_BYTES
+        state = {
+            "of": of,
+            "commit": commit.strip() if commit else None,
+            "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip() or None,
+            "dirty": bool(changed),
+            "changed": changed[:_MAX_CHANGED_FILES],
+            "diff_truncated": truncated,
+        }
+        return state, diff[:_MAX_DIFF_BYTES]
+    reason = "neither the package nor the working directory is in a git repository, or git is missing"
+    return {"of": None, "commit": None, "branch": None, "dirty": None, "reason": reason}, ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # No fsmonitor: it is a program named by the repository's own configuration.
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        "core.quotepath=true",
+        *arguments,
+    ]
+    variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, env=variables, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
+
+
+def environment(cfg: DictConfig) -> dict[str, Any]:
+    """Python, packages, hardware, threads, determinism flags, seed and the thread-related variables."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    packages = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
+    names = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "timm", "distill-app")
+    return {
+        "python": sys.version,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "host": socket.gethostname(),
+        "versions": {name: packages.get(name) for name in names},
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "cpu_count": os.cpu_count(),
+        "cpus_usable": len(os.sched_getaffinity(0)),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "determinism": {
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        },
+        "seed": OmegaConf.select(cfg, "seed"),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }

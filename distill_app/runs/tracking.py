@@ -1,0 +1,230 @@
+"""What a run says while it works: console, progress bar, train.log, metrics.jsonl, TensorBoard. Rank 0 only.
+
+`metrics.jsonl` is the source of truth: one object per line with `kind` (step, epoch, test), `stage`, `epoch`,
+`step`. What depends on the clock lies under `timing`, so that without it two equal runs have equal records.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from distill_app.runs.files import finite, read_jsonl, to_json, write_text
+
+_PERCENT = ("accuracy", "agreement", "top5", "data_wait")
+_CLOCK = ("seconds", "images_per_second", "data_wait")
+
+
+class Tracker:
+    """Writes the log and the metrics of a run, and shows its progress.
+
+    Epochs and steps are counted from 0, as everywhere in the code, and shown from 1. With `enabled=False`
+    (every rank but the first) all methods do nothing. `progress=None` shows a bar when stderr is a terminal;
+    without a bar there is one line per epoch.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        *,
+        tensorboard: bool = True,
+        enabled: bool = True,
+        progress: bool | None = None,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.enabled = enabled
+        self._progress = sys.stderr.isatty() if progress is None else progress
+        self._tensorboard = tensorboard and enabled
+        self._writer: Any = None
+        self._bar: Any = None
+        self._stage, self._epochs, self._steps = "", 0, 0
+        if enabled:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _drop_partial_line(self.folder / "metrics.jsonl")
+            self._log = open(self.folder / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            self._open_metrics()
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def info(self, text: str) -> None:
+        """Says something on the console and in train.log."""
+        self._say(text, level="INFO", stream="stdout")
+
+    def warning(self, text: str) -> None:
+        """Says something that the user should act on, on stderr and in train.log."""
+        self._say(f"warning: {text}", level="WARNING", stream="stderr")
+
+    def start_stage(self, name: str, *, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
+        """Begins a stage, or goes on with it at `first_epoch` after a resume."""
+        if not self.enabled:
+            return
+        self._end_bar()
+        self._stage, self._epochs, self._steps = name, epochs, steps_per_epoch
+        resumed = f", from epoch {first_epoch + 1}" if first_epoch else ""
+        self.info(f"stage {name}: {epochs} epochs of {steps_per_epoch} steps{resumed}")
+        if self._progress:
+            self._bar = tqdm(
+                total=epochs * steps_per_epoch,
+                initial=first_epoch * steps_per_epoch,
+                desc=name,
+                unit="step",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                leave=False,
+            )
+
+    def advance(self, n: int = 1) -> None:
+        """Moves the progress bar; costs nothing where there is none."""
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def step(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        losses: Mapping[str, float],
+        total: float,
+        lr: float,
+        images_per_second: float,
+        data_wait: float,
+        batch_size: int,
+    ) -> None:
+        """Records one log point; `step` counts within the epoch, `losses` are the terms by name, before weighting.
+
+        `data_wait` is the share of the time since the last log point for which the training waited for data.
+        """
+        if not self.enabled:
+            return
+        values = {"total": total, "losses": dict(losses), "lr": lr, "batch_size": batch_size}
+        where = {"kind": "step", "stage": self._stage, "epoch": epoch, "step": step}
+        self._record({**where, **values}, timing={"images_per_second": images_per_second, "data_wait": data_wait})
+        terms = {"loss": total, **losses}
+        shown = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        line = f"{shown} lr {lr:.3g} {images_per_second:.0f} images/s, data wait {100 * data_wait:.0f}%"
+        self._write_log("INFO", f"{self._stage} epoch {epoch + 1} step {step + 1}/{self._steps}: {line}")
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"epoch {epoch + 1}/{self._epochs} {line}", refresh=False)
+        scalars = {"lr": lr, "images_per_second": images_per_second, "data_wait": data_wait, "loss": total}
+        scalars |= {f"loss/{name}": value for name, value in losses.items()}
+        self._scalars(self._stage, scalars, x=epoch * self._steps + step)
+
+    def epoch(
+        self,
+        *,
+        stage: str,
+        epoch: int,
+        metrics: Mapping[str, Any],
+        timing: Mapping[str, float] | None = None,
+    ) -> None:
+        """Records the metrics of an epoch; accuracies and agreements are fractions and shown in percent."""
+        if not self.enabled:
+            return
+        clock = {key: metrics[key] for key in metrics if key in _CLOCK} | dict(timing or {})
+        values = {key: value for key, value in metrics.items() if key not in _CLOCK}
+        self._record({"kind": "epoch", "stage": stage, "epoch": epoch, "metrics": values}, timing=clock)
+        os.fsync(self._metrics.fileno())
+        shown = "  ".join(_show(key, value) for key, value in {**values, **clock}.items())
+        self.info(f"{stage} epoch {epoch + 1}/{self._epochs}  {shown}")
+        self._scalars(f"{stage}/epoch", {**values, **clock}, x=epoch)
+        if self._writer is not None:
+            self._writer.flush()
+
+    def final(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Records the test results, one row per network (the table itself is `report.summary_table`)."""
+        if not self.enabled:
+            return
+        for row in rows:
+            clock = {key: row[key] for key in row if key in _CLOCK}
+            values = {key: value for key, value in row.items() if key not in _CLOCK}
+            self._record({"kind": "test", **values}, timing=clock)
+            self._scalars(f"test/{row.get('name', '')}", values, x=0)
+
+    def rewind(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Drops the records that a resumed run will write again: those for which `keep` is false."""
+        if not self.enabled:
+            return
+        path = self.folder / "metrics.jsonl"
+        self._metrics.close()
+        write_text(path, "".join(to_json(record) + "\n" for record in read_jsonl(path) if keep(record)))
+        self._open_metrics()
+
+    def close(self) -> None:
+        """Ends the bar and closes the files; calling it again is harmless."""
+        if not self.enabled:
+            return
+        self._end_bar()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._log.close()
+        self._metrics.close()
+        self.enabled = False
+
+    def _open_metrics(self) -> None:
+        self._metrics = open(  # noqa: SIM115
+            self.folder / "metrics.jsonl", "a", encoding="utf-8", buffering=1
+        )
+
+    def _say(self, text: str, *, level: str, stream: str) -> None:
+        if not self.enabled:
+            return
+        self._write_log(level, text)
+        if self._bar is not None:
+            tqdm.write(text, file=getattr(sys, stream))
+        else:
+            print(text, file=getattr(sys, stream), flush=True)
+
+    def _write_log(self, level: str, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._log.writelines(f"{stamp} {level} {line}\n" for line in text.splitlines() or [""])
+
+    def _record(self, record: dict[str, Any], *, timing: Mapping[str, float]) -> None:
+        notes: dict[str, str] = {}
+        clean = finite(record, notes=notes)
+        if notes:
+            clean["nonfinite"] = notes
+        clean["timing"] = {**timing, "time": round(time.time(), 3)}
+        self._metrics.write(to_json(clean) + "\n")
+
+    def _scalars(self, prefix: str, values: Mapping[str, Any], *, x: int) -> None:
+        if not self._tensorboard:
+            return
+        if self._writer is None:
+            # Imported here: it takes a second, and runs without TensorBoard need not pay for it.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"), flush_secs=600)
+        for key, value in values.items():
+            if isinstance(value, (int, float)):
+                self._writer.add_scalar(f"{prefix}/{key}", value, x)
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _show(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        if any(word in key for word in _PERCENT):
+            return f"{key} {100 * value:.2f}%"
+        return f"{key} {value:.1f}" if key in _CLOCK else f"{key} {value:.4g}"
+    return f"{key} {value}"
+
+
+def _drop_partial_line(path: Path) -> None:
+    # A killed process leaves half a line; the next record must not be glued to it.
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with open(path, "r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,223 @@
+"""From a plan and example activations to the step of a stage: adapters and losses, built from probed shapes."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_app.config.addresses import bind, fetch
+from distill_app.config.build import Builder
+from distill_app.config.plan import StagePlan
+from distill_app.config.schema import AdapterConf, LossTermConf
+from distill_app.errors import ConfigError, TapError
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.modes import evaluating, untouched
+from distill_app.networks.network import Network
+from distill_app.networks.run import Call, Namespace
+from distill_app.networks.taps import shapes_in, tensors_in
+from distill_app.seeds import seeded
+from distill_app.training.experiment import Parts
+from distill_app.training.precision import Precision
+from distill_app.training.step import Slot, Step, Term
+
+
+@dataclass
+class Context:
+    """What constructors may ask for by name, and where their modules go."""
+
+    builder: Builder
+    device: torch.device
+    seed: int
+    arguments: dict[str, Any]  # num_classes, num_samples, labels, sample_indices
+
+
+def example_namespace(
+    plan: StagePlan, networks: Mapping[str, Network], batch: Mapping[str, Any], call: Call, *, builder: Builder
+) -> Namespace:
+    """One forward of every network that the stage reads, for the shapes: {network: {tap: activation}, batch: ...}."""
+    namespace: Namespace = {"batch": dict(batch)}
+    for name in dict.fromkeys([*plan.taps, *plan.shape_taps]):
+        wanted = dict.fromkeys([*plan.taps.get(name, []), *plan.shape_taps.get(name, [])])
+        redesign = redesign_of(plan, name, builder) or None  # where nothing runs, the shapes are still the network's
+        tapped = networks[name].tapped(wanted, stage=plan.name, redesign=redesign)
+        with tapped, evaluating(tapped), torch.no_grad():
+            try:
+                namespace[name] = call(tapped, batch)
+            except (RuntimeError, TypeError) as error:
+                if redesign is None or isinstance(error, TapError | torch.OutOfMemoryError):
+                    raise
+                raise ConfigError([f"{plan.key}.redesign: {_no_chain(name, error)}"]) from error
+    return namespace
+
+
+def _no_chain(network: str, error: Exception) -> str:
+    reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    return (
+        f"the modules listed for {network!r} do not run one after the other: {reason}. What the network does in code "
+        f"between them has to be listed too, such as {{_target_: torch.nn.Flatten}}"
+    )
+
+
+def redesign_of(plan: StagePlan, network: str, builder: Builder) -> list[str | nn.Module] | None:
+    """What the plan lets run in the place of a network, its modules built.
+
+    Raises:
+        ConfigError: A module that cannot be built.
+    """
+    entries, key = plan.redesign(network), f"{plan.key}.redesign"
+    if entries is None:
+        return None
+    return [builder.build(entry, key=key) if isinstance(entry, Mapping) else str(entry) for entry in entries]
+
+
+def build_slots(
+    plan: StagePlan, confs: Mapping[str, Any], examples: Namespace, parts: Parts, context: Context
+) -> dict[str, Slot]:
+    """Adapters in order, each built from the shapes of its source and target unless an earlier stage built it."""
+    slots: dict[str, Slot] = {}
+    errors: list[str] = []
+    outputs = examples.setdefault("adapters", {})
+    for name in plan.adapters:
+        conf: AdapterConf = confs[name]
+        key = f"{plan.key}.adapters.{name}"
+        try:
+            source = fetch(bind(conf.source, plan.roles), examples)
+            module = parts.adapters.get(name)
+            if module is None or (name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module):
+                module = _build_adapter(conf, key, source, plan, examples, context)
+                parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
+            slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters)
+            with evaluating(module), torch.no_grad():
+                outputs[name] = module(source)
+        except ConfigError as error:
+            errors += error.errors
+        except KeyError as error:
+            errors.append(f"{key}: {error.args[0]}")
+        except Exception as error:
+            errors.append(f"{key}: cannot take {shapes_in(fetch(bind(conf.source, plan.roles), examples))}: {error}")
+    if errors:
+        raise ConfigError(errors)
+    return slots
+
+
+def _build_adapter(
+    conf: AdapterConf, key: str, source: Any, plan: StagePlan, examples: Namespace, context: Context
+) -> nn.Module:
+    shapes = {"in_shape": shapes_in(source)}
+    if conf.target is not None:
+        shapes["out_shape"] = shapes_in(fetch(bind(conf.target, plan.roles), examples))
+    with seeded(context.seed, key.rsplit(".", 1)[-1]):
+        return context.builder.build(conf.module, key=f"{key}.module", **shapes, **context.arguments).to(context.device)
+
+
+def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Context) -> dict[str, Term]:
+    """Loss terms, each tried on the example activations so that what it cannot take is known before the first batch."""
+    terms: dict[str, Term] = {}
+    errors: list[str] = []
+    for name, conf in plan.terms.items():
+        key = f"{plan.key}.losses.{name}"
+        try:
+            inputs = bind(conf.inputs, plan.roles)
+            values = fetch(inputs, examples)
+            terms[name] = Term(_loss(name, conf, key, values, parts, context), inputs, _weight(conf, key, context))
+        except ConfigError as error:
+            errors += error.errors
+            continue
+        except KeyError as error:
+            errors.append(f"{key}.inputs: {error.args[0]}")
+            continue
+        errors += _try_loss(terms[name].loss, conf, key, values)
+    if errors:
+        raise ConfigError(errors)
+    return terms
+
+
+def _loss(name: str, conf: LossTermConf, key: str, values: Any, parts: Parts, context: Context) -> nn.Module:
+    kept = parts.losses.get(name)
+    if kept is not None and parts.confs[f"losses.{name}"] == conf.loss:
+        return kept
+    with seeded(context.seed, name):
+        shapes = {"input_shapes": shapes_in(values)}
+        loss = context.builder.build(conf.loss, key=f"{key}.loss", **shapes, **context.arguments).to(context.device)
+    parts.losses[name], parts.confs[f"losses.{name}"] = loss, conf.loss
+    return loss
+
+
+def _weight(conf: LossTermConf, key: str, context: Context) -> Any:
+    if isinstance(conf.weight, Mapping):
+        return context.builder.build(conf.weight, key=f"{key}.weight")
+    return float(conf.weight)
+
+
+def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> list[str]:
+    shapes = ", ".join(f"{argument} {shapes_in(value)}" for argument, value in values.items())
+    try:
+        with untouched(loss), torch.no_grad(), warnings.catch_warnings():
+            # torch's losses broadcast shapes that differ, with a warning: no criterion means that.
+            warnings.filterwarnings("error", message="Using a target size")
+            value = loss(**values)
+    except Exception as error:
+        more = _whole_labels(conf, values) or _suggestion(conf, values)
+        return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{more}"]
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        return [f"{key}: {type(loss).__name__} must return a scalar tensor, got {shapes_in(value) or value!r}"]
+    warned = [argument for argument, item in values.items() if not tensors_in(item)]
+    return [f"{key}.inputs.{argument}: the address gives no tensor" for argument in warned]
+
+
+def _whole_labels(conf: LossTermConf, values: Mapping[str, Any]) -> str:
+    """If labels are shares of classes, what makes them so."""
+    mixed = [
+        argument
+        for argument, source in conf.inputs.items()
+        if source == "batch.target" and isinstance(values[argument], Tensor) and values[argument].is_floating_point()
+    ]
+    if not mixed:
+        return ""
+    return (
+        "; labels are shares of all classes here, since a wrapper mixes samples, and it may need one class for each "
+        "sample: leave the wrapper out of this stage (wrappers.NAME=null)"
+    )
+
+
+def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
+    """If two activations differ in shape, the adapter that would bring one to the other."""
+    maps = {
+        argument: value for argument, value in values.items() if isinstance(value, Tensor) and value.dim() in (2, 4)
+    }
+    if len(maps) != 2:
+        return ""
+    # A map can become a vector; no adapter makes a map of a vector.
+    (first, a), (second, b) = sorted(maps.items(), key=lambda item: -item[1].dim())
+    if a.shape == b.shape:
+        return ""
+    kind = "ConvRegressor" if b.dim() == 4 else "LinearProjector"
+    return (
+        f"; an adapter can bring {conf.inputs[first]} to the shape of {conf.inputs[second]}: "
+        f"adapters: {{fit: {{module: {{_target_: distill_app.adapters.{kind}}}, source: {conf.inputs[first]}, "
+        f"target: {conf.inputs[second]}}}}} and inputs.{first}: adapters.fit"
+    )
+
+
+def assemble(
+    plan: StagePlan,
+    confs: Mapping[str, AdapterConf],
+    tapped: Mapping[str, TappedModel],
+    examples: Namespace,
+    parts: Parts,
+    context: Context,
+    call: Call,
+    precision: Precision,
+) -> Step:
+    """Builds the step of a stage around the tapped networks that it trains.
+
+    Raises:
+        ConfigError: All that does not fit, with shapes.
+    """
+    slots = build_slots(plan, confs, examples, parts, context)
+    terms = build_terms(plan, examples, parts, context)
+    trained = {name: tapped[name] for name in plan.trained}
+    return Step(networks=trained, adapters=slots, terms=terms, call=call, precision=precision)

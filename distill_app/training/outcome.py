@@ -1,0 +1,101 @@
+"""What came out of a run: every network on the test set, and the summary."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from distill_app.config.plan import StagePlan
+from distill_app.config.schema import AppConf, ModelConf
+from distill_app.networks.network import Network, parameter_count
+from distill_app.seeds import stable_hash
+from distill_app.training.experiment import Run
+from distill_app.training.stage import Stage
+
+COLUMNS = ("name", "accuracy", "agreement", "parameters", "seconds")
+Done = Mapping[str, Mapping[str, Any]]
+
+
+def test_rows(run: Run, done: Done) -> list[dict[str, Any]]:
+    """One row for every network that was trained or learnt from: its metrics on the test set of its data.
+
+    Args:
+        run: The run, all stages behind it.
+        done: Stage -> what it took and reached.
+    """
+    last: dict[str, StagePlan] = {}
+    for plan in run.plans:
+        for name in [*plan.taps, *plan.trained]:
+            if name in plan.trained or name not in last:
+                last[name] = plan
+    return [_test_row(run, done, name, plan) for name, plan in last.items()]
+
+
+def _test_row(run: Run, done: Done, name: str, plan: StagePlan) -> dict[str, Any]:
+    network, teacher = run.parts.networks[name], _teacher_for(run, plan)
+    reference = teacher.module if teacher is not None and teacher is not network else None
+    task = Stage.task_of(plan, run.builder)
+    metrics = task.evaluate(network.module, run.data.test(plan), device=run.device, reference=reference)
+    seconds = [stage["seconds"] for stage in done.values() if name in stage["trained"]]
+    return {
+        "name": _label(run, name, plan),
+        "network": name,
+        "stage": plan.name,
+        **metrics,
+        "parameters": parameter_count(network.module),
+        "seconds": round(sum(seconds), 1) if seconds else None,
+    }
+
+
+def _teacher_for(run: Run, plan: StagePlan) -> Network | None:
+    """The teacher of a network, if both answer the same question."""
+    networks = run.parts.networks
+    teacher = networks.get(plan.network("teacher")) or networks.get("teacher")
+    return teacher if plan.data.name == run.app.dataset.name else None
+
+
+def _label(run: Run, name: str, plan: StagePlan) -> str:
+    if name in plan.trained and plan.conf.label:
+        return plan.conf.label
+    taught = any(name in other.trained and len(other.taps) > 1 for other in run.plans)
+    return f"{name} with {run.app.method.name}" if taught and name == "student" else name
+
+
+def summarize(run: Run, done: Done, *, rows: list[dict[str, Any]], files: Mapping[str, str]) -> dict[str, Any]:
+    """The content of `summary.json`: what was run and what it reached.
+
+    `objective` is what the last stage reached on the split that judges epochs: settings are chosen by that and not by
+    the test set.
+    """
+    app, last = run.app, run.plans[-1]
+    return {
+        "method": app.method.name,
+        "dataset": app.dataset.name,
+        "seed": app.seed,
+        "settings": _settings(app),
+        "student": _net_name(app.student),
+        "teacher": _net_name(app.teacher) if "teacher" in run.parts.networks else None,
+        "objective": done.get(last.name, {}).get("best" if last.conf.select == "best" else "last"),
+        "rows": rows,
+        "files": dict(files),
+        "student_file": files.get("student"),
+        "stages": dict(done),
+    }
+
+
+def _net_name(conf: ModelConf) -> str:
+    """What summaries call an architecture."""
+    return conf.name or str(conf.net["_target_"]).rsplit(".", 1)[-1]
+
+
+def _settings(app: AppConf) -> str:
+    """A short hash of all that may change a result but the seed: runs that share it may be averaged."""
+    conf = asdict(app)
+    neutral = ("device", "num_workers", "threads", "log_every", "keep_checkpoints", "tensorboard", "allow")
+    conf["runtime"] = {key: value for key, value in conf["runtime"].items() if key not in neutral}
+    for key in ("seed", "launcher", "dry_run"):
+        conf.pop(key)
+    stages = [stage for part in ("prelude", "method") for stage in conf[part]["stages"].values()]
+    for data in (conf["dataset"], *(stage["data"] for stage in stages if stage["data"])):
+        data.pop("resident")  # the same batches, bit for bit
+    return f"{stable_hash(json.dumps(conf, sort_keys=True, default=str)):016x}"[:6]

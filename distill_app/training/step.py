@@ -1,0 +1,124 @@
+"""One training step as one module: forwards of what is trained, adapters, loss terms, weighted sum. Torch only."""
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_app.config.addresses import fetch
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.modes import untouched
+from distill_app.networks.run import Call, Namespace
+from distill_app.training.precision import Precision
+
+
+@dataclass
+class Slot:
+    """An adapter and the addresses of its positional arguments (one address, or a list handed on as a list)."""
+
+    module: nn.Module
+    source: Any
+    trained: bool
+
+
+@dataclass
+class Term:
+    """A criterion, the addresses of its keyword arguments, and its weight: a number or a function of the epoch."""
+
+    loss: nn.Module
+    inputs: dict[str, Any]
+    weight: float | Callable[[float], float] = 1.0
+
+    def weight_at(self, epoch: float) -> float:
+        """The weight at a time in epochs; 2.5 is halfway through the third."""
+        return float(self.weight(epoch)) if callable(self.weight) else float(self.weight)
+
+
+class Step(nn.Module):
+    """The trainable part of a stage: total = sum_j weight_j * loss_j(inputs_j).
+
+    Networks that are not trained stay outside; what they gave is handed to `forward` by name.
+
+    Args:
+        networks: Name -> the networks that are trained.
+        adapters: Name -> slot, sources before readers.
+        terms: Name -> loss term.
+        call: How the task runs a network on a batch.
+        precision: In which networks and adapters run; terms get float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        networks: Mapping[str, TappedModel],
+        adapters: Mapping[str, Slot],
+        terms: Mapping[str, Term],
+        call: Call,
+        precision: Precision,
+    ):
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        self.adapters = nn.ModuleDict({name: slot.module for name, slot in adapters.items()})
+        self.losses = nn.ModuleDict({name: term.loss for name, term in terms.items()})
+        self._slots, self._terms, self._call, self._precision = dict(adapters), dict(terms), call, precision
+        self.held: list[nn.Module] = []  # blocks whose mode stays eval while the rest trains
+        self.epoch = 0.0
+
+    def train(self, mode: bool = True) -> "Step":
+        """Train mode for what is trained; frozen blocks and frozen adapters stay in eval mode."""
+        super().train(mode)
+        frozen = [slot.module for slot in self._slots.values() if not slot.trained]
+        for module in (*self.held, *frozen):
+            module.eval()
+        return self
+
+    def forward(self, batch: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Runs the step.
+
+        Args:
+            batch: The prepared batch.
+            given: Network -> taps, of the networks that are not trained.
+
+        Returns:
+            The weighted total, a scalar, and the unweighted value of every term by name.
+        """
+        namespace: Namespace = {"batch": batch, **given}
+        with self._precision.forward():
+            for name, network in self.networks.items():
+                namespace[name] = self._call(network, batch)  # type: ignore[arg-type]
+            run_adapters(self._slots, namespace)
+        if self._precision.reduced:
+            namespace = self._precision.for_losses(namespace)
+        values = {name: term.loss(**fetch(term.inputs, namespace)) for name, term in self._terms.items()}
+        return self._weighted(values), values
+
+    def _weighted(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum; on small networks every operation that changes nothing would show."""
+        weights = {name: term.weight_at(self.epoch) for name, term in self._terms.items()}
+        parts = [value if weights[name] == 1.0 else weights[name] * value for name, value in values.items()]
+        return functools.reduce(operator.add, parts)
+
+    def unused_parameters(self, batch: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+        """The names of trainable parameters on which no loss term depends, found by one backward of all terms.
+
+        Weights play no part: a term that a schedule holds at zero for now still reads its tensors.
+        """
+        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        with untouched(self), torch.enable_grad():
+            _, values = self(batch, given)
+            total = torch.stack([value.float() for value in values.values()]).sum()
+            if not total.requires_grad:
+                return [name for name, _ in named]
+            gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+        return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def run_adapters(slots: Mapping[str, Slot], namespace: Namespace) -> None:
+    """Runs adapters in order and adds their outputs to the namespace as `adapters.<name>`."""
+    outputs = namespace.setdefault("adapters", {})
+    for name, slot in slots.items():
+        outputs[name] = slot.module(fetch(slot.source, namespace))

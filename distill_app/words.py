@@ -1,0 +1,46 @@
+"""How things are told: names that do not exist, sizes, and the one list of errors."""
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def unknown(kind: str, given: str, allowed: Iterable[Any]) -> str:
+    """The words for a name that does not exist: what was given, the nearest, and what is allowed."""
+    names = [str(name) for name in allowed]
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {given!r}{hint} (there are: {', '.join(names) or 'none'})"
+
+
+HEADER = "the configuration cannot run:"
+
+
+def numbered(errors: Sequence[str]) -> str:
+    """All errors as one numbered list."""
+    return "\n".join([HEADER, *(f"  {number}. {text}" for number, text in enumerate(errors, start=1))])
+
+
+class Listing:
+    """The same list, written to stderr line by line while the errors are found, each once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Writes the next error."""
+        if text in self.texts:
+            return
+        if not self.texts:
+            print(HEADER, file=sys.stderr)
+        self.texts.append(text)
+        print(f"  {len(self.texts)}. {text}", file=sys.stderr, flush=True)
+
+
+def size_text(count: float) -> str:
+    """Bytes in decimal units: 0.7 MB, 2.6 GB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= 0.1 * size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:.0f} bytes"
