@@ -1,4 +1,9 @@
-"""What went wrong, in words: the text and the exit code for an exception that reached the command line."""
+"""Every error that a user meets, with its exit code; anything else that reaches the command line is a bug.
+
+Exit codes: 2, something is wrong with what was typed or configured; 1, the run failed.
+"""
+
+from typing import ClassVar
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -7,7 +12,51 @@ from yaml import YAMLError
 from distill_app.words import numbered
 
 
-class CheckpointError(RuntimeError):
+class DistillError(Exception):
+    """What went wrong, in words that say all that a user needs: told without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(DistillError, ValueError):
+    """What was typed names no run, network or file."""
+
+    exit_code = 2
+
+
+class ConfigError(DistillError, ValueError):
+    """What is wrong with a config, one message per error."""
+
+    exit_code = 2
+
+    def __init__(self, errors: list[str]):
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class SettingError(DistillError, ValueError):
+    """A value that has the right type and that nothing can work with; the message names its key."""
+
+    exit_code = 2
+
+
+class DataError(SettingError):
+    """A data set that cannot give what is asked of it."""
+
+
+class WeightsError(SettingError):
+    """Weights that cannot be had, read, or put into the network."""
+
+
+class TapError(DistillError, ValueError):
+    """A tap that cannot be read: a wrong path, a module that never ran, or an activation changed in place."""
+
+
+class CacheError(DistillError, ValueError):
+    """A cache that does not fit what is asked of it, is too large, or cannot be read."""
+
+
+class CheckpointError(DistillError, RuntimeError):
     """A checkpoint cannot be written, found or trusted."""
 
 
@@ -15,12 +64,24 @@ class Unusable(Exception):
     """Why one checkpoint cannot be used; another one may."""
 
 
-class UsageError(ValueError):
-    """What was typed names no run, network or file."""
-
-
-class RunLocked(RuntimeError):
+class RunLocked(DistillError, RuntimeError):
     """Another process works in the run directory."""
+
+
+class CorruptImageError(DistillError, ValueError):
+    """An image that cannot be read, or more of them than `runtime.max_skipped`."""
+
+
+class WorkerDied(DistillError, RuntimeError):
+    """A process that loads data is gone."""
+
+
+class LaunchError(DistillError, RuntimeError):
+    """A job that could not be submitted, or failed elsewhere."""
+
+
+class NonFiniteLoss(DistillError, RuntimeError):
+    """A loss that is NaN or infinite; the weights are those of the last good step."""
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:
@@ -29,17 +90,13 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     Returns:
         The text, None where only a traceback would help; and 2 for what was typed or configured, 1 for a failed run.
     """
-    from distill_app.errors import ConfigError, UsageError
-
     if isinstance(error, ConfigError):
-        return numbered(error.errors), 2
+        return numbered(error.errors), error.exit_code
+    if isinstance(error, DistillError):
+        return f"error: {error}", error.exit_code
     if is_of_composition(error):
         return numbered([one_line(error)]), 2
-    if isinstance(error, UsageError):
-        return f"error: {error}", 2
-    if isinstance(error, OSError) or (
-        isinstance(error, ValueError | RuntimeError) and _raised_in(error, "distill_app")
-    ):
+    if isinstance(error, OSError):  # a full disk, a folder that is not ours: the system's words name it
         return f"error: {error}", 1
     return None, 1
 
@@ -48,7 +105,7 @@ def is_of_composition(error: BaseException) -> bool:
     """Whether the exception says that a command line or a config file cannot be composed."""
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return True
-    return isinstance(error, ValueError) and _raised_in(error, "hydra")
+    return isinstance(error, ValueError) and _raised_by_hydra(error)
 
 
 def one_line(error: BaseException | None) -> str:
@@ -57,34 +114,10 @@ def one_line(error: BaseException | None) -> str:
     return text.split(" full_key:")[0].split(" See https://hydra.cc")[0]
 
 
-def _raised_in(error: BaseException, package: str) -> bool:
-    """Whether the exception was raised by a package itself, as a message, and not by something that it called."""
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra itself raised it, as a message: for some it has no class of its own."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     module = traceback.tb_frame.f_globals.get("__name__", "") if traceback is not None else ""
-    return module.split(".")[0] == package
-
-
-class NonFiniteLoss(RuntimeError):
-    """A loss that is NaN or infinite; the weights are those of the last good step."""
-
-
-class TapError(ValueError):
-    """A tap that cannot be read: a wrong path, a module that never ran, or an activation changed in place."""
-
-
-class ConfigError(ValueError):
-    """What is wrong with a config, one message per error."""
-
-    def __init__(self, errors: list[str]):
-        super().__init__("\n".join(errors))
-        self.errors = errors
-
-
-class CacheError(ValueError):
-    """A cache that does not fit what is asked of it, is too large, or cannot be read."""
-
-
-class CorruptImageError(ValueError):
-    """An image that cannot be read, or more of them than `runtime.max_skipped`."""
+    return module.split(".")[0] == "hydra"

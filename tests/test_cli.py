@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from distill_app.api import run as run_config
 from distill_app.config.tree import compose
+from distill_app.errors import CacheError, DataError, NonFiniteLoss, SettingError, UsageError, explain
 
 LAZY = """
 import sys
@@ -320,3 +321,10 @@ def test_a_stored_config_runs_no_hubconf_unless_it_is_trusted(distill, copied, t
     assert code == 2 and "--allow torch.hub.load" in err and not canary.exists()
     distill("evaluate", str(copied), "--allow", "torch.hub.load")
     assert canary.exists()
+
+
+def test_a_bug_keeps_its_traceback_and_an_error_for_the_user_has_none():
+    assert explain(ValueError("a bug of the program's own"))[0] is None
+    for error in (SettingError("a"), CacheError("a"), NonFiniteLoss("a"), UsageError("a"), OSError("a")):
+        assert explain(error)[0] == "error: a"
+    assert [explain(error)[1] for error in (UsageError("a"), DataError("a"), NonFiniteLoss("a"))] == [2, 2, 1]

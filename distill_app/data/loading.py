@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from distill_app.data.order import EpochOrder
-from distill_app.errors import CorruptImageError
+from distill_app.errors import CorruptImageError, WorkerDied
 
 
 class Loader(DataLoader):
@@ -37,7 +37,7 @@ class Loader(DataLoader):
             if "DataLoader worker" not in str(error):
                 raise
             reason = str(error).splitlines()[0]
-            raise RuntimeError(
+            raise WorkerDied(
                 f"runtime.num_workers={self.num_workers}: a data loading worker died ({reason}). "
                 "Killed usually means out of memory (use fewer workers), a bus error too little /dev/shm; "
                 "runtime.num_workers=0 shows the worker's own error"

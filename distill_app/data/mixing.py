@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from distill_app.data.order import Key
 from distill_app.data.samples import SampleWrapper
+from distill_app.errors import DataError
 
 
 class _Mixing(SampleWrapper):
@@ -51,7 +52,7 @@ class _Mixing(SampleWrapper):
             place = torch.rand(2).tolist()
             other = self.samples.load((int(partner), key[1]))
             if other["input"].shape != sample["input"].shape:
-                raise ValueError(
+                raise DataError(
                     f"{type(self).__name__} needs images of one size, got {tuple(sample['input'].shape)} and "
                     f"{tuple(other['input'].shape)}: end the dataset's train_transform with a crop to one size"
                 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from distill_app.errors import DataError
 from distill_app.seeds import permutation
 
 Key = tuple[int, int]  # (position among the samples, view)
@@ -53,7 +54,7 @@ class EpochOrder(Sampler[list[Key]]):
         if drop_last and not pad:
             raise ValueError("stage.drop_last: an evaluation has to see every sample; leave it false there")
         if drop_last and num_samples < batch_size * world_size:
-            raise ValueError(
+            raise DataError(
                 f"stage.drop_last: {num_samples} samples do not fill one batch of {batch_size} on each of "
                 f"{world_size} rank(s), so none is left; lower stage.batch_size or set stage.drop_last=false"
             )
@@ -123,7 +124,7 @@ class EpochOrder(Sampler[list[Key]]):
 
 def _check(num_samples: int, *, batch_size: int, rank: int, world_size: int, views: int | None) -> None:
     if num_samples < 1:
-        raise ValueError("dataset: there are no samples; look at dataset.root and dataset.validation_fraction")
+        raise DataError("dataset: there are no samples; look at dataset.root and dataset.validation_fraction")
     if batch_size < 1:
         raise ValueError(f"stage.batch_size: at least 1, not {batch_size}")
     if not 0 <= rank < world_size:

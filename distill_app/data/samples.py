@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from distill_app.data.order import Key
-from distill_app.errors import CorruptImageError
+from distill_app.errors import CorruptImageError, DataError
 from distill_app.seeds import generator_kept, stable_hash
 
 log = logging.getLogger(__name__)
@@ -153,13 +153,13 @@ class Samples(Dataset):
 def _as_sample(item: Any, index: int) -> dict[str, Any]:
     if isinstance(item, Mapping):
         if not {"input", "target"} <= item.keys():
-            raise ValueError(f"dataset: item {index} has the keys {sorted(item)}; input and target are needed")
+            raise DataError(f"dataset: item {index} has the keys {sorted(item)}; input and target are needed")
         return {**item, "index": index}
     if isinstance(item, tuple | list) and len(item) == 2:
         image, target = item
         return {"input": image, "target": target, "index": index}
     size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
-    raise ValueError(
+    raise DataError(
         f"dataset: item {index} is a {type(item).__name__}{size}; (image, label) or a dict with the keys "
         "input and target is needed"
     )
@@ -170,7 +170,7 @@ def _as_tensor(image: Any, index: int) -> Tensor:
         return image
     if isinstance(image, Image.Image):
         return pil_to_tensor(image.convert("RGB"))
-    raise ValueError(
+    raise DataError(
         f"dataset: the transforms leave image {index} as a {type(image).__name__}; end them with "
         "torchvision.transforms.v2.PILToTensor or ToImage"
     )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
+from distill_app.errors import DataError
 from distill_app.seeds import generator_kept, permutation
 
 # Past this, reading every item only for its label would take minutes, before the first batch, in silence.
@@ -15,7 +16,7 @@ def labels_of(dataset: Any) -> np.ndarray:
     """The label of every item, int64, without reading images wherever the data set keeps its labels.
 
     Raises:
-        ValueError: a large data set that has neither `targets` nor `labels` nor `samples`.
+        DataError: a large data set that has neither `targets` nor `labels` nor `samples`.
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
@@ -27,7 +28,7 @@ def labels_of(dataset: Any) -> np.ndarray:
     if getattr(dataset, "samples", None) is not None:
         return np.asarray([label for _, label in dataset.samples], dtype=np.int64)
     if len(dataset) > MAX_READ_FOR_LABELS:
-        raise ValueError(
+        raise DataError(
             f"dataset: {type(dataset).__name__} has no list of labels, and {len(dataset)} items are too many "
             "to read for them; give it an attribute `targets`"
         )
@@ -45,17 +46,17 @@ def hold_out(labels: np.ndarray, *, fraction: float, seed: int = 0) -> tuple[np.
         seed: fixed rather than the run's, so that runs of several seeds compare on the same images.
 
     Raises:
-        ValueError: a fraction outside of [0, 1), or one so small that no image is held out.
+        DataError: a fraction outside of [0, 1), or one so small that no image is held out.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"dataset.validation_fraction: from 0 to below 1, not {fraction}")
+        raise DataError(f"dataset.validation_fraction: from 0 to below 1, not {fraction}")
     held = [
         members[: round(fraction * len(members))]
         for members in (_shuffled(labels, label, "hold_out", seed) for label in np.unique(labels))
     ]
     validation = np.sort(np.concatenate([*held, np.empty(0, np.int64)]))
     if fraction and not len(validation):
-        raise ValueError(
+        raise DataError(
             f"dataset.validation_fraction: {fraction} of {len(labels)} images holds none out; raise it, or "
             "set 0 to evaluate the epochs on the test set"
         )
@@ -72,18 +73,18 @@ def budget(labels: np.ndarray, indices: np.ndarray, *, per_class: int | None, se
         seed: as in `hold_out`.
 
     Raises:
-        ValueError: a budget below one, or a class that has fewer images.
+        DataError: a budget below one, or a class that has fewer images.
     """
     if per_class is None:
         return np.sort(indices)
     if per_class < 1:
-        raise ValueError(f"dataset.student_labels_per_class: at least 1, or null for all, not {per_class}")
+        raise DataError(f"dataset.student_labels_per_class: at least 1, or null for all, not {per_class}")
     chosen = []
     for label in np.unique(labels):
         members = _shuffled(labels, label, "budget", seed)
         members = members[np.isin(members, indices)]
         if len(members) < per_class:
-            raise ValueError(
+            raise DataError(
                 f"dataset.student_labels_per_class: {per_class} was given, but class {label} has "
                 f"{len(members)} training images; lower it, or set null for all"
             )

@@ -17,6 +17,7 @@ from distill_app.data.order import EpochOrder
 from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.data.samples import Samples
 from distill_app.data.split import budget, hold_out, labels_of
+from distill_app.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class DataSource:
 
         Raises:
             ConfigError: A data set or transform cannot be built.
-            ValueError: A budget or split that the data cannot give, or images that cannot be held on the device where
+            DataError: A budget or split that the data cannot give, or images that cannot be held on the device where
                 `resident: true` asks for it.
         """
         conf, key = plan.data, plan.data_key
@@ -155,7 +156,7 @@ class DataSource:
                 return self._resident_loader(samples, order, limit=LIMIT if wanted == "auto" else None)
             except NotResident as error:
                 if wanted == "true":
-                    raise ValueError(
+                    raise DataError(
                         f"{key}.resident: true was given, but {error}; set {key}.resident=auto to load sample by "
                         f"sample where images cannot be held on the device"
                     ) from error

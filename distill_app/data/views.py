@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from distill_app.data.samples import SampleWrapper
+from distill_app.errors import DataError
 
 
 class RotatedViews(SampleWrapper):
@@ -24,7 +25,7 @@ class RotatedViews(SampleWrapper):
     def extend(self, sample: dict[str, Any]) -> dict[str, Any]:
         image = sample["input"]
         if image.shape[-2] != image.shape[-1]:
-            raise ValueError(
+            raise DataError(
                 f"RotatedViews needs square images, got {tuple(image.shape)}: end the dataset's train_transform with a "
                 f"crop to one size, such as torchvision.transforms.v2.CenterCrop"
             )

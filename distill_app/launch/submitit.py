@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distill_app.errors import LaunchError
 from distill_app.launch.job import Job
 from distill_app.runs.files import now, write_json
 
@@ -70,7 +71,7 @@ class Submitit:
         try:
             return executor.submit(job)
         except FailedJobError as error:
-            raise RuntimeError(f"SLURM refused the job, see launcher.params: {error}") from error
+            raise LaunchError(f"SLURM refused the job, see launcher.params: {error}") from error
 
     def _executor(self, folder: Path, *, name: str) -> Any:
         import submitit
@@ -83,7 +84,7 @@ class Submitit:
         try:
             executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
         except RuntimeError as error:
-            raise RuntimeError(
+            raise LaunchError(
                 f"launcher: no SLURM on this machine ({error}); use launcher=local or launcher=submitit_local"
             ) from error
         try:
@@ -120,7 +121,7 @@ def _result(job: Any) -> dict[str, Any]:
     if error is None:
         return job.result()
     # submitit names its log and the traceback of the task.
-    raise RuntimeError(f"job {job.job_id} failed; its log is {job.paths.stderr}\n{error}") from error
+    raise LaunchError(f"job {job.job_id} failed; its log is {job.paths.stderr}\n{error}") from error
 
 
 @contextmanager

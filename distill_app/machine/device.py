@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distill_app.config.schema import RuntimeConf
+from distill_app.errors import SettingError
 from distill_app.words import unknown
 
 
@@ -14,18 +15,18 @@ def choose_device(runtime: RuntimeConf) -> torch.device:
     """The device of `runtime.device`; `auto` takes a GPU where there is one.
 
     Raises:
-        ValueError: A device that does not exist here.
+        SettingError: A device that does not exist here.
     """
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(runtime.device)
     except RuntimeError:
-        raise ValueError(
+        raise SettingError(
             f"runtime.device: {unknown('device', runtime.device, ('auto', 'cpu', 'cuda', 'mps'))}"
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("runtime.device=cuda, but torch finds no GPU here; use runtime.device=auto or cpu")
+        raise SettingError("runtime.device=cuda, but torch finds no GPU here; use runtime.device=auto or cpu")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams and events are those of the current one
     return device

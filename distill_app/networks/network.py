@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from distill_app.config.build import Builder
 from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.schema import AppConf
-from distill_app.errors import ConfigError, TapError
+from distill_app.errors import ConfigError, SettingError, TapError
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.taps import resolve
 from distill_app.networks.weights import load_weights
@@ -79,14 +79,14 @@ def redesigned(module: nn.Module, entries: Sequence[str | nn.Module], *, owner: 
 
     Raises:
         TapError: A path that does not exist.
-        ValueError: A module that brings parameters, buffers or a mode.
+        SettingError: A module that brings parameters, buffers or a mode.
     """
     if not entries:
         return _Nothing(owner)
     parts = []
     for entry in entries:
         if isinstance(entry, nn.Module) and (entry.state_dict() or isinstance(entry, _DropoutNd)):
-            raise ValueError(
+            raise SettingError(
                 f"the redesign of {owner} brings in a {type(entry).__name__}, which has parameters or a mode; only "
                 f"modules without may stand beside those of the network; what is trained beside it is an adapter"
             )
@@ -109,7 +109,7 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
 
     Raises:
         ConfigError: It cannot be built.
-        ValueError: Its weights cannot be loaded.
+        SettingError: Its weights cannot be loaded.
     """
     conf, key = models_of(app)[name], f"{model_key(app, name)}.net"
     with seeded(app.seed, "network"):
@@ -135,12 +135,12 @@ def fitting_weights(network: Network, source: Network) -> dict[str, Tensor]:
     """The weights of the source whose name and shape the network has too.
 
     Raises:
-        ValueError: Not one kernel or matrix among them: norms and biases agree by chance.
+        SettingError: Not one kernel or matrix among them: norms and biases agree by chance.
     """
     own, other = network.module.state_dict(), source.module.state_dict()
     fitting = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
     if not any(value.dim() > 1 for value in fitting.values()):
-        raise ValueError(
+        raise SettingError(
             f"{network.name} cannot start from {source.name}: no weight agrees in name and shape. Both need one "
             f"architecture, but for parts of it: for instance model@student=teacher_bottleneck"
         )
@@ -151,7 +151,7 @@ def start_from(network: Network, source: Network) -> str:
     """Copies every weight whose name and shape agree; says how many did not.
 
     Raises:
-        ValueError: None agrees.
+        SettingError: None agrees.
     """
     own, fitting = network.module.state_dict(), fitting_weights(network, source)
     network.module.load_state_dict(fitting, strict=False)

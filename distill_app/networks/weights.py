@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import DenseNet, MNASNet, WeightsEnum, get_model_weights
 
+from distill_app.errors import WeightsError
+
 # What DistributedDataParallel and torch.compile put in front of every name.
 WRAPPERS = ("module.", "_orig_mod.")
 NESTED_UNDER = ("model", "state_dict", "model_state_dict")
@@ -42,7 +44,7 @@ def load_weights(
         What was done, for the log, and whether anything was loaded.
 
     Raises:
-        ValueError: A file that cannot be read or does not fit, or weights that do not exist or cannot be had.
+        WeightsError: A file that cannot be read or does not fit, or weights that do not exist or cannot be had.
     """
     missing = ""
     if checkpoint:
@@ -62,21 +64,21 @@ def _local_path(checkpoint: str) -> Path:
     url = urlparse(checkpoint)
     if url.scheme == "file" and url.netloc in ("", "localhost"):
         return Path(url2pathname(url.path))
-    raise ValueError(f"checkpoint: got {checkpoint!r}; give a path or a file:// URL, download the file first")
+    raise WeightsError(f"checkpoint: got {checkpoint!r}; give a path or a file:// URL, download the file first")
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     """The state dict in a file.
 
     Raises:
-        ValueError: It is damaged, holds more than data, or holds no state dict.
+        WeightsError: It is damaged, holds more than data, or holds no state dict.
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
-        raise ValueError(f"checkpoint: {path} cannot be read ({error})") from error
+        raise WeightsError(f"checkpoint: {path} cannot be read ({error})") from error
     except Exception as error:  # a damaged or hostile file can fail in any part of the unpickler
-        raise ValueError(
+        raise WeightsError(
             f"checkpoint: {path} is damaged, or holds objects other than tensors and plain data, which are "
             f"not loaded because they could run code ({type(error).__name__}); save net.state_dict() instead"
         ) from error
@@ -85,7 +87,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if nested and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in nested.items()):
             return nested
     found = f"a dict of {_some(map(str, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-    raise ValueError(f"checkpoint: {path} holds {found}; allowed: a state dict, or one under {', '.join(NESTED_UNDER)}")
+    raise WeightsError(
+        f"checkpoint: {path} holds {found}; allowed: a state dict, or one under {', '.join(NESTED_UNDER)}"
+    )
 
 
 def _load_strictly(net: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -93,7 +97,7 @@ def _load_strictly(net: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source}: {_mismatch(net, state)}") from error
+        raise WeightsError(f"{source}: {_mismatch(net, state)}") from error
 
 
 def _fitted(state: Mapping[str, Tensor], net: nn.Module) -> OrderedDict[str, Tensor]:
@@ -164,7 +168,7 @@ def _load_pretrained(net: nn.Module, *, model_conf_net: Mapping[str, Any], name:
     except RuntimeError:
         fits = False
     if not fits:
-        raise ValueError(f"{source}: {_mismatch(net, state)}")
+        raise WeightsError(f"{source}: {_mismatch(net, state)}")
     if not dropped:
         return source
     here = len(own[dropped[0]])
@@ -179,7 +183,7 @@ def _builder_of(conf: Mapping[str, Any]) -> str:
         return target
     if isinstance(inner, Mapping):
         return _builder_of(inner)
-    raise ValueError(
+    raise WeightsError(
         f"weights: torchvision has weights for its own networks only, net is built by {target}; "
         "set checkpoint to a file"
     )
@@ -190,13 +194,13 @@ def _choose(builder: str, name: str) -> WeightsEnum:
     try:
         available = get_model_weights(getattr(importlib.import_module(module), function))
     except (ValueError, AttributeError, ImportError) as error:
-        raise ValueError(f"weights: torchvision has no weights for {builder}; set checkpoint to a file") from error
+        raise WeightsError(f"weights: torchvision has no weights for {builder}; set checkpoint to a file") from error
     names = list(available.__members__)
     chosen = name.rpartition(".")[2]  # ResNet18_Weights.IMAGENET1K_V1 is as good as IMAGENET1K_V1
     if chosen not in names:
         near = difflib.get_close_matches(chosen, names, n=1, cutoff=0.0)
         hint = f"; nearest: weights={near[0]}" if near else ""
-        raise ValueError(f"weights: got {name!r}, {builder} has {', '.join(names) or 'none'}{hint}")
+        raise WeightsError(f"weights: got {name!r}, {builder} has {', '.join(names) or 'none'}{hint}")
     return available[chosen]
 
 
@@ -204,7 +208,7 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
     """The state dict, from torch hub's folder or the network.
 
     Raises:
-        ValueError: It cannot be downloaded, or the file is damaged.
+        WeightsError: It cannot be downloaded, or the file is damaged.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     instead = f"put the file at {file}, or set checkpoint to one that you have"
@@ -213,9 +217,9 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
             progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
         )
     except OSError as error:
-        raise ValueError(f"weights: cannot download {weights.url} ({error}); {instead}") from error
+        raise WeightsError(f"weights: cannot download {weights.url} ({error}); {instead}") from error
     except Exception as error:  # a damaged or hostile file can fail in any part of the unpickler
-        raise ValueError(
+        raise WeightsError(
             f"weights: {file} from {weights.url} is damaged or not what torchvision published "
             f"({type(error).__name__}); delete it and try again, {instead}"
         ) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from distill_app.errors import CheckpointError, Unusable
+from distill_app.errors import CheckpointError, SettingError, Unusable
 from distill_app.runs.files import write_json, write_text
 from distill_app.runs.statefile import (
     MANIFEST,
@@ -42,7 +42,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 1) -> None:
         if keep < 0:
-            raise ValueError(f"runtime.keep_checkpoints is {keep}; it must be 0 or more")
+            raise SettingError(f"runtime.keep_checkpoints is {keep}; it must be 0 or more")
         self.folder = Path(folder)
         self.keep = keep
 

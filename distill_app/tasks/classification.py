@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distill_app.errors import SettingError
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating
 from distill_app.networks.taps import tensors_in
@@ -103,7 +104,7 @@ def logits_of(output: Any) -> Tensor:
     """The logits in what a classifier returns: a tensor, or the first tensor of a tuple or a mapping."""
     tensors = tensors_in(output)
     if not tensors:
-        raise ValueError(f"a classifier must return logits, got {type(output).__name__}")
+        raise SettingError(f"a classifier must return logits, got {type(output).__name__}")
     return tensors[0]
 
 

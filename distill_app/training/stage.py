@@ -11,6 +11,7 @@ from distill_app.config.build import Builder
 from distill_app.config.plan import StagePlan, adapter_confs
 from distill_app.data.resident import ResidentLoader
 from distill_app.data.stage_data import StageData
+from distill_app.errors import SettingError
 from distill_app.networks.folding import FrozenForm
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
@@ -202,7 +203,7 @@ class Stage:
                 raise
             count, size = self.data.order.num_samples, self.plan.conf.batch_size
             remedy = "set stage.drop_last=true or another stage.batch_size" if size > 1 else "set stage.batch_size=32"
-            raise ValueError(
+            raise SettingError(
                 f"{self.plan.key}.batch_size: {count} samples in batches of {size} leave a batch of one sample, which "
                 f"batch norm cannot normalise while training; {remedy}"
             ) from error

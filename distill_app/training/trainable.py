@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from distill_app.config.plan import StagePlan
-from distill_app.errors import TapError
+from distill_app.errors import SettingError, TapError
 from distill_app.networks.network import Network
 from distill_app.networks.taps import Tap, resolve
 
@@ -17,7 +17,7 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
     means the modules of a class in there, `:after` all that is defined behind it.
 
     Raises:
-        ValueError: An entry that names nothing.
+        SettingError: An entry that names nothing.
     """
     found: list[nn.Module] = []
     for entry in plan.conf.freeze:
@@ -25,11 +25,11 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
         role, _, path = place.partition(".")
         network = networks.get(plan.network(role))
         if network is None:
-            raise ValueError(f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})")
+            raise SettingError(f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})")
         try:
             scope = _place(network, path)
         except TapError as error:
-            raise ValueError(f"{plan.key}.freeze: {entry!r}: {error}") from None
+            raise SettingError(f"{plan.key}.freeze: {entry!r}: {error}") from None
         if not kind:
             found.append(scope)
             continue
@@ -38,7 +38,7 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
             continue
         named = [module for module in scope.modules() if kind in (type(module).__name__, _path_of(module))]
         if not named:
-            raise ValueError(f"{plan.key}.freeze: no module of class {kind!r} in {place}")
+            raise SettingError(f"{plan.key}.freeze: no module of class {kind!r} in {place}")
         found += named
     return found
 
