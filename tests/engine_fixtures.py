@@ -21,7 +21,7 @@ from distill_app.training.loop import train_epoch
 from distill_app.training.runner import StageRunner, run_experiment
 from distill_app.training.stage import Stage
 
-GOLDENS = Path(__file__).parent / "data" / "goldens"
+GOLDENS = Path(__file__).parent / "goldens"
 QUIET = ("runtime.threads=1", "runtime.tensorboard=false", "runtime.log_every=1")
 # Teacher 32-64-128 and student 8-16: stages of different widths and sizes, batch norm in both.
 DIGITS = (

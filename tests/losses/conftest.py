@@ -1,4 +1,4 @@
-"""Golden numbers: losses and gradients of reference implementations, float64, in tests/data/goldens."""
+"""Golden numbers: losses and gradients of reference implementations, float64, in tests/goldens."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-DATA = Path(__file__).parent.parent / "data" / "goldens"
+DATA = Path(__file__).parents[1] / "goldens"
 
 
 class Golden:

@@ -7,7 +7,7 @@ import pytest
 
 from distill_app.config.tree import options_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "methods.md"
 
 

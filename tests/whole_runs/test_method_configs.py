@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_fixtures import changed, equal, mostly_slow, network, run, runner, snapshot
+from method_fixtures import ANY_PAIR, PAPER, SPLIT, TINY, base
 from torch import nn
 
 import distill_app.training.runner
@@ -20,15 +21,7 @@ from distill_app.training.describe import stage_text
 from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
-ANY_PAIR = ["kd", "fitnet", "fsp", "at", "pkt", "ft", "dab", "rkd", "vid", "cckd", "spkd", "crd"]
-ANY_PAIR += ["tfkd_self", "tfkd_reg", "sskd", "l2", "pad_l2"]
-SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
-PAPER = [*ANY_PAIR, *SPLIT]
 MOSTLY_SLOW = mostly_slow(PAPER, "kd", "crd", "ghnd")
-# Widths, depths and map sizes differ.
-TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
-TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
-PAIR = (*TINY, "prelude=none", "stage.batch_size=16", "model@teacher=cres_w32", "scheduler@stage.scheduler=constant")
 PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg11_bn", "resnet20"), ("vit_b_16", "resnet20")]
 
 
@@ -38,10 +31,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def base(method: str) -> tuple[str, ...]:
-    return PAIR if method in SPLIT else (*PAIR, "model@student=plain_8_16")
 
 
 def stages(folder: Path, method: str, *overrides: str) -> Iterator[tuple[StageRunner, Stage]]:

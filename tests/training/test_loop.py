@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from engine_fixtures import mostly_slow, network, stage
-from test_method_configs import PAPER, base
+from method_fixtures import PAPER, base
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
