@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -48,6 +48,16 @@ class Scaled(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return (self.scale * student - teacher).square().mean()
+
+
+class Recording(nn.Module):
+    """A mean squared error that notes in which types it was called."""
+
+    seen: ClassVar[list[tuple[torch.dtype, torch.dtype]]] = []
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        self.seen.append((student.dtype, teacher.dtype))
+        return (student - teacher).square().mean()
 
 
 @lru_cache(maxsize=256)

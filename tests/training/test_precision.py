@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from engine_fixtures import metrics, mostly_slow, network, run, stage, train
-from torch import Tensor, nn
+from engine_fixtures import Recording, metrics, mostly_slow, network, run, stage, train
+from torch import nn
 
 from distill_app.config.schema import RuntimeConf
 from distill_app.machine.device import set_up
@@ -11,21 +11,10 @@ from distill_app.runs.checkpoint import Checkpoints
 from distill_app.training.precision import Precision
 from distill_app.training.runner import StageRunner
 
-SEEN: list[tuple[torch.dtype, torch.dtype]] = []
-
-
-class Recording(nn.Module):
-    """A mean squared error that notes what it was given."""
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        SEEN.append((student.dtype, teacher.dtype))
-        return (student - teacher).square().mean()
-
-
 RECORDING = {
     "losses": {
         "own": {
-            "loss": {"_target_": "test_precision.Recording"},
+            "loss": {"_target_": "engine_fixtures.Recording"},
             "inputs": {"student": "student.logits", "teacher": "teacher.logits"},
         }
     }
@@ -34,8 +23,8 @@ RECORDING = {
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_networks_compute_in_reduced_precision_and_losses_in_float32(tmp_path, precision):
-    SEEN.clear()
-    overrides = (f"runtime.precision={precision}", "runtime.allow=[test_precision]")
+    Recording.seen.clear()
+    overrides = (f"runtime.precision={precision}", "runtime.allow=[engine_fixtures]")
     with stage(tmp_path, *overrides, distill=RECORDING) as built:
         dtypes = []
         network(built, "student").features[0].register_forward_hook(lambda m, a, out: dtypes.append(out.dtype))
@@ -45,7 +34,7 @@ def test_networks_compute_in_reduced_precision_and_losses_in_float32(tmp_path, p
         assert set(dtypes) == {Precision(precision).dtype}
         assert {parameter.dtype for parameter in built.optimization.parameters} == {torch.float32}
         assert {p.grad.dtype for p in built.optimization.parameters if p.grad is not None} <= {torch.float32}
-    assert set(SEEN) == {(torch.float32, torch.float32)}
+    assert set(Recording.seen) == {(torch.float32, torch.float32)}
 
 
 def test_the_frozen_teacher_holds_its_weights_in_the_type_of_the_forward_and_the_network_itself_does_not(tmp_path):
