@@ -1,17 +1,17 @@
-"""The application: Hydra composes the config, then it is checked, then a launcher carries it out."""
+"""The application: Hydra composes the config, it is checked and opened, and a launcher carries it out."""
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_app.check.quick import require
-from distill_app.config.build import Builder
+from distill_app.check.quick import read
 from distill_app.config.tree import conf_dir, register
+from distill_app.errors import ConfigError
 from distill_app.launch.job import Job
 
 
@@ -72,13 +72,28 @@ def carry_out(
     Raises:
         ConfigError: Something is wrong with the config; all of it.
     """
-    require(cfg, show=show)
-    OmegaConf.resolve(cfg)
-    config: dict[str, Any] = OmegaConf.to_container(cfg)  # type: ignore[assignment]
-    if cfg.dry_run:
-        from distill_app.training.describe import describe
+    show = show or (lambda text: None)
+    errors, app, plans = read(cfg)
+    for text in errors:
+        show(text)
+    if app is None:
+        raise ConfigError(errors)
 
-        print(describe(config))
-        return {}
-    launcher = Builder(cfg.runtime.allow).build(config["launcher"], key="launcher")
-    return launcher(Job(config, output_dir, command))
+    # What is found without torch is told by now; importing it takes seconds.
+    from distill_app.check.shapes import opened
+    from distill_app.training.describe import plan_text
+
+    outline: list[str] = []
+    look = (lambda plan, stage: outline.append(plan_text(plan, stage))) if app.dry_run else None
+    try:
+        experiment = opened(app, plans, told=errors, look=look)
+    except ConfigError as error:
+        for text in error.errors[len(errors) :]:
+            show(text)
+        raise
+    with experiment:
+        if app.dry_run:
+            print("\n".join(outline))
+            return {}
+        launcher = experiment.builder.build(app.launcher, key="launcher")
+        return launcher(Job(asdict(app), output_dir, command, experiment))

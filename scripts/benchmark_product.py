@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from distill_app.check.quick import require
+from distill_app.check.quick import read
+from distill_app.check.shapes import opened
 from distill_app.config.tree import compose
+from distill_app.errors import ConfigError
 from distill_app.runs.tracking import Tracker
-from distill_app.training.experiment import to_app
 from distill_app.training.loop import EpochTraining
+from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
@@ -71,14 +71,14 @@ class Product:
 
     def __init__(self, size: Size, overrides: Sequence[str], *, folder: Path):
         cfg = compose([*size.overrides(), f"cache.folder={folder}/cache", *overrides])
-        require(cfg)
-        OmegaConf.resolve(cfg)
-        app = to_app(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+        errors, app, plans = read(cfg)
+        if errors or app is None:
+            raise ConfigError(errors)
+        self.experiment = opened(app, plans)
         self.tracker = Tracker(folder, tensorboard=app.runtime.tensorboard, progress=False)
-        self.runner = StageRunner(app, output_dir=folder, tracker=self.tracker)
-        self.runner.build_networks()
-        self.stage = Stage(self.runner.plans[0], self.runner.shared)
-        self.runner.start(self.stage)
+        self.runner = StageRunner(self.experiment, folder=folder, tracker=self.tracker)
+        self.stage = Stage(plans[0], self.experiment)
+        self.runner.begin(self.stage, None)
         self.training: EpochTraining | None = None
         self._epoch = 0
         self._steps = self._endless()
@@ -93,11 +93,9 @@ class Product:
             pass
 
     def _begin(self) -> EpochTraining:
-        if not self._epoch:
-            steps = self.stage.batches_per_epoch
-            self.tracker.start_stage(self.stage.plan.name, epochs=self.stage.plan.conf.epochs, steps_per_epoch=steps)
-        log_every = self.runner.app.runtime.log_every
-        self.training = EpochTraining(self.stage, self._epoch, tracker=self.tracker, log_every=log_every)
+        progress = Progress(self.stage.plan.name, epoch=self._epoch)
+        log_every = self.experiment.app.runtime.log_every
+        self.training = EpochTraining(self.stage, progress, tracker=self.tracker, log_every=log_every)
         self._epoch += 1
         return self.training
 
@@ -114,9 +112,10 @@ class Product:
     def total(self) -> float:
         """The weighted loss, summed over the steps of the epoch so far."""
         assert self.training is not None
-        return float(self.training.sums["total"])
+        return float(self.training.progress.sums["total"])
 
     def close(self) -> None:
         """Gives hooks and files back."""
         self.stage.close()
+        self.experiment.close()
         self.tracker.close()

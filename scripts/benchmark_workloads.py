@@ -95,7 +95,7 @@ def images_of(size: Size) -> ImagesInMemory:
 
 def network(product: Product, name: str) -> nn.Module:
     """A copy of one of its networks, as torch would have built it."""
-    module = copy.deepcopy(product.runner.networks[name].module)
+    module = copy.deepcopy(product.experiment.network(name).module)
     return module.to(memory_format=torch.contiguous_format).requires_grad_(True)
 
 

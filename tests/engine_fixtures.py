@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from distill_app.config.tree import compose
 from distill_app.runs.tracking import Tracker
-from distill_app.training.experiment import to_app
+from distill_app.training.experiment import Experiment
 from distill_app.training.loop import train_epoch
+from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner, run_experiment
 from distill_app.training.stage import Stage
 
@@ -90,17 +91,17 @@ def run(folder: Path, *overrides: str, **choices: Any) -> dict[str, Any]:
 @contextmanager
 def runner(folder: Path, *overrides: str, **choices: Any) -> Iterator[StageRunner]:
     """A runner with its networks, before its first stage."""
-    with Tracker(folder, tensorboard=False, progress=False) as tracker:
-        made = StageRunner(to_app(resolved(*overrides, **choices)), output_dir=folder, tracker=tracker)
-        made.build_networks()
-        yield made
+    config = resolved(*overrides, **choices)
+    with Tracker(folder, tensorboard=False, progress=False) as tracker, Experiment.of(config) as experiment:
+        experiment.build_networks()
+        yield StageRunner(experiment, folder=folder, tracker=tracker)
 
 
 @contextmanager
 def stage(folder: Path, *overrides: str, number: int = 0, **choices: Any) -> Iterator[Stage]:
     """One stage, built and not trained."""
     with runner(folder, *overrides, **choices) as made:
-        built = Stage(made.plans[number], made.shared)
+        built = Stage(made.plans[number], made.experiment)
         built.tracker = made.tracker  # type: ignore[attr-defined]
         try:
             yield built
@@ -119,8 +120,14 @@ def train(built: Stage, *, epochs: int = 1, first: int = 0) -> dict[str, float]:
     """Trains a stage of `stage` for some epochs and returns the last one's mean losses."""
     losses: dict[str, float] = {}
     for epoch in range(first, first + epochs):
-        losses = train_epoch(built, epoch, tracker=built.tracker, log_every=1).losses  # type: ignore[attr-defined]
+        at = Progress(built.plan.name, epoch=epoch)
+        losses = train_epoch(built, at, tracker=built.tracker, log_every=1).losses  # type: ignore[attr-defined]
     return losses
+
+
+def networks(made: StageRunner) -> dict[str, nn.Module]:
+    """The bare networks of a runner."""
+    return {name: network.module for name, network in made.experiment.parts.networks.items()}
 
 
 def network(built: Stage, name: str) -> nn.Module:

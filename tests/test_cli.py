@@ -303,6 +303,8 @@ def test_a_stored_config_is_not_trusted_with_packages_that_it_allows_itself(verb
     canary = tmp_path / "canary"
     spoil(copied, key, {"_target_": "os.system", "command": f"touch '{canary}'"})
     spoil(copied, "runtime.allow", ["os", "posix"])
+    spoil(copied, "method.stages.distill.epochs", 9)  # something is left to build
+    spoil(copied, "runtime.max_epochs", None)
     (copied / "status.json").write_text('{"state": "failed"}')
     (copied / "summary.json").unlink()
     more = ["--output", str(tmp_path / "out.pt")] if verb == "export" else []

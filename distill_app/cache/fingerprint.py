@@ -9,7 +9,6 @@ from typing import Any
 import PIL
 import torch
 import torchvision
-from torch import Tensor, nn
 
 from distill_app.cache.store import differences, read_meta
 from distill_app.config.cached import AUGMENTATION
@@ -20,7 +19,7 @@ from distill_app.data.split import labels_of
 from distill_app.data.stage_data import StageData
 from distill_app.errors import CorruptImageError
 from distill_app.networks.network import Network
-from distill_app.runs.statefile import clean_state_dict
+from distill_app.runs.statefile import tensor_bytes, weights_hash
 
 FORMAT = 1  # of the files; another one is another fingerprint
 SIZES = 256  # files whose sizes are looked at
@@ -87,21 +86,6 @@ def base_samples(data: StageData) -> Samples:
     return samples
 
 
-def weights_hash(module: nn.Module) -> str:
-    """A hash of names, types, shapes and bytes of the state dict, whatever the device and memory layout."""
-    hasher = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(clean_state_dict(module).items()):
-        if isinstance(value, Tensor):
-            value = value.detach().cpu().contiguous()
-            hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-            hasher.update(_bytes(value))
-    return hasher.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
 def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
@@ -131,7 +115,7 @@ def _content_hash(data: StageData, plan: StagePlan, conf: CacheConf) -> str:
     for sample in loaded:
         image = sample["input"].contiguous()
         hasher.update(f"{image.dtype} {tuple(image.shape)};".encode())
-        hasher.update(_bytes(image))
+        hasher.update(tensor_bytes(image))
     return hasher.hexdigest()
 
 

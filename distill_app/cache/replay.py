@@ -26,9 +26,8 @@ from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf, CacheConf
 from distill_app.data.stage_data import StageData
 from distill_app.errors import CacheError
-from distill_app.networks.hooks import TappedModel
 from distill_app.networks.network import Network
-from distill_app.networks.run import Call, Namespace, run_frozen
+from distill_app.networks.run import Namespace
 from distill_app.runs.files import write_json
 from distill_app.words import size_text
 
@@ -68,6 +67,21 @@ class _Tap:
     store: TapStore | None = field(default=None)
 
 
+@dataclass
+class Found:
+    """What the cache has of a batch: network -> tap -> records."""
+
+    view: int = 0
+    rows: np.ndarray = field(default_factory=lambda: np.arange(0))
+    records: dict[str, dict[str, Records]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> set[str]:
+        """The networks that need not run: all rows of all their taps are there."""
+        taps_of = self.records.items()
+        return {name for name, taps in taps_of if all(records.arrays is not None for records in taps.values())}
+
+
 class StageCache:
     """Stands between a stage and the networks that it does not train.
 
@@ -76,7 +90,7 @@ class StageCache:
         app: The experiment.
         networks: By name.
         examples: An example activation of every tap that is read, and of `batch`.
-        data: The samples; `data.order` says which view an epoch shows.
+        data: The samples.
         device: Where activations go.
 
     Raises:
@@ -239,30 +253,32 @@ class StageCache:
                     f"set cache.top_k"
                 )
 
-    def given(
-        self, raw: Mapping[str, Any], batch: Mapping[str, Any], frozen: Mapping[str, TappedModel], call: Call
-    ) -> Namespace:
-        """The taps of the networks that are not trained: read where all rows of a network are there, else computed.
+    def find(self, batch: Mapping[str, Any]) -> "Found":
+        """Looks up what there is of a batch.
 
         Args:
-            raw: The batch as loaded, whose indices are on the host.
-            batch: The same, prepared.
-            frozen: The networks.
-            call: How the task runs one.
+            batch: With `view`, and `rows` in the underlying data set, as the loaders attach them.
         """
         if not self._taps:
-            return run_frozen(frozen, batch, call)
+            return Found()
         self.flush()
-        view, rows = self._data.order.view, raw["index"].cpu().numpy()
-        found = {name: self._read(name, view, rows) for name in self._taps}
-        whole = [name for name, taps in found.items() if all(records.arrays is not None for records in taps.values())]
-        values = run_frozen({name: frozen[name] for name in frozen if name not in whole}, batch, call)
-        for name, taps in found.items():
-            if name in whole:
+        view, rows = batch["view"], batch["rows"]
+        return Found(view, rows, {name: self._read(name, view, rows) for name in self._taps})
+
+    def merge(self, found: "Found", computed: Namespace) -> Namespace:
+        """What the rows say, in the place of what was computed; rows that are missing are stored on the way.
+
+        Args:
+            found: What `find` gave of the batch.
+            computed: The taps of the networks that `found.whole` does not name.
+        """
+        values = dict(computed)
+        for name, taps in found.records.items():
+            if name in found.whole:
                 values[name] = {tap: self._decoded(name, tap, records) for tap, records in taps.items()}
             else:
                 values[name] = {
-                    tap: self._filled(name, tap, values[name][tap], view=view, rows=rows, good=records.good)
+                    tap: self._filled(name, tap, values[name][tap], found, good=records.good)
                     for tap, records in taps.items()
                 }
         return values
@@ -285,9 +301,9 @@ class StageCache:
             arrays[key] = tensor.to(self._device, non_blocking=True)
         return self._taps[name][tap].codec.decode(arrays)
 
-    def _filled(self, name: str, tap: str, value: Tensor, *, view: int, rows: np.ndarray, good: np.ndarray) -> Tensor:
+    def _filled(self, name: str, tap: str, value: Tensor, found: "Found", *, good: np.ndarray) -> Tensor:
         """Stores what is missing and returns what reading it would give."""
-        of = self._taps[name][tap]
+        of, view, rows = self._taps[name][tap], found.view, found.rows
         if tuple(value.shape) != (len(rows) * of.codec.rows, *of.codec.shape):
             expected = (len(rows) * of.codec.rows, *of.codec.shape)
             raise CacheError(

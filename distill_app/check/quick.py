@@ -1,11 +1,9 @@
-"""Everything that can be wrong with a config, found before the first batch and reported in one list.
+"""What can be wrong with a config and is found without torch, in milliseconds: keys, types, schedule, addresses, roots.
 
-The first part needs no torch and takes milliseconds: keys, types, schedule, addresses, data roots. The second imports
-targets, binds their arguments, builds the networks without storage, and tries adapters and losses on activations of
-the shapes that the networks give.
+What only building can find, `check.shapes` does; all of it is told before the first batch, in one list.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.cache import cache_errors
 from distill_app.config.build import untargeted
+from distill_app.config.inherit import inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
 from distill_app.data.presence import missing_data
@@ -38,10 +37,12 @@ def check(cfg: DictConfig) -> Iterator[str]:
     errors, app, plans = read(cfg)
     yield from errors
     if app is not None:
-        from distill_app.check.shapes import probe_errors
+        from distill_app.check.shapes import opened
 
-        found = probe_errors(app, plans, told=errors)
-        yield from (error for error in found if error not in errors)
+        try:
+            opened(app, plans, told=errors).close()
+        except ConfigError as error:
+            yield from (text for text in error.errors if text not in errors)
 
 
 def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
@@ -50,6 +51,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     OmegaConf.set_struct(resolved, False)
     errors = [*_dead_keys(resolved, ""), *_ghost_stages(resolved)]
     try:
+        errors += inherit(resolved)
         missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
         if missing:
             return errors + missing, None, []
@@ -128,22 +130,3 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
         if "lr" in plan.optimizer:
             lr = plan.optimizer["lr"]
             yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={lr}'"
-
-
-def require(cfg: DictConfig, *, show: Callable[[str], None] | None = None) -> None:
-    """Raises all errors of a config at once.
-
-    Args:
-        cfg: The composed config.
-        show: Is told of every error as soon as it is found: the first ones need not wait for torch to be imported.
-
-    Raises:
-        ConfigError: There is at least one.
-    """
-    errors = []
-    for error in check(cfg):
-        errors.append(error)
-        if show is not None:
-            show(error)
-    if errors:
-        raise ConfigError(errors)

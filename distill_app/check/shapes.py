@@ -1,54 +1,61 @@
-"""The slow part of the check: targets and arguments, and a dry assembly of every stage on shapes alone.
-
-Networks are built on torch's meta device, which has shapes and no storage; adapters and losses, which may look at
-values, are built for real and tried on noise of the shapes that the networks gave.
-"""
+"""The slow part of the check: targets and their arguments, then networks, data and every stage as they will be."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import default_collate
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import ROLES, StagePlan, adapter_confs, models_of
+from distill_app.config.plan import ROLES, StagePlan, models_of
 from distill_app.config.schema import AppConf
-from distill_app.data.samples import SampleWrapper
-from distill_app.errors import ConfigError, TapError
+from distill_app.errors import ConfigError, DistillError
 from distill_app.machine.device import choose_device
-from distill_app.networks.network import Network, build_network, fitting_weights, networks_read
-from distill_app.networks.taps import map_tensors
-from distill_app.training.assemble import Context, assemble, example_namespace
-from distill_app.training.experiment import Parts
-from distill_app.training.optimize import optimization
-from distill_app.training.precision import Precision
-from distill_app.training.stage import Stage
-from distill_app.training.trainable import frozen_modules, set_trainable
+from distill_app.networks.network import networks_read
+from distill_app.training.experiment import Experiment
+from distill_app.training.preflight import Look, refuse_what_does_not_fit
 from distill_app.words import unknown
 
 
-def probe_errors(app: AppConf, plans: list[StagePlan], *, told: Sequence[str]) -> Iterator[str]:
-    """Yields what binding and probing find.
+def opened(app: AppConf, plans: list[StagePlan], *, told: Sequence[str] = (), look: Look | None = None) -> Experiment:
+    """Opens an experiment: its networks and data sets are built, and every stage has been assembled on trial.
 
     Args:
         app: The typed config.
         plans: Its stages.
-        told: What the quick part found. A stage with an error, and those after it, are not assembled: what they
-            read may not be there.
+        told: Errors that are known already. A stage with one, and those after it, are not assembled: what they read
+            may not be there.
+        look: Is shown each stage, or None in the place of one that is skipped.
+
+    Raises:
+        ConfigError: All that was known and that binding, building and assembling find.
     """
     builder = Builder(app.runtime.allow)
-    networks, network_errors = _networks(app, plans, builder)  # first: a user's package may register a backend
-    errors = [*_runtime(app), *_targets(app, plans, builder), *network_errors]
-    yield from dict.fromkeys(errors)
-    if errors:
-        return
-    parts = Parts(networks=networks)
-    for plan in plans:
-        if any(error.startswith(f"{plan.key}.") for error in told):
-            return
-        yield from _stage(plan, plans, parts, builder)
+    runtime = _runtime(app)
+    found = list(dict.fromkeys([*_targets(app, plans, builder), *runtime]))
+    if runtime:  # networks can be wrong all the same
+        app = replace(app, runtime=replace(app.runtime, device="cpu"))
+    experiment = Experiment(app, plans)
+    found += _network_errors(experiment)
+    if not found:
+        found += _misfits(experiment, _before_the_first_error(plans, told), look=look)
+    if told or found:
+        experiment.close()
+        raise ConfigError(list(dict.fromkeys([*told, *found])))
+    return experiment
+
+
+def _before_the_first_error(plans: list[StagePlan], told: Sequence[str]) -> list[StagePlan]:
+    wrong = (any(text.startswith((f"{plan.key}.", f"{plan.data_key}.")) for text in told) for plan in plans)
+    return plans[: next((number for number, is_wrong in enumerate(wrong) if is_wrong), len(plans))]
+
+
+def _misfits(experiment: Experiment, plans: list[StagePlan], *, look: Look | None) -> list[str]:
+    try:
+        refuse_what_does_not_fit(experiment, plans, look=look)
+    except ConfigError as error:
+        return error.errors
+    return []
 
 
 def _runtime(app: AppConf) -> list[str]:
@@ -105,87 +112,20 @@ def _construction(conf: Any, *, key: str, builder: Builder) -> list[str]:
     return []
 
 
-def _networks(app: AppConf, plans: list[StagePlan], builder: Builder) -> tuple[dict[str, Network], list[str]]:
-    networks, errors = {}, []
+def _network_errors(experiment: Experiment) -> list[str]:
+    """Builds all networks; what is wrong with any of them."""
+    models = models_of(experiment.app)
     failed: list[Any] = []
+    errors: list[str] = []
     # The roles first: a network that is configured as one of them has the same errors, told once.
-    for name in sorted(networks_read(plans), key=lambda name: name not in ROLES):
-        conf = models_of(app)[name].net
+    for name in sorted(networks_read(experiment.plans), key=lambda name: name not in ROLES):
         try:
-            if conf not in failed:
-                networks[name] = build_network(app, name, builder=builder, device="meta")
+            if models[name] not in failed:
+                experiment.network(name)
         except ConfigError as error:
-            failed.append(conf)
+            failed.append(models[name])
             errors += error.errors
-    return networks, errors
-
-
-def _stage(plan: StagePlan, plans: list[StagePlan], parts: Parts, builder: Builder) -> list[str]:
-    try:
-        task = Stage.task_of(plan, builder)
-        batch = _example(plan, task, builder)
-        frozen_modules(parts.networks, plan)
-        for role, source in plan.conf.init_from.items():
-            fitting_weights(parts.networks[plan.network(role)], parts.networks[source])
-        shapes = example_namespace(plan, parts.networks, _on_meta(batch), task.call, builder=builder)
-        examples = map_tensors(shapes, _random_like)
-        examples["batch"] = batch
-        labels = np.arange(max(8, 2 * plan.data.num_classes)) % plan.data.num_classes
-        arguments = {
-            "num_classes": plan.data.num_classes,
-            "num_samples": len(labels),
-            "labels": labels,
-            "sample_indices": np.arange(len(labels)),
-        }
-        context = Context(builder, torch.device("cpu"), 0, arguments)
-        set_trainable(parts.networks, plan)
-        tapped = {name: parts.networks[name].tapped(plan.taps[name], stage=plan.name) for name in plan.trained}
-        confs, precision = adapter_confs(plans, plan), Precision()
-        step = assemble(plan, confs, tapped, examples, parts, context, task.call, precision)
-        for network in tapped.values():
-            network.close()
-        optimization(step, plan, builder=builder, steps_per_epoch=1, precision=precision)
-    except ConfigError as error:
-        return error.errors
-    except (TapError, ValueError) as error:
-        return [str(error) if str(error).startswith(plan.key) else f"{plan.key}: {error}"]
-    except Exception as error:
-        return [
-            f"{plan.key}: a network of this stage cannot run on images of {plan.data.image_size} px "
-            f"({plan.data_key}.image_size): {type(error).__name__}: {str(error).splitlines()[0]}"
-        ]
-    return []
-
-
-class _Noise(SampleWrapper):
-    """Two samples of noise, for wrappers to extend."""
-
-    def __init__(self, batch: dict[str, Tensor]):
-        self.batch = batch
-
-    def load(self, key: Any) -> dict[str, Any]:
-        return {name: value[key[0]] for name, value in self.batch.items()}
-
-    @property
-    def indices(self) -> np.ndarray:
-        return np.arange(2)
-
-    def __len__(self) -> int:
-        return 2
-
-
-def _example(plan: StagePlan, task: Any, builder: Builder) -> dict[str, Any]:
-    """A prepared batch of noise, with what the wrappers of the data set and of the stage add."""
-    samples: Any = _Noise(task.example(image_size=plan.data.image_size))
-    for wrapper, where in plan.wrappers.values():
-        samples = builder.build(wrapper, samples, key=where, num_classes=plan.data.num_classes)
-    return task.prepare(default_collate(samples.__getitems__([(0, 0), (1, 0)])), device=torch.device("cpu"))
-
-
-def _on_meta(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.to("meta") if isinstance(value, Tensor) else value for name, value in batch.items()}
-
-
-def _random_like(tensor: Tensor) -> Tensor:
-    """Values in the place of a tensor that has none."""
-    return torch.randn(tensor.shape) if tensor.is_floating_point() else torch.zeros(tensor.shape, dtype=tensor.dtype)
+        except DistillError as error:
+            failed.append(models[name])
+            errors.append(str(error))
+    return errors

@@ -103,7 +103,7 @@ def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
 
 def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: StagePlan | None) -> StagePlan:
     """Null objects come from the stage before in the same schedule, else from the recipe and the data set."""
-    conf, key = method.stages[name], f"{part}.stages.{name}"
+    conf, key = _completed(method.stages[name]), f"{part}.stages.{name}"
     if app.runtime.max_epochs is not None:
         epochs = min(conf.epochs, app.runtime.max_epochs)
         conf = replace(conf, epochs=epochs, warmup_epochs=min(conf.warmup_epochs, epochs - 1))
@@ -132,6 +132,16 @@ def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: Sta
         scheduler_key=scheduler_key,
         roles=dict(conf.roles),
     )
+
+
+def _completed(conf: StageConf) -> StageConf:
+    """The stage with the values that null stands for."""
+    losses = {
+        name: term if term is None or term.weight is not None else replace(term, weight=1.0)
+        for name, term in conf.losses.items()
+    }
+    train = ["student"] if conf.train is None else conf.train
+    return replace(conf, train=train, freeze=conf.freeze or [], losses=losses)
 
 
 def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str]) -> None:
@@ -212,7 +222,7 @@ def _trained(
     plan: StagePlan, models: Mapping[str, Any], known: Mapping[str, Any], errors: list[str], *, wired: bool
 ) -> None:
     """Notes what the stage trains; that no term reads it is an error only if all terms could be wired."""
-    for entry in plan.conf.train:
+    for entry in plan.conf.train or ():
         kind, _, name = entry.partition(".")
         network = plan.network(entry)
         if kind == "adapters" and name:

@@ -4,10 +4,11 @@ Only structure is typed. What goes to a constructor (`net`, `loss`, `module`, `o
 binds it against the signature of its `_target_` instead, so that no constructor is mirrored here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 
 @dataclass
@@ -59,7 +60,7 @@ class LossTermConf:
 
     loss: Any = MISSING
     inputs: dict[str, Any] = field(default_factory=dict)
-    weight: Any = 1.0
+    weight: Any = None  # a number, or a schedule with a _target_; null: 1
 
 
 @dataclass
@@ -80,6 +81,13 @@ class SchedulerConf:
 
 
 @dataclass
+class EmaConf:
+    """An average of a trained network's weights over the steps: a <- decay a + (1 - decay) w."""
+
+    decay: float = 0.999
+
+
+@dataclass
 class RecipeConf:
     """How to optimise; every stage of a method inherits the chosen recipe."""
 
@@ -95,6 +103,8 @@ class RecipeConf:
     lr_scales: dict[str, float] = field(default_factory=dict)  # address of a module -> factor on lr
     drop_last: bool = False
     select: str = "last"  # which epoch's weights a stage hands on: last or best
+    patience: int | None = None  # epochs in a row without a better one after which a stage ends; null: all its epochs
+    ema: EmaConf | None = None  # of what it trains, judged, tested and exported beside it as <network>_ema
     optimizer: Any = MISSING
     scheduler: SchedulerConf = field(default_factory=SchedulerConf)
 
@@ -103,6 +113,8 @@ class RecipeConf:
 class StageConf:
     """A stretch of training. Scalars default to the recipe's; null objects inherit from the stage before."""
 
+    # A stage from which all is taken that is not named here: losses, adapters, roles, epochs, data ...
+    like: str | None = None
     epochs: int = II("stage.epochs")
     lr: float = II("stage.lr")
     batch_size: int = II("stage.batch_size")
@@ -115,6 +127,8 @@ class StageConf:
     lr_scales: dict[str, float] = II("stage.lr_scales")
     drop_last: bool = II("stage.drop_last")
     select: str = II("stage.select")
+    patience: int | None = II("stage.patience")
+    ema: EmaConf | None = II("stage.ema")
     labels_per_class: int | None = II("dataset.student_labels_per_class")
     optimizer: Any = None
     scheduler: SchedulerConf | None = None
@@ -124,10 +138,10 @@ class StageConf:
     roles: dict[str, str] = field(default_factory=dict)
     # Role or network -> network whose weights it starts from, where names and shapes agree.
     init_from: dict[str, str] = field(default_factory=dict)
-    train: list[str] = field(default_factory=lambda: ["student"])
+    train: list[str] | None = None  # networks by role or name, adapters as adapters.<name>; null: [student]
     # Kept out of training, in eval mode: modules by path or tap (student.layer1, student.stage1), classes
     # (student:torch.nn.BatchNorm2d), and all that is defined behind a module (student.stage1:after).
-    freeze: list[str] = field(default_factory=list)
+    freeze: list[str] | None = None
     # Role or network -> what runs in the place of it, in order: paths of its modules, or modules without parameters
     # ({_target_: torch.nn.Flatten}). []: nothing, all comes from the cache. Networks that are not named here run as far
     # as their taps need by themselves.
@@ -158,6 +172,7 @@ class RuntimeConf:
     num_workers: int = 0
     threads: int | None = None
     deterministic: bool = False
+    cudnn_benchmark: bool | None = None  # tries convolution kernels for each new size; null: as torch has it, off
     channels_last: bool = True  # memory layout of images and maps; the faster one on GPUs and most CPUs
     precision: str = "fp32"  # of forwards: bf16, or fp16 with a scaler; parameters and losses are always fp32
     fold_batch_norm: bool = True  # of networks that are not trained, into the layers before them; exact to 1e-6
@@ -165,6 +180,7 @@ class RuntimeConf:
     compile_backend: str = "inductor"
     tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
     log_every: int = 50
+    gradient_norms_every: int | None = None  # steps; logs what each loss term alone would pull with, at its weight
     keep_checkpoints: int = 1
     tensorboard: bool = True
     # Packages beside distill_app, torch and torchvision from which a _target_ may be imported.
@@ -205,3 +221,11 @@ class AppConf:
     cache: CacheConf = field(default_factory=CacheConf)
     seed: int = 0
     dry_run: bool = False
+
+
+def to_app(config: Mapping[str, Any]) -> AppConf:
+    """The typed config from plain containers."""
+    merged = OmegaConf.merge(OmegaConf.structured(AppConf), OmegaConf.create(dict(config)))
+    app = OmegaConf.to_object(merged)
+    assert isinstance(app, AppConf)  # for the type checker: the schema is the root
+    return app

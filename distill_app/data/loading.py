@@ -28,8 +28,10 @@ class Loader(DataLoader):
         self._iterator = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        view = self.batch_sampler.view  # type: ignore[union-attr]
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                yield with_place(batch, view=view)
         except CorruptImageError as error:
             # From a worker it arrives with the worker's traceback in its text.
             raise CorruptImageError(str(error).rstrip().rsplit("CorruptImageError: ", 1)[-1]) from error
@@ -42,6 +44,11 @@ class Loader(DataLoader):
                 "Killed usually means out of memory (use fewer workers), a bus error too little /dev/shm; "
                 "runtime.num_workers=0 shows the worker's own error"
             ) from error
+
+
+def with_place(batch: dict[str, Any], *, view: int) -> dict[str, Any]:
+    """The batch, and for the host in which `view` it shows which `rows` of the underlying data set, int64 (B,)."""
+    return {**batch, "view": view, "rows": batch["index"].numpy()}
 
 
 def make_loader(samples: Any, *, order: EpochOrder, num_workers: int, device: torch.device) -> Loader:

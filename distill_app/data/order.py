@@ -95,6 +95,17 @@ class EpochOrder(Sampler[list[Key]]):
         share = self.num_samples // self.world_size + (self.rank < self.num_samples % self.world_size)
         return -(-share // self.batch_size)
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many samples each batch of an epoch has on this rank; the last one may have fewer."""
+        if self.pad:
+            total = self.num_samples
+            full = self.batch_size * self.world_size
+            shares = [min(full, total - batch * full) for batch in range(len(self))]
+            return [-(-share // self.world_size) for share in shares]
+        share = self.num_samples // self.world_size + (self.rank < self.num_samples % self.world_size)
+        return [min(self.batch_size, share - batch * self.batch_size) for batch in range(len(self))]
+
     def __iter__(self) -> Iterator[list[Key]]:
         order = self._order()
         view = self.view

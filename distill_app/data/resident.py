@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 from distill_app.data import draws
+from distill_app.data.loading import with_place
 from distill_app.data.order import EpochOrder, Key
 from distill_app.data.samples import Samples
 from distill_app.words import size_text
@@ -183,7 +184,8 @@ class ResidentLoader:
     """Stands in the place of a `Loader`: the same batches, made on the device.
 
     A batch is {"input", "target", "index"}: input uint8 (B, C, h, w) and target int64 (B,) on the device, index int64
-    (B,) on the host, where it is read. There are no workers; the host only computes which pixels to take.
+    (B,) on the host; and its place, as `loading.with_place` tells it. There are no workers; the host only computes
+    which pixels to take.
 
     Args:
         samples: what the batches are of.
@@ -214,9 +216,11 @@ class ResidentLoader:
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        view = self.order.view
         for block in _blocks(self.order):
-            yield from self._batches(block)
+            for batch in self._batches(block):
+                yield with_place(batch, view=view)
 
     def _batches(self, block: list[list[Key]]) -> Iterator[dict[str, Tensor]]:
         positions, views = np.array([key for keys in block for key in keys], dtype=np.int64).T

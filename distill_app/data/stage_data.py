@@ -1,6 +1,7 @@
 """The data of one stage: training samples within the label budget, the split that judges epochs, the test set."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from distill_app.config.build import Builder
 from distill_app.config.cached import AUGMENTATION, views_of
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import CacheConf, DatasetConf, RuntimeConf
-from distill_app.data.loading import Loader, make_loader
+from distill_app.data.loading import Loader, make_loader, with_place
 from distill_app.data.order import EpochOrder
 from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.data.samples import Samples
@@ -38,7 +39,8 @@ class StageData:
         """The first training samples, as a task prepares them."""
         samples = self.train.dataset
         keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
-        return task.prepare(default_collate(samples.__getitems__(keys)), device=device)  # type: ignore[attr-defined]
+        batch = default_collate(samples.__getitems__(keys))  # type: ignore[attr-defined]
+        return prepared(with_place(batch, view=0), task, device=device)
 
     def arguments(self, *, num_classes: int) -> dict[str, Any]:
         """What constructors of losses and adapters may ask for by name."""
@@ -48,6 +50,11 @@ class StageData:
             "labels": self.labels,
             "sample_indices": self.indices,
         }
+
+
+def prepared(batch: Mapping[str, Any], task: Any, *, device: torch.device) -> dict[str, Any]:
+    """A batch of a loader as its task prepares it, with its place kept for the host."""
+    return {**task.prepare(batch, device=device), "view": batch["view"], "rows": batch["rows"]}
 
 
 class DataSource:
@@ -75,15 +82,21 @@ class DataSource:
         self._built: dict[str, Any] = {}
         self._resident: dict[str, Images] = {}
         self._evaluation: dict[str, Loader | ResidentLoader] = {}
+        self._stages: dict[str, StageData] = {}
 
     def stage(self, plan: StagePlan) -> StageData:
-        """The loaders of a stage.
+        """The loaders of a stage, made when it is first asked for.
 
         Raises:
             ConfigError: A data set or transform cannot be built.
             DataError: A budget or split that the data cannot give, or images that cannot be held on the device where
                 `resident: true` asks for it.
         """
+        if plan.name not in self._stages:
+            self._stages[plan.name] = self._stage(plan)
+        return self._stages[plan.name]
+
+    def _stage(self, plan: StagePlan) -> StageData:
         conf, key = plan.data, plan.data_key
         dataset = self._dataset(conf.train, key=f"{key}.train")
         labels = labels_of(dataset)
@@ -120,8 +133,8 @@ class DataSource:
         )
 
     def close(self) -> None:
-        """Ends the processes that load images for evaluations."""
-        for loader in self._evaluation.values():
+        """Ends the processes that load images."""
+        for loader in (*self._evaluation.values(), *(data.train for data in self._stages.values())):
             loader.close()
 
     def test(self, plan: StagePlan) -> Loader | ResidentLoader:

@@ -1,6 +1,6 @@
 """One run as plain data, to be carried out here or elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -9,19 +9,27 @@ class Job:
     """One run as plain data: importable and picklable, so that a job can carry it out elsewhere.
 
     `config` is the resolved configuration as plain containers. The run resumes by itself from what it finds
-    in `output_dir`; therefore a requeued job is the same job once more.
+    in `output_dir`; therefore a requeued job is the same job once more. `experiment` is that of the config as the
+    check has opened it: it stays in this process, and is opened anew where the job is carried out elsewhere.
     """
 
     config: dict[str, Any]
     output_dir: str
     command: list[str]
+    experiment: Any = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "experiment": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     def __call__(self) -> dict[str, Any]:
         """Carries out the run here, whatever launcher the configuration names: a job never submits jobs."""
         # Imported here so that submitting does not load torch.
         from distill_app.training.runner import run_experiment
 
-        return run_experiment(self.config, output_dir=self.output_dir, command=self.command)
+        return run_experiment(self.config, output_dir=self.output_dir, command=self.command, experiment=self.experiment)
 
     def checkpoint(self) -> Any:
         """What submitit queues again when the job is preempted or out of time."""

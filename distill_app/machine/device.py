@@ -43,7 +43,7 @@ def set_up(runtime: RuntimeConf) -> None:
     for name, backend in (("matmul", torch.backends.cuda.matmul), ("cudnn", torch.backends.cudnn)):
         _set(f"tf32 of {name}", tf32, partial(getattr, backend, "allow_tf32"), partial(setattr, backend, "allow_tf32"))
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
-    chosen = False if runtime.deterministic else None
+    chosen = False if runtime.deterministic else runtime.cudnn_benchmark
     cudnn = torch.backends.cudnn
     _set("cudnn.benchmark", chosen, partial(getattr, cudnn, "benchmark"), partial(setattr, cudnn, "benchmark"))
 

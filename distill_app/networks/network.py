@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from distill_app.config.build import Builder
 from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.schema import AppConf
-from distill_app.errors import ConfigError, SettingError, TapError
+from distill_app.errors import SettingError, TapError
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.taps import resolve
 from distill_app.networks.weights import load_weights
@@ -103,7 +103,7 @@ def networks_read(plans: Iterable[StagePlan]) -> list[str]:
 
 
 def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.device | str) -> Network:
-    """Builds one network; on the meta device without weights.
+    """Builds one network.
 
     Equal architectures start from equal weights within a seed: a student and its baseline differ in training alone.
 
@@ -113,22 +113,11 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     """
     conf, key = models_of(app)[name], f"{model_key(app, name)}.net"
     with seeded(app.seed, "network"):
-        if str(device) == "meta":
-            return Network(name, _without_storage(builder, conf.net, key), conf.taps)
         module = builder.build(conf.net, key=key)
     origin, loaded = load_weights(module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights)
     # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
     layout = torch.channels_last if app.runtime.channels_last else torch.preserve_format
     return Network(name, module.to(device, memory_format=layout), conf.taps, origin, loaded)
-
-
-def _without_storage(builder: Builder, conf: Any, key: str) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return builder.build(conf, key=key)
-    except ConfigError:
-        # Some constructors look at values, which the meta device does not have; a config that is wrong fails again.
-        return builder.build(conf, key=key).to("meta")
 
 
 def fitting_weights(network: Network, source: Network) -> dict[str, Tensor]:

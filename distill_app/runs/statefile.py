@@ -100,6 +100,22 @@ def clean_state_dict(module: nn.Module) -> dict[str, Tensor]:
     return clean
 
 
+def weights_hash(module: nn.Module) -> str:
+    """A hash of names, types, shapes and bytes of the state dict, whatever the device and memory layout."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(clean_state_dict(module).items()):
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().contiguous()
+            hasher.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            hasher.update(tensor_bytes(value))
+    return hasher.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the host."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
 def load_file(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Reads a state dict or checkpoint file, verified by the manifest where one lies beside it.
 

@@ -97,14 +97,18 @@ class Tracker:
         images_per_second: float,
         data_wait: float,
         batch_size: int,
+        gradient_norms: Mapping[str, float] | None = None,
     ) -> None:
         """Records one log point; `step` counts within the epoch, `losses` are the terms by name, before weighting.
 
-        `data_wait` is the share of the time since the last log point for which the training waited for data.
+        `data_wait` is the share of the time since the last log point for which the training waited for data,
+        `gradient_norms` are those of the weighted terms where they were asked for.
         """
         if not self.enabled:
             return
         values = {"total": total, "losses": dict(losses), "lr": lr, "batch_size": batch_size}
+        if gradient_norms:
+            values["gradient_norms"] = dict(gradient_norms)
         where = {"kind": "step", "stage": self._stage, "epoch": epoch, "step": step}
         self._record({**where, **values}, timing={"images_per_second": images_per_second, "data_wait": data_wait})
         terms = {"loss": total, **losses}
@@ -115,6 +119,7 @@ class Tracker:
             self._bar.set_postfix_str(f"epoch {epoch + 1}/{self._epochs} {line}", refresh=False)
         scalars = {"lr": lr, "images_per_second": images_per_second, "data_wait": data_wait, "loss": total}
         scalars |= {f"loss/{name}": value for name, value in losses.items()}
+        scalars |= {f"gradient_norm/{name}": value for name, value in (gradient_norms or {}).items()}
         self._scalars(self._stage, scalars, x=epoch * self._steps + step)
 
     def epoch(

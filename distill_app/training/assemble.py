@@ -1,4 +1,4 @@
-"""From a plan and example activations to the step of a stage: adapters and losses, built from probed shapes."""
+"""From a plan and example activations to adapters and loss terms, built from the shapes that are there."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,15 +13,13 @@ from distill_app.config.build import Builder
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AdapterConf, LossTermConf
 from distill_app.errors import ConfigError, TapError
-from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
 from distill_app.networks.network import Network
 from distill_app.networks.run import Call, Namespace
 from distill_app.networks.taps import shapes_in, tensors_in
 from distill_app.seeds import seeded
 from distill_app.training.experiment import Parts
-from distill_app.training.precision import Precision
-from distill_app.training.step import Slot, Step, Term
+from distill_app.training.step import Slot, Term
 
 
 @dataclass
@@ -200,24 +198,3 @@ def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
         f"adapters: {{fit: {{module: {{_target_: distill_app.adapters.{kind}}}, source: {conf.inputs[first]}, "
         f"target: {conf.inputs[second]}}}}} and inputs.{first}: adapters.fit"
     )
-
-
-def assemble(
-    plan: StagePlan,
-    confs: Mapping[str, AdapterConf],
-    tapped: Mapping[str, TappedModel],
-    examples: Namespace,
-    parts: Parts,
-    context: Context,
-    call: Call,
-    precision: Precision,
-) -> Step:
-    """Builds the step of a stage around the tapped networks that it trains.
-
-    Raises:
-        ConfigError: All that does not fit, with shapes.
-    """
-    slots = build_slots(plan, confs, examples, parts, context)
-    terms = build_terms(plan, examples, parts, context)
-    trained = {name: tapped[name] for name in plan.trained}
-    return Step(networks=trained, adapters=slots, terms=terms, call=call, precision=precision)

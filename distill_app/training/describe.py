@@ -1,39 +1,24 @@
 """A stage in words: what it runs and how far, what it reads, trains and minimises."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from distill_app.config.plan import StagePlan
 from distill_app.networks.flops import flops
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
 from distill_app.networks.network import parameter_count
 from distill_app.networks.taps import shapes_in
-from distill_app.runs.tracking import Tracker
-from distill_app.training.experiment import to_app
 from distill_app.training.stage import Stage
 
 
-def describe(config: Mapping[str, Any]) -> str:
-    """The plan of a config as text: for each stage what runs, how far, what is trained, and the shapes of the taps."""
-    from distill_app.training.runner import StageRunner
-
-    app = to_app(config)
-    with tempfile.TemporaryDirectory() as folder, Tracker(folder, enabled=False) as tracker:
-        runner = StageRunner(app, output_dir=Path(folder), tracker=tracker)
-        runner.build_networks()
-        texts = []
-        for plan in runner.plans:
-            if runner.skipped(plan):
-                texts.append(f"\nstage {plan.name}: skipped, what it trains comes with weights")
-                continue
-            stage = Stage(plan, runner.shared)
-            texts.append(stage_text(stage))
-            stage.close()
-    return "\n".join(texts)
+def plan_text(plan: StagePlan, stage: Stage | None) -> str:
+    """A stage of the outline that `dry_run` prints; None stands for one that is skipped."""
+    if stage is None:
+        return f"\nstage {plan.name}: skipped, what it trains comes with weights"
+    return stage_text(stage)
 
 
 def stage_text(stage: Stage) -> str:
@@ -41,17 +26,17 @@ def stage_text(stage: Stage) -> str:
     conf = stage.plan.conf
     lines = [
         f"\nstage {stage.plan.name}: {len(stage.data.indices)} images of {stage.plan.data.name}, {conf.epochs} epochs "
-        f"of {stage.batches_per_epoch} batches of {conf.batch_size}, judged on {stage.data.judged_on}"
+        f"of {len(stage.batch_sizes)} batches of {conf.batch_size}, judged on {stage.data.judged_on}"
     ]
     lines.append(f"  images: {stage.data.train.how}; judged: {stage.data.judge.how}")
     for name, network in stage.tapped.items():
         mode = "trained" if name in stage.plan.trained else "frozen"
         lines.append(f"  network {name}: {mode}, runs {_extent(stage, name)}")
         lines += [f"    {tap}: {shapes_in(stage.examples[name][tap])}" for tap in stage.plan.taps[name]]
-        if name in stage.forms and (note := stage.forms[name].note()):
+        if name in stage.frozen.forms and (note := stage.frozen.forms[name].note()):
             lines.append(f"    {note}")
         lines += [f"    {note}" for note in notes_of(network.model)]
-    lines += [f"  {line}" for line in stage.cache.describe()]
+    lines += [f"  {line}" for line in stage.frozen.cache.describe()]
     for name in stage.plan.adapters:
         module, mode = stage.step.adapters[name], "trained" if name in stage.plan.trained_adapters else "frozen"
         shape = shapes_in(stage.examples["adapters"][name])
@@ -59,7 +44,7 @@ def stage_text(stage: Stage) -> str:
     for name, term in stage.plan.terms.items():
         lines.append(f"  term {name}: {_weight_text(term.weight)} x {_target_name(term.loss)}({_wiring(term.inputs)})")
     count = sum(parameter.numel() for parameter in stage.optimization.parameters)
-    left = f"; {len(stage.unused)} tensors on which no term depends stay as they are" if stage.unused else ""
+    left = f"; {len(stage.unread)} tensors on which no term depends stay as they are" if stage.unread else ""
     lines.append(f"  trains {count:,} parameters with {_target_name(stage.plan.optimizer)}, lr {conf.lr:g}{left}")
     return "\n".join(lines)
 

@@ -1,63 +1,167 @@
 """One experiment, opened once: config, plans, builder, device, data, parts."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import StagePlan
-from distill_app.config.schema import AppConf
+from distill_app.config.plan import StagePlan, plan_stages
+from distill_app.config.schema import AppConf, to_app
 from distill_app.data.stage_data import DataSource
-from distill_app.networks.network import Network
+from distill_app.errors import CheckpointError, ConfigError
+from distill_app.machine.device import choose_device, set_up
+from distill_app.networks.network import Network, build_network, networks_read
+from distill_app.runs.statefile import weights_hash
 
 
 @dataclass
 class Parts:
-    """Everything with weights that lives as long as the run; a later stage finds it here by name."""
+    """Everything with weights that outlives a stage; a later stage finds it here by name."""
 
     networks: dict[str, Network] = field(default_factory=dict)
     adapters: dict[str, nn.Module] = field(default_factory=dict)
     losses: dict[str, nn.Module] = field(default_factory=dict)
+    averages: dict[str, nn.Module] = field(default_factory=dict)  # of a network's weights over the steps
     confs: dict[str, Any] = field(default_factory=dict)  # what an adapter or a loss was built from
 
-    def state(self) -> dict[str, dict[str, dict[str, Tensor]]]:
-        """The state dicts of all of it, by kind and name."""
-        return {
-            kind: {name: module.state_dict() for name, module in group.items()}
-            for kind, group in self._groups().items()
-        }
+    def state(self, *, frozen: Iterable[str] = ()) -> dict[str, Any]:
+        """The state dicts of all of it, by kind and name.
 
-    def _groups(self) -> dict[str, dict[str, nn.Module]]:
+        Args:
+            frozen: Networks that no stage changes: a hash stands for their weights.
+        """
+        groups = {kind: {name: module.state_dict() for name, module in of.items()} for kind, of in self._groups()}
+        hashes = {name: weights_hash(self.networks[name].module) for name in frozen if name in self.networks}
+        for name in hashes:
+            del groups["networks"][name]
+        return {**groups, "frozen": hashes}
+
+    def _groups(self) -> list[tuple[str, Mapping[str, nn.Module]]]:
         networks = {name: network.module for name, network in self.networks.items()}
-        return {"networks": networks, "adapters": self.adapters, "losses": self.losses}
+        return [
+            ("networks", networks),
+            ("adapters", self.adapters),
+            ("losses", self.losses),
+            ("averages", self.averages),
+        ]
 
-    def load(self, state: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-        """Restores what `state` returned, strictly; what exists only here keeps its weights."""
-        for kind, group in self._groups().items():
+    def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Restores what `state` returned, strictly; what exists only here keeps its weights.
+
+        Raises:
+            CheckpointError: A frozen network has other weights now.
+        """
+        for kind, group in self._groups():
             for name, module in group.items():
                 if name in state[kind]:
                     module.load_state_dict(state[kind][name])
+        for name, expected in state["frozen"].items():
+            if name in self.networks and weights_hash(self.networks[name].module) != expected:
+                raise CheckpointError(
+                    f"the weights of {name!r} are not those that the run began with ({self.networks[name].origin}); "
+                    f"put its file back, or start the run anew in another folder"
+                )
+
+    def forget(self, *, plans: Iterable[StagePlan]) -> None:
+        """Gives up the adapters and losses that none of these stages reads: memories of losses are large."""
+        adapters = {name for plan in plans for name in plan.adapters}
+        losses = {name for plan in plans for name in plan.terms}
+        for group, living in ((self.adapters, adapters), (self.losses, losses)):
+            for name in [name for name in group if name not in living]:
+                del group[name]
 
 
-def to_app(config: Mapping[str, Any]) -> AppConf:
-    """The typed config from plain containers."""
-    merged = OmegaConf.merge(OmegaConf.structured(AppConf), OmegaConf.create(dict(config)))
-    app = OmegaConf.to_object(merged)
-    assert isinstance(app, AppConf)  # for the type checker: the schema is the root
-    return app
+class Experiment:
+    """What the stages of a run share. Networks and data sets are built once, when they are first asked for.
 
+    Args:
+        app: The typed config.
+        plans: Its stages.
 
-@dataclass
-class Run:
-    """What the stages of a run share."""
+    Raises:
+        SettingError: The device that the config asks for is not there.
+    """
 
-    app: AppConf
-    plans: list[StagePlan]
-    device: torch.device
-    builder: Builder
-    data: DataSource
-    parts: Parts = field(default_factory=Parts)
+    def __init__(self, app: AppConf, plans: list[StagePlan]):
+        set_up(app.runtime)
+        self.app, self.plans = app, plans
+        self.device, self.builder = choose_device(app.runtime), Builder(app.runtime.allow)
+        self.data = DataSource(
+            builder=self.builder, runtime=app.runtime, device=self.device, seed=app.seed, cache=app.cache
+        )
+        self.parts = Parts()
+        self.assembled = False  # whether all stages have been assembled on trial
+        self._tasks: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Experiment":
+        """The experiment of a resolved config in plain containers.
+
+        Raises:
+            ConfigError: The config does not fit this version of the program.
+        """
+        app = to_app(config)
+        plans, errors = plan_stages(app)
+        if errors:
+            raise ConfigError(errors)
+        return cls(app, plans)
+
+    def __enter__(self) -> "Experiment":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def network(self, name: str) -> Network:
+        """A network with its weights.
+
+        Raises:
+            ConfigError: It cannot be built.
+            SettingError: Its weights cannot be loaded.
+        """
+        if name not in self.parts.networks:
+            self.parts.networks[name] = build_network(self.app, name, builder=self.builder, device=self.device)
+        return self.parts.networks[name]
+
+    @property
+    def network_names(self) -> list[str]:
+        """The networks that any stage runs, trains or takes weights from, each once."""
+        return networks_read(self.plans)
+
+    @property
+    def frozen(self) -> set[str]:
+        """The networks whose weights no stage changes."""
+        changed = {name for plan in self.plans for name in plan.trained}
+        changed |= {plan.network(role) for plan in self.plans for role in plan.conf.init_from}
+        return set(self.network_names) - changed
+
+    def build_networks(self) -> dict[str, Network]:
+        """All networks of the stages, by name."""
+        return {name: self.network(name) for name in self.network_names}
+
+    def task(self, plan: StagePlan) -> Any:
+        """The task that the data of a stage is for."""
+        if plan.data_key not in self._tasks:
+            data = plan.data
+            self._tasks[plan.data_key] = self.builder.build(
+                data.task, key=f"{plan.data_key}.task", normalize=data.normalize, num_classes=data.num_classes
+            )
+        return self._tasks[plan.data_key]
+
+    def is_skipped(self, plan: StagePlan) -> bool:
+        """Whether a stage would train only what already came trained, and may be left out then."""
+        trained = [self.network(name) for name in plan.trained]
+        return plan.conf.skip_if_loaded and bool(trained) and all(network.loaded for network in trained)
+
+    def trial(self) -> "Experiment":
+        """The same experiment with adapters and losses of its own, to assemble stages on trial."""
+        other, parts = copy.copy(self), self.parts
+        other.parts = Parts(parts.networks, dict(parts.adapters), dict(parts.losses), confs=dict(parts.confs))
+        return other
+
+    def close(self) -> None:
+        """Ends the processes that load images."""
+        self.data.close()

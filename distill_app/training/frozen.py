@@ -1,26 +1,142 @@
-"""What networks that are not trained say of a batch."""
+"""What networks that a stage does not train say of a batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import torch
+from torch import nn
+
+from distill_app.cache.replay import StageCache
+from distill_app.config.plan import StagePlan
+from distill_app.config.schema import RuntimeConf
+from distill_app.networks.folding import FrozenForm
 from distill_app.networks.hooks import TappedModel
+from distill_app.networks.modes import evaluating, untouched
+from distill_app.networks.network import Network
+from distill_app.networks.run import Call, Namespace
+from distill_app.networks.taps import first_rows
+from distill_app.training.precision import Precision
 
 
-class OnDemand(Mapping[str, TappedModel]):
-    """Frozen networks by name, each made ready when it is first asked for: what the cache gives need not run."""
+class FrozenNetworks:
+    """Gives the taps of the networks that a stage reads and does not train; the cache is one way to know them.
 
-    def __init__(self, names: Iterable[str], make: Callable[[str], TappedModel]):
-        self._names, self._make = list(names), make
-        self._made: dict[str, TappedModel] = {}
+    Networks that have to run do so in the form in which they run fastest, which is made at their first batch: their
+    weights must be those of the training by then, and what the cache knows need not be made ready at all.
 
-    def __getitem__(self, name: str) -> TappedModel:
-        if name not in self._made:
-            if name not in self._names:
-                raise KeyError(name)
-            self._made[name] = self._make(name)
-        return self._made[name]
+    Args:
+        plan: The stage.
+        networks: By name.
+        examples: An example activation of every tap that is read, and of `batch`.
+        redesigns: What runs in the place of a network.
+        call: How the task runs a network on a batch.
+        precision: In which they run.
+        runtime: Whether norms are folded and networks compiled.
+        cache: Knows what has been said of a batch before.
+    """
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+    def __init__(
+        self,
+        plan: StagePlan,
+        *,
+        networks: Mapping[str, Network],
+        examples: Namespace,
+        redesigns: Mapping[str, Sequence[str | nn.Module] | None],
+        call: Call,
+        precision: Precision,
+        runtime: RuntimeConf,
+        cache: StageCache,
+    ):
+        self.names = [name for name in plan.taps if name not in plan.trained]
+        self.cache = cache
+        self._plan, self._networks, self._examples, self._redesigns = plan, networks, examples, redesigns
+        self._call, self._precision, self._runtime = call, precision, runtime
+        self.tapped = {name: self._hooked(name) for name in self.names}
+        self.forms = {name: self._form(name) for name in self.names}
+        self._ready: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self._names)
+    def activations(self, batch: Mapping[str, Any]) -> Namespace:
+        """The taps of all networks on a prepared batch: read where the cache has all rows of one, else computed.
+
+        Returns:
+            Network -> tap -> activation, without gradient.
+        """
+        found = self.cache.find(batch)
+        return self.cache.merge(found, self.run(batch, (name for name in self.names if name not in found.whole)))
+
+    @torch.no_grad()
+    def run(self, batch: Mapping[str, Any], names: Iterable[str] | None = None) -> Namespace:
+        """The same of some of them, or of all, computed."""
+        with self._precision.forward():
+            wanted = self.names if names is None else names
+            return {name: self._call(self.running(name), batch) for name in wanted}
+
+    @torch.no_grad()
+    def on_examples(self, batch: Mapping[str, Any]) -> Namespace:
+        """What they say of the first example images, before their weights are final and without the cache."""
+        count, of = len(batch["index"]), len(self._examples["batch"]["index"])
+        if count == of:
+            return {name: self._examples[name] for name in self.names}
+        return {
+            name: first_rows(self._examples[name], count, of=of)
+            if self._redesigns[name] == []  # runs nothing
+            else self._call(self.tapped[name], batch)
+            for name in self.names
+        }
+
+    def running(self, name: str) -> TappedModel:
+        """A network as it runs in training; its weights must be final by now."""
+        if name not in self._ready:
+            self._make_ready(name)
+        return self.tapped[name]
+
+    def _make_ready(self, name: str) -> None:
+        self.tapped[name].close()
+        network = self._hooked(name, self.forms[name].build())
+        if self._redesigns[name] != []:
+            with self._precision.forward(), untouched(network), torch.no_grad():
+                self._call(network, self._examples["batch"])  # learns where to stop
+        self.tapped[name] = network
+        self._ready.add(name)
+        compile_network(network, self._runtime)
+
+    def _hooked(self, name: str, module: nn.Module | None = None) -> TappedModel:
+        """A network with its hooks, or another form of it, in eval mode."""
+        taps, redesign = self._plan.taps[name], self._redesigns[name]
+        return self._networks[name].tapped(taps, stage=self._plan.name, redesign=redesign, module=module).eval()
+
+    def _form(self, name: str) -> FrozenForm:
+        """How a network will run; made when its weights are known."""
+        network, batch = self._networks[name], self._examples["batch"]
+        fold = self._runtime.fold_batch_norm and self._redesigns[name] != []
+
+        def run(module: nn.Module) -> dict[str, Any]:
+            with self._hooked(name, module) as tapped:
+                return self._call(tapped, batch)
+
+        def own() -> dict[str, Any]:
+            with evaluating(self.tapped[name]):
+                return self._call(self.tapped[name], batch)
+
+        if fold:
+            with untouched(network.module), torch.no_grad():
+                own()  # learns where to stop
+        paths = network.paths(self._plan.taps[name])
+        return FrozenForm(network.module, paths, run=run, fold=fold, dtype=self._precision.dtype, own=own)
+
+    def eval(self) -> None:
+        """Eval mode for all of them."""
+        for network in self.tapped.values():
+            network.eval()
+
+    def close(self) -> None:
+        """Takes the hooks out and gives the cache's files back."""
+        self.cache.close()
+        for network in self.tapped.values():
+            network.close()
+
+
+def compile_network(network: TappedModel, runtime: RuntimeConf) -> None:
+    """Compiles a network in place where the config asks for it, once it has learned where to stop."""
+    if runtime.compile:
+        network.compile(backend=runtime.compile_backend)

@@ -6,21 +6,15 @@ summary, one that was interrupted goes on after its last complete epoch, and els
 
 import json
 import time
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from distill_app.cache.replay import StageCache
-from distill_app.config.build import Builder
-from distill_app.config.cached import cached_taps
-from distill_app.config.plan import StagePlan, plan_stages
-from distill_app.config.schema import AppConf
-from distill_app.data.stage_data import DataSource
-from distill_app.errors import ConfigError
-from distill_app.machine.device import choose_device, set_up
-from distill_app.networks.network import build_network, networks_read, parameter_count, start_from
+from distill_app.config.plan import StagePlan
+from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.files import write_json
 from distill_app.runs.records import write_records
@@ -28,21 +22,25 @@ from distill_app.runs.report import final_plot, summary_table
 from distill_app.runs.statefile import save_weights
 from distill_app.runs.status import Status, run_lock
 from distill_app.runs.tracking import Tracker
-from distill_app.training.assemble import example_namespace
 from distill_app.training.describe import stage_text
-from distill_app.training.experiment import Run, to_app
+from distill_app.training.experiment import Experiment
 from distill_app.training.loop import train_epoch
 from distill_app.training.outcome import COLUMNS, summarize, test_rows
+from distill_app.training.preflight import refuse_what_does_not_fit, revive
+from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 
 
-def run_experiment(config: Mapping[str, Any], *, output_dir: str, command: list[str]) -> dict[str, Any]:
+def run_experiment(
+    config: Mapping[str, Any], *, output_dir: str, command: list[str], experiment: Experiment | None = None
+) -> dict[str, Any]:
     """Runs, resumes, or finds finished the experiment of a resolved config.
 
     Args:
         config: The resolved config as plain containers.
         output_dir: The run's folder.
         command: The command line, for the records.
+        experiment: That of the config where it is open already.
 
     Returns:
         The summary, as in `summary.json`.
@@ -53,10 +51,11 @@ def run_experiment(config: Mapping[str, Any], *, output_dir: str, command: list[
         if status.read().get("state") == "done":
             return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         status.set("running")
-        app = to_app(config)
-        with Tracker(folder, tensorboard=app.runtime.tensorboard) as tracker:
+        experiment = experiment or Experiment.of(config)
+        tensorboard = experiment.app.runtime.tensorboard
+        with experiment, Tracker(folder, tensorboard=tensorboard) as tracker:
             try:
-                runner = StageRunner(app, output_dir=folder, tracker=tracker)
+                runner = StageRunner(experiment, folder=folder, tracker=tracker)
                 write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity())
                 summary = runner.run()
             except KeyboardInterrupt:
@@ -71,172 +70,145 @@ def run_experiment(config: Mapping[str, Any], *, output_dir: str, command: list[
 
 
 class StageRunner:
-    """Walks through the stages; networks, adapters and learnt losses live as long as it does.
+    """Walks through the stages; networks, adapters and learnt losses live as long as the experiment.
 
     Args:
-        app: The config, checked.
-        output_dir: The run's folder.
+        experiment: The experiment, its config checked.
+        folder: The run's folder.
         tracker: Where it reports to.
     """
 
-    def __init__(self, app: AppConf, *, output_dir: Path, tracker: Tracker):
-        self.app, self.folder, self.tracker = app, output_dir, tracker
-        plans, errors = plan_stages(app)
-        if errors:
-            raise ConfigError(errors)
-        set_up(app.runtime)
-        device, builder = choose_device(app.runtime), Builder(app.runtime.allow)
-        data = DataSource(builder=builder, runtime=app.runtime, device=device, seed=app.seed, cache=app.cache)
-        self.shared = Run(app, plans, device, builder, data)
-        self.plans, self.networks = plans, self.shared.parts.networks
-        self.checkpoints = Checkpoints(output_dir / "checkpoints", keep=app.runtime.keep_checkpoints)
-        self.done: dict[str, dict[str, Any]] = {}  # stage -> what it took and reached
+    def __init__(self, experiment: Experiment, *, folder: Path, tracker: Tracker):
+        self.experiment, self.folder, self.tracker = experiment, folder, tracker
+        self.plans = experiment.plans
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=experiment.app.runtime.keep_checkpoints)
+        self.progress = Progress()
 
     def run(self) -> dict[str, Any]:
         """Runs what is left of the schedule and tests what came out of it."""
-        self.build_networks()
-        state = self.last_state()
-        self.refuse_caches(done=state["done"] if state is not None else ())
+        for name, network in self.experiment.build_networks().items():
+            self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
+        state = self.restore()
+        # What a later stage would not accept is told now, and not when the stages before it have been trained.
+        if not self.experiment.assembled:
+            refuse_what_does_not_fit(self.experiment, self.left())
         for plan in self.plans:
-            if self.skipped(plan):
+            if plan.name in self.progress.done:
                 continue
-            stage = Stage(plan, self.shared)
-            if state is not None and plan.name in state["done"]:
-                stage.close()
+            if self.experiment.is_skipped(plan):
+                self.tracker.info(f"stage {plan.name}: skipped, {', '.join(plan.trained)} came with weights")
                 continue
-            first_epoch = self.restore(stage, state) if state is not None else self.start(stage)
+            if not self.progress.has_ended(plan):
+                with closing(Stage(plan, self.experiment)) as stage:
+                    self.begin(stage, state)
+                    self.train(stage)
+            self.end(plan)
             state = None
-            self.run_stage(stage, first_epoch)
-            stage.close()
         return self.conclude()
 
-    def build_networks(self) -> None:
-        """Every network that some stage reads or trains, with its weights; says where those came from."""
-        for name in networks_read(self.plans):
-            network = build_network(self.app, name, builder=self.shared.builder, device=self.shared.device)
-            self.networks[name] = network
-            self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
+    def left(self) -> list[StagePlan]:
+        """The stages in which something is left to train."""
+        return [plan for plan in self.plans if not self.progress.has_ended(plan)]
 
-    def refuse_caches(self, *, done: Container[str] = ()) -> None:
-        """Too large a teacher cache, or one that cannot be reused, is told before the first stage trains.
+    def restore(self) -> dict[str, Any] | None:
+        """Goes back to the last checkpoint, if there is one.
 
-        Args:
-            done: Stages that a resumed run has behind it.
+        Returns:
+            Its state: what the stage under way needs of it can be restored only when that has been built.
         """
-        changed: set[str] = set()  # networks that will have other weights by then
-        for plan in self.plans:
-            if not self._came_trained(plan):
-                changed |= {plan.network(role) for role in plan.conf.init_from}
-                if plan.name not in done:
-                    self._refuse_cache(plan, unknown=changed)
-                changed |= set(plan.trained)
-
-    def _refuse_cache(self, plan: StagePlan, *, unknown: Collection[str]) -> None:
-        """Raises CacheError for more bytes than `cache.max_gb`, and for a `cache.reuse` of something else."""
-        if not cached_taps(plan, self.app.cache):
-            return
-        builder, device = self.shared.builder, self.shared.device
-        data, task = self.shared.data.stage(plan), Stage.task_of(plan, builder)
-        batch = data.example_batch(task, device=device)
-        examples = example_namespace(plan, self.networks, batch, task.call, builder=builder)
-        cache = StageCache(plan, app=self.app, networks=self.networks, examples=examples, data=data, device=device)
-        cache.refuse_reuse(unknown=unknown)
-        data.train.close()
-
-    def _came_trained(self, plan: StagePlan) -> bool:
-        trained = [self.networks[name] for name in plan.trained]
-        return plan.conf.skip_if_loaded and bool(trained) and all(network.loaded for network in trained)
-
-    def skipped(self, plan: StagePlan) -> bool:
-        """Whether the stage would train only what already came trained."""
-        if self._came_trained(plan):
-            self.tracker.info(f"stage {plan.name}: skipped, {', '.join(plan.trained)} came with weights")
-            return True
-        return False
-
-    def start(self, stage: Stage) -> int:
-        """What happens once at the beginning of a stage, not after a resume."""
-        for role, source in stage.plan.conf.init_from.items():
-            network = self.networks[stage.plan.network(role)]
-            self.tracker.info(start_from(network, self.networks[source]))
-        return 0
-
-    def run_stage(self, stage: Stage, first_epoch: int) -> None:
-        """Trains and judges epoch by epoch; ends with the weights that the stage hands on."""
-        plan, epochs = stage.plan, stage.plan.conf.epochs
-        self.tracker.info(stage_text(stage))
-        for note in stage.cache.open():
-            self.tracker.info(note)
-        self.tracker.start_stage(
-            plan.name, epochs=epochs, steps_per_epoch=stage.batches_per_epoch, first_epoch=first_epoch
-        )
-        for epoch in range(first_epoch, epochs):
-            began = time.perf_counter()
-            trained = train_epoch(stage, epoch, tracker=self.tracker, log_every=self.app.runtime.log_every)
-            metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **stage.judge()}
-            stage.seconds += time.perf_counter() - began
-            timing = {"seconds": time.perf_counter() - began, "data_wait": trained.data_wait}
-            self.tracker.epoch(stage=plan.name, epoch=epoch, metrics=metrics, timing=timing)
-            self.save(stage, epoch, metrics)
-        if plan.conf.select == "best" and stage.best_epoch is not None:
-            self.shared.parts.load(self.checkpoints.load(f"{plan.name}/best", map_location=self.shared.device)["parts"])
-        self.done[plan.name] = {
-            "seconds": stage.seconds,
-            "best": stage.best,
-            "last": stage.last,
-            "trained": plan.trained,
-            "epochs": epochs,
-        }
-
-    def save(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
-        """One checkpoint per epoch, marked as the last, and as the best of its stage where it is."""
-        name = stage.plan.name
-        marks = ["last", f"{name}/last"]
-        if stage.is_best(epoch, metrics):
-            marks.append(f"{name}/best")
-        state = {
-            "stage": name,
-            "epoch": epoch,
-            "done": self.done,
-            "parts": self.shared.parts.state(),
-            **stage.state(),
-        }
-        self.checkpoints.save(state, name=f"{name}/epoch_{epoch:04d}", mark=tuple(marks))
-
-    def last_state(self) -> dict[str, Any] | None:
-        """The checkpoint to go on from, if there is one."""
         if not self.checkpoints.has("last"):
             self.tracker.rewind(lambda record: False)  # a first epoch that broke off left steps
             return None
-        state = self.checkpoints.load("last", map_location=self.shared.device)
-        self.done = dict(state["done"])
-        self.tracker.info(f"going on after epoch {state['epoch'] + 1} of stage {state['stage']}")
-        order = {plan.name: position for position, plan in enumerate(self.plans)}
-
-        def happened(record: dict[str, Any]) -> bool:
-            at = (order.get(record.get("stage", ""), len(order)), record.get("epoch", 0))
-            return record.get("kind") != "test" and at <= (order[state["stage"]], state["epoch"])
-
-        self.tracker.rewind(happened)
+        state = self.checkpoints.load("last", map_location=self.experiment.device)
+        self.progress = Progress.of(state["progress"])
+        self.tracker.info(f"going on after epoch {self.progress.epoch} of stage {self.progress.stage}")
+        self.tracker.rewind(self._has_happened)
+        revive(self.experiment, over=[plan for plan in self.plans if plan not in self.left()], ahead=self.left())
+        self.experiment.parts.load(state["parts"])
         return state
 
-    def restore(self, stage: Stage, state: Mapping[str, Any]) -> int:
-        """Puts everything back as it was after the checkpoint's epoch."""
-        self.shared.parts.load(state["parts"])
-        if state["stage"] != stage.plan.name:  # the stage before had ended, this one had not begun
-            return self.start(stage)
-        stage.load(state)
-        return state["epoch"] + 1
+    def _has_happened(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is of before the point to go on from."""
+        order = [plan.name for plan in self.plans]
+        if record.get("kind") == "test" or record.get("stage") not in order:
+            return False
+        step = record.get("step", float("inf"))  # the record of an epoch comes after those of its steps
+        here = (order.index(str(self.progress.stage)), self.progress.epoch, self.progress.step)
+        return (order.index(record["stage"]), record.get("epoch", 0), step) < here
+
+    def begin(self, stage: Stage, state: Mapping[str, Any] | None) -> None:
+        """Begins a stage, or goes on with it where a checkpoint was saved within it."""
+        if state is not None:
+            self.experiment.parts.load(state["parts"])
+        if state is not None and self.progress.stage == stage.plan.name:
+            stage.optimization.load(state["optimization"])
+        else:
+            self.progress.begin(stage.plan.name)
+            for role, source in stage.plan.conf.init_from.items():
+                network = self.experiment.network(stage.plan.network(role))
+                self.tracker.info(start_from(network, self.experiment.network(source)))
+        self.tracker.info(stage_text(stage))
+        for note in stage.frozen.cache.open():
+            self.tracker.info(note)
+        self.tracker.start_stage(
+            stage.plan.name,
+            epochs=stage.plan.conf.epochs,
+            steps_per_epoch=len(stage.batch_sizes),
+            first_epoch=self.progress.epoch,
+        )
+
+    def train(self, stage: Stage) -> None:
+        """Trains and judges epoch by epoch, until all epochs are over or the stage has stopped improving."""
+        progress = self.progress
+        while not progress.has_ended(stage.plan):
+            began, epoch = time.perf_counter(), progress.epoch
+            trained = train_epoch(
+                stage, progress, tracker=self.tracker, log_every=self.experiment.app.runtime.log_every
+            )
+            metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **stage.judge()}
+            seconds = time.perf_counter() - began
+            progress.seconds += seconds
+            progress.end_epoch(stage.value_of(metrics))
+            timing = {"seconds": seconds, "data_wait": trained.data_wait}
+            self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
+            self.save(stage)
+        if progress.stalls(stage.plan):
+            best = (progress.best_epoch or 0) + 1
+            self.tracker.info(
+                f"stage {stage.plan.name}: ends after epoch {progress.epoch}, none since {best} was better"
+            )
+
+    def save(self, stage: Stage) -> None:
+        """One checkpoint per epoch, marked as the last, and as the best of its stage where it is."""
+        name = stage.plan.name
+        marks = ["last", f"{name}/last", *([f"{name}/best"] if self.progress.epoch_is_best else [])]
+        state = {
+            "progress": self.progress.state(),
+            "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
+            "optimization": stage.optimization.state(),
+        }
+        self.checkpoints.save(state, name=f"{name}/epoch_{self.progress.epoch - 1:04d}", mark=tuple(marks))
+
+    def end(self, plan: StagePlan) -> None:
+        """Ends a stage with the weights that it hands on, and keeps of it what a later one reads."""
+        parts = self.experiment.parts
+        if plan.conf.select == "best" and self.progress.best_epoch is not None:
+            best = self.checkpoints.load(f"{plan.name}/best", map_location=self.experiment.device)
+            parts.load(best["parts"])
+        self.progress.end(plan)
+        parts.forget(plans=self.left())
 
     def conclude(self) -> dict[str, Any]:
         """The test set, once; then weights, summary, table and plot."""
-        rows = test_rows(self.shared, self.done)
-        self.shared.data.close()
+        experiment, done = self.experiment, self.progress.done
+        rows = test_rows(experiment, done)
         self.tracker.final(rows)
-        files = {name: f"{name}.pt" for plan in self.plans for name in plan.trained}
-        for name, file in files.items():
-            save_weights(self.networks[name].module, self.folder / file)
-        summary = summarize(self.shared, self.done, rows=rows, files=files)
+        trained = {name: experiment.network(name).module for plan in self.plans for name in plan.trained}
+        averages = {f"{name}_ema": average for name, average in experiment.parts.averages.items()}
+        files = {name: f"{name}.pt" for name in (*trained, *averages)}
+        for name, module in {**trained, **averages}.items():
+            save_weights(module, self.folder / files[name])
+        summary = summarize(experiment, done, rows=rows, files=files)
         write_json(self.folder / "summary.json", summary)
         self.tracker.info("\n" + summary_table(rows, COLUMNS))
         plot = final_plot(self.folder)
@@ -245,4 +217,4 @@ class StageRunner:
 
     def data_identity(self) -> dict[str, Any]:
         """What data each stage sees, for the records."""
-        return {plan.name: self.shared.data.stage(plan).identity for plan in self.plans}
+        return {plan.name: self.experiment.data.stage(plan).identity for plan in self.plans}

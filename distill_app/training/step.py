@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Term:
 class Step(nn.Module):
     """The trainable part of a stage: total = sum_j weight_j * loss_j(inputs_j).
 
-    Networks that are not trained stay outside; what they gave is handed to `forward` by name.
+    Networks that are not trained stay outside; what they say of a batch is handed to `forward` by name.
 
     Args:
         networks: Name -> the networks that are trained.
@@ -49,6 +49,7 @@ class Step(nn.Module):
         terms: Name -> loss term.
         call: How the task runs a network on a batch.
         precision: In which networks and adapters run; terms get float32.
+        eval_only: Blocks of the networks whose mode stays eval while the rest trains.
     """
 
     def __init__(
@@ -59,34 +60,37 @@ class Step(nn.Module):
         terms: Mapping[str, Term],
         call: Call,
         precision: Precision,
+        eval_only: Sequence[nn.Module] = (),
     ):
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self.adapters = nn.ModuleDict({name: slot.module for name, slot in adapters.items()})
         self.losses = nn.ModuleDict({name: term.loss for name, term in terms.items()})
         self._slots, self._terms, self._call, self._precision = dict(adapters), dict(terms), call, precision
-        self.held: list[nn.Module] = []  # blocks whose mode stays eval while the rest trains
-        self.epoch = 0.0
+        self.eval_only = list(eval_only)
 
     def train(self, mode: bool = True) -> "Step":
         """Train mode for what is trained; frozen blocks and frozen adapters stay in eval mode."""
         super().train(mode)
         frozen = [slot.module for slot in self._slots.values() if not slot.trained]
-        for module in (*self.held, *frozen):
+        for module in (*self.eval_only, *frozen):
             module.eval()
         return self
 
-    def forward(self, batch: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: Mapping[str, Any], activations: Mapping[str, Any], *, epoch: float = 0.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs the step.
 
         Args:
             batch: The prepared batch.
-            given: Network -> taps, of the networks that are not trained.
+            activations: Network -> taps, of the networks that are not trained.
+            epoch: The time in epochs, for weights that follow a schedule.
 
         Returns:
             The weighted total, a scalar, and the unweighted value of every term by name.
         """
-        namespace: Namespace = {"batch": batch, **given}
+        namespace: Namespace = {"batch": batch, **activations}
         with self._precision.forward():
             for name, network in self.networks.items():
                 namespace[name] = self._call(network, batch)  # type: ignore[arg-type]
@@ -94,22 +98,26 @@ class Step(nn.Module):
         if self._precision.reduced:
             namespace = self._precision.for_losses(namespace)
         values = {name: term.loss(**fetch(term.inputs, namespace)) for name, term in self._terms.items()}
-        return self._weighted(values), values
+        return self._weighted(values, epoch), values
 
-    def _weighted(self, values: Mapping[str, Tensor]) -> Tensor:
+    def weights_at(self, epoch: float) -> dict[str, float]:
+        """The weight of every term at a time in epochs."""
+        return {name: term.weight_at(epoch) for name, term in self._terms.items()}
+
+    def _weighted(self, values: Mapping[str, Tensor], epoch: float) -> Tensor:
         """The weighted sum; on small networks every operation that changes nothing would show."""
-        weights = {name: term.weight_at(self.epoch) for name, term in self._terms.items()}
+        weights = self.weights_at(epoch)
         parts = [value if weights[name] == 1.0 else weights[name] * value for name, value in values.items()]
         return functools.reduce(operator.add, parts)
 
-    def unused_parameters(self, batch: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    def unread_parameters(self, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> list[str]:
         """The names of trainable parameters on which no loss term depends, found by one backward of all terms.
 
         Weights play no part: a term that a schedule holds at zero for now still reads its tensors.
         """
         named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         with untouched(self), torch.enable_grad():
-            _, values = self(batch, given)
+            _, values = self(batch, activations)
             total = torch.stack([value.float() for value in values.values()]).sum()
             if not total.requires_grad:
                 return [name for name, _ in named]

@@ -1,6 +1,7 @@
-"""Which parameters a stage trains."""
+"""Which parameters a stage trains: not those that are frozen, and none that no loss term reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -8,6 +9,7 @@ from distill_app.config.plan import StagePlan
 from distill_app.errors import SettingError, TapError
 from distill_app.networks.network import Network
 from distill_app.networks.taps import Tap, resolve
+from distill_app.training.step import Step
 
 
 def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.Module]:
@@ -20,7 +22,7 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
         SettingError: An entry that names nothing.
     """
     found: list[nn.Module] = []
-    for entry in plan.conf.freeze:
+    for entry in plan.conf.freeze or ():
         place, _, kind = entry.partition(":")
         role, _, path = place.partition(".")
         network = networks.get(plan.network(role))
@@ -71,3 +73,63 @@ def set_trainable(networks: Mapping[str, Network], plan: StagePlan) -> None:
     for name, network in networks.items():
         network.module.requires_grad_(name in plan.trained)
         network.module.train(name in plan.trained)
+
+
+def freeze(step: Step, plan: StagePlan, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> list[str]:
+    """Takes out of training what the config freezes, and the parameters on which no loss term depends.
+
+    Args:
+        step: Its `eval_only` modules are the frozen ones.
+        plan: The stage.
+        batch: An example.
+        activations: What networks outside of the step say of it.
+
+    Returns:
+        The names of the parameters on which no loss term depends.
+    """
+    for module in step.eval_only:
+        module.requires_grad_(False)
+    for name, adapter in step.adapters.items():
+        adapter.requires_grad_(name in plan.trained_adapters)
+    step.train()
+    unread = step.unread_parameters(batch, activations)
+    for name, parameter in step.named_parameters():
+        if name in unread:
+            parameter.requires_grad_(False)
+    return unread
+
+
+def refuse_single_sample(
+    step: Step,
+    plan: StagePlan,
+    batch_sizes: Sequence[int],
+    *,
+    example: Callable[[int], Mapping[str, Any]],
+    activations: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> None:
+    """A batch of one, where batch norm has one value per channel, fails before the first batch and not after an epoch.
+
+    Args:
+        step: The step, in train mode.
+        plan: The stage.
+        batch_sizes: Of an epoch.
+        example: Makes a prepared batch of so many samples.
+        activations: What networks outside of the step say of it.
+
+    Raises:
+        SettingError: There is such a batch, and a norm that cannot take it.
+    """
+    if 1 not in batch_sizes:
+        return
+    batch = example(1)
+    try:
+        step.unread_parameters(batch, activations(batch))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        count, size = sum(batch_sizes), plan.conf.batch_size
+        remedy = "set stage.drop_last=true or another stage.batch_size" if size > 1 else "set stage.batch_size=32"
+        raise SettingError(
+            f"{plan.key}.batch_size: {count} samples in batches of {size} leave a batch of one sample, which "
+            f"batch norm cannot normalise while training; {remedy}"
+        ) from error

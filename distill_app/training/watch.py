@@ -1,15 +1,21 @@
-"""What watches over an epoch: losses that are not finite, and a device without work."""
+"""What watches over an epoch: losses that are not finite, a device without work, terms that pull too hard."""
 
 import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from distill_app.data.resident import ResidentLoader
 from distill_app.errors import NonFiniteLoss
-from distill_app.training.stage import Stage
+from distill_app.networks.modes import untouched
+from distill_app.training.optimize import Optimization
+from distill_app.training.step import Step
+
+WAITING, WAITED = 0.3, 1.0  # share of the time, and seconds, of waiting for data from which on the user is told
 
 
 class IdleTime:
@@ -45,10 +51,72 @@ class IdleTime:
         return sum(begin.elapsed_time(end) / 1000 if self._on_gpu else end - begin for begin, end in gaps)
 
 
+class DataWait:
+    """Says once in a stage that the training waits for its data.
+
+    Args:
+        stage: Its name.
+        loader: Of its training data; more workers help no loader that has none.
+        workers: How many there are.
+    """
+
+    def __init__(self, stage: str, *, loader: Any, workers: int):
+        self._stage, self._workers = stage, workers
+        self._quiet = isinstance(loader, ResidentLoader)
+        self.seconds = 0.0  # in the epochs that are over
+
+    def hint(self, waited: float, *, of: float) -> str | None:
+        """What to do about it; None when it is little, or has been told.
+
+        Args:
+            waited: Seconds in the epoch so far.
+            of: Seconds that the epoch has taken so far.
+        """
+        if self._quiet or waited < WAITING * of or self.seconds + waited < WAITED:
+            return None
+        self._quiet = True
+        more = f"runtime.num_workers={max(2, 2 * self._workers)} loads in more processes"
+        return f"{100 * waited / of:.0f} % of the time of stage {self._stage} goes into waiting for data; {more}"
+
+
+class GradientNorms:
+    """What each loss term alone pulls with: the norm of its weighted gradient over all that the step trains.
+
+    Args:
+        step: The step.
+        every: Steps; None: never.
+    """
+
+    def __init__(self, step: Step, *, every: int | None):
+        self._step, self.every = step, every
+        self.latest: dict[str, Tensor] = {}
+
+    def look(self, number: int, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> None:
+        """Runs the step once more on the batch, with the weights after it, and a backward for each term."""
+        if not self.every or number % self.every:
+            return
+        parameters = [parameter for parameter in self._step.parameters() if parameter.requires_grad]
+        with untouched(self._step), torch.enable_grad():
+            _, values = self._step(batch, activations)
+            self.latest = {name: _gradient_norm(value, parameters) for name, value in values.items()}
+
+    def take(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Those of the last look, each times the weight of its term; nothing since the last time: none."""
+        latest, self.latest = self.latest, {}
+        return {name: abs(weights[name]) * float(norm) for name, norm in latest.items()}
+
+
+def _gradient_norm(value: Tensor, parameters: list[Any]) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros(())
+    gradients = torch.autograd.grad(value.float(), parameters, retain_graph=True, allow_unused=True)
+    return torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+
+
 class _Seen(NamedTuple):
     number: int
     losses: Mapping[str, Tensor]  # the total and every term
-    indices: Tensor
+    rows: np.ndarray
     lr: float
 
 
@@ -57,30 +125,36 @@ class FiniteWatch:
 
     Fused optimisers take a flag on the device: from the first bad loss on they change nothing, and the host needs to
     look only now and then. With others it looks at every step.
+
+    Args:
+        optimization: Of the stage.
+        stage: Its name.
+        epoch: Counted from 0.
+        device: Where the losses are.
     """
 
-    def __init__(self, stage: Stage):
-        self._stage = stage
-        self._flag = torch.zeros((), device=stage.device)
+    def __init__(self, optimization: Optimization, *, stage: str, epoch: int, device: torch.device):
+        self._optimization, self._stage, self._epoch = optimization, stage, epoch
+        self._flag = torch.zeros((), device=device)
         self._seen: list[_Seen] = []
-        optimizer = stage.optimization.optimizer
+        optimizer = optimization.optimizer
         self._deferred = all(group.get("fused") for group in optimizer.param_groups)
         if self._deferred:
             optimizer.found_inf = self._flag  # type: ignore[attr-defined]
 
-    def look(self, number: int, losses: Mapping[str, Tensor], indices: Tensor) -> None:
+    def look(self, number: int, losses: Mapping[str, Tensor], rows: np.ndarray) -> None:
         """Notes the losses of a step, without their graphs, before its backward."""
         bad = losses["total"].mul(0.0).ne_(0.0)  # 0 x inf and 0 x nan are nan; isfinite takes four times as long
         torch.maximum(self._flag, bad.to(self._flag.dtype), out=self._flag)
-        self._seen.append(_Seen(number, losses, indices, self._stage.optimization.lr))
+        self._seen.append(_Seen(number, losses, rows, self._optimization.lr))
         if not self._deferred:
-            self.settle(int(self._stage.step.epoch))
+            self.settle()
 
     def carried_on(self, loss: Tensor) -> Tensor:
         """The loss, and NaN behind a bad one under fp16: its scaler has a flag of its own, of one step alone."""
-        return loss * torch.where(self._flag > 0, torch.nan, 1.0) if self._stage.precision.scaled else loss
+        return loss * torch.where(self._flag > 0, torch.nan, 1.0) if self._optimization.precision.scaled else loss
 
-    def settle(self, epoch: int) -> None:
+    def settle(self) -> None:
         """Looks at the steps since the last time.
 
         Raises:
@@ -94,7 +168,7 @@ class FiniteWatch:
         terms = ", ".join(f"{name} = {value:.6g}" for name, value in values.items())
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["the weighted sum"]
         raise NonFiniteLoss(
-            f"the loss is not finite in stage {self._stage.plan.name!r}, epoch {epoch + 1}, step {first.number + 1}: "
-            f"{', '.join(bad)} ({terms}); lr {first.lr:.6g}, sample indices {first.indices.tolist()}. The weights are "
+            f"the loss is not finite in stage {self._stage!r}, epoch {self._epoch + 1}, step {first.number + 1}: "
+            f"{', '.join(bad)} ({terms}); lr {first.lr:.6g}, sample indices {first.rows.tolist()}. The weights are "
             f"those before this step; a lower stage.lr or stage.clip_grad_norm=1.0 are the usual remedies"
         )

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.runs.statefile import save_weights
-from distill_app.verbs.evaluate import _network
+from distill_app.training.experiment import Experiment
+from distill_app.verbs.evaluate import stored_network
 
 
 def export(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, output: Path) -> str:
@@ -14,6 +15,7 @@ def export(config: Mapping[str, Any], place: Path, *, folder: Path, network: str
     Raises:
         UsageError: No such network, or no weights of it.
     """
-    loaded, source = _network(config, place, folder=folder, name=network)
+    with Experiment.of(config) as experiment:
+        loaded, source = stored_network(experiment, place, folder=folder, name=network)
     save_weights(loaded.module, output)
     return f"{network} of {source} -> {output}"

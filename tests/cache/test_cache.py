@@ -37,18 +37,17 @@ from distill_app.cache import layout as layout_module
 from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.codec import Codec, codec_of
-from distill_app.cache.fingerprint import weights_hash
 from distill_app.cache.layout import Layout, room_of
 from distill_app.cache.store import TapStore, differences, digest, read_meta
 from distill_app.check.quick import check
 from distill_app.config.tree import compose
 from distill_app.data import BundledImages
-from distill_app.errors import CacheError, UsageError
-from distill_app.networks.run import run_frozen
-from distill_app.runs.statefile import load_file, save_weights
+from distill_app.errors import CacheError, ConfigError, UsageError
+from distill_app.runs.statefile import load_file, save_weights, weights_hash
 from distill_app.training import runner as runner_module
 from distill_app.training.describe import stage_text
 from distill_app.training.optimize import Optimization
+from distill_app.training.preflight import refuse_what_does_not_fit
 from distill_app.training.stage import Stage
 from distill_app.verbs.cache import main as cache_verb
 from distill_app.words import size_text
@@ -72,7 +71,7 @@ def losses_of(folder: Path, *overrides: str, epochs: int = 4, live: bool = False
     results = []
     with stage(folder, *LONG, *overrides, number=number) as built:
         if live:
-            built.cache.given = lambda raw, batch, frozen, call: run_frozen(frozen, batch, call)
+            built.frozen.activations = built.frozen.run
         calls = count_calls(network(built, "teacher"))
         for epoch in range(epochs):
             before = calls.total()
@@ -119,8 +118,8 @@ def test_every_batch_of_a_replayed_epoch_gets_what_the_teacher_says_of_its_image
             built.begin_epoch(epoch)
             for raw in built.data.train:
                 batch = built.task.prepare(raw, device=built.device)
-                live = run_frozen(built.frozen, batch, built.task.call)["teacher"]["logits"]
-                read = built.cache.given(raw, batch, {}, built.task.call)["teacher"]["logits"]
+                live = built.frozen.run(batch)["teacher"]["logits"]
+                read = built.frozen.activations(batch)["teacher"]["logits"]
                 assert read.dtype == torch.float32
                 torch.testing.assert_close(read, live, rtol=2**-10, atol=1e-4)
 
@@ -136,8 +135,8 @@ def test_several_images_a_sample_and_several_stages_are_replayed(tmp_path):
             assert calls.total() == second
             raw = next(iter(built.data.train))
             batch = built.task.prepare(raw, device=built.device)
-            live = run_frozen(built.frozen, batch, built.task.call)["teacher"]
-            read = built.cache.given(raw, batch, {}, built.task.call)["teacher"]
+            live = built.frozen.run(batch)["teacher"]
+            read = built.frozen.activations(batch)["teacher"]
             assert sorted(read) == taps and len(read["pooled"]) == 4 * len(raw["index"])
             for tap in taps:
                 torch.testing.assert_close(read[tap], live[tap], rtol=2**-10, atol=1e-4)
@@ -150,8 +149,8 @@ def stage_after_others(folder: Path, *overrides: str, number: int) -> Iterator[S
     """A stage that finds the adapters of those before it, untrained."""
     with runner(folder, *overrides) as made:
         for plan in made.plans[:number]:
-            Stage(plan, made.shared).close()
-        built = Stage(made.plans[number], made.shared)
+            Stage(plan, made.experiment).close()
+        built = Stage(made.plans[number], made.experiment)
         built.tracker = made.tracker  # type: ignore[attr-defined]
         try:
             yield built
@@ -164,9 +163,10 @@ def test_filling_uses_what_reading_will_give(tmp_path):
         built.begin_epoch(0)
         raw = next(iter(built.data.train))
         batch = built.task.prepare(raw, device=built.device)
-        filled = built.cache.given(raw, batch, built.frozen, built.task.call)["teacher"]["logits"]
-        read = built.cache.given(raw, batch, {}, built.task.call)["teacher"]["logits"]
-    assert filled.equal(read)
+        calls = count_calls(network(built, "teacher"))
+        filled, ran = built.frozen.activations(batch)["teacher"]["logits"], calls.total()
+        read = built.frozen.activations(batch)["teacher"]["logits"]
+    assert filled.equal(read) and calls.total() == ran > 0
 
 
 def test_images_that_cannot_be_read_leave_the_rows_of_others_right(tmp_path, monkeypatch):
@@ -234,17 +234,17 @@ CHANGES = {
 def test_what_changes_a_row_is_another_cache_and_refused_for_reuse_with_the_reason(tmp_path, part):
     overrides = cached(tmp_path, "cache.views=2")
     with stage(tmp_path, *overrides) as built:
-        built.cache.open()
+        built.frozen.cache.open()
     first = one(tmp_path, "cache/*/")
     with stage(tmp_path, *overrides, CHANGES[part]) as built:
-        notes = built.cache.open()
+        notes = built.frozen.cache.open()
     assert len(list(tmp_path.glob("cache/*/"))) == 2
     assert f"a new one, since {first}" in notes[0]
     with (
         stage(tmp_path, *overrides, CHANGES[part], f"cache.reuse={first}") as built,
         pytest.raises(CacheError, match=f"cache.reuse: .* filled from something else: .*{part}"),
     ):
-        built.cache.open()
+        built.frozen.cache.open()
 
 
 @pytest.mark.parametrize("change", ["stage.batch_size=20", "stage.epochs=9", "dataset.student_labels_per_class=5"])
@@ -252,13 +252,13 @@ def test_what_changes_a_row_is_another_cache_and_refused_for_reuse_with_the_reas
 def test_what_changes_no_row_is_the_same_cache(tmp_path, change):
     for extra in ((), (change,)):
         with stage(tmp_path, *cached(tmp_path, "cache.views=2", *extra)) as built:
-            built.cache.open()
+            built.frozen.cache.open()
     assert len(list(tmp_path.glob("cache/*/"))) == 1
 
 
 def test_another_order_of_the_data_is_another_cache(tmp_path, monkeypatch):
     with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built:
-        built.cache.open()
+        built.frozen.cache.open()
     original = BundledImages.__init__
 
     def reversed_order(self, *args, **kwargs):
@@ -267,7 +267,7 @@ def test_another_order_of_the_data_is_another_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(BundledImages, "__init__", reversed_order)
     with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built:
-        notes = built.cache.open()
+        notes = built.frozen.cache.open()
     assert "data.labels" in notes[0] and "data.three_images" in notes[0]
 
 
@@ -282,12 +282,12 @@ def test_the_same_data_in_another_place_find_the_same_cache(tmp_path, monkeypatc
     for root in ("first", str(tmp_path / "first"), "second"):
         overrides = cached(tmp_path, *folders, f"dataset.root={root}", *PLAIN)
         with stage(tmp_path, *overrides) as built:
-            built.cache.open()
+            built.frozen.cache.open()
     found = one(tmp_path, "cache/*/")
     for file in (tmp_path / "second" / "train").rglob("*.png"):
         Image.new("RGB", (16, 16), (250, 0, 0)).save(file)
     with stage(tmp_path, *overrides) as built:
-        assert f"a new one, since {found} is of something else: data.three_images" in built.cache.open()[0]
+        assert f"a new one, since {found} is of something else: data.three_images" in built.frozen.cache.open()[0]
 
 
 def test_a_cache_that_was_moved_is_reused_where_it_lies_now(tmp_path):
@@ -342,7 +342,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     np.save(one(tmp_path) / "values.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built, pytest.raises(CacheError, match="distill cache clear"):
-        built.cache.open()
+        built.frozen.cache.open()
 
 
 LAYOUT = Layout(2, 6, {"values": ("<f2", (1, 3))})
@@ -619,13 +619,13 @@ def test_terms_that_read_the_largest_logits_at_another_temperature_are_named(tmp
     overrides = cached(tmp_path, *PLAIN, "cache.top_k=4")
     with stage(tmp_path, *overrides) as built:
         assert "cache.top_k" not in stage_text(built)
-        built.cache.open()
+        built.frozen.cache.open()
         assert read_meta(one(tmp_path))["temperature"] == 4.0
     with stage(tmp_path, *overrides, distill=second) as built:
         text = "teacher.logits has the right probabilities at temperature 4; term mse reads it otherwise"
         assert f"cache.top_k: {text}" in stage_text(built)
     with stage(tmp_path, *overrides, "method.stages.distill.losses.kd.loss.temperature=2") as built:
-        built.cache.open()
+        built.frozen.cache.open()
     assert len(list(tmp_path.glob("cache/*/*/"))) == 2, "another temperature is another store"
 
 
@@ -664,10 +664,10 @@ def test_a_network_that_starts_from_another_one_is_reused_as_what_it_will_be(tmp
 def test_what_a_finished_stage_would_need_is_not_asked_for_again(tmp_path):
     overrides = ("method=sskd", "cache.views=1", *cached(tmp_path))
     with runner(tmp_path, *overrides) as made:
-        made.app.cache.max_gb = 1e-12
-        made.refuse_caches(done={"pretext", "distill"})
-        with pytest.raises(CacheError, match="stage 'distill'"):
-            made.refuse_caches(done={"pretext"})
+        made.experiment.app.cache.max_gb = 1e-12
+        refuse_what_does_not_fit(made.experiment, [])
+        with pytest.raises(ConfigError, match="stage 'distill'"):
+            refuse_what_does_not_fit(made.experiment, made.plans[1:])
 
 
 @pytest.mark.parametrize(
@@ -711,20 +711,20 @@ def test_a_tap_that_has_no_rows_of_floats_is_refused(example):
 def test_no_stage_trains_before_the_caches_of_all_are_known_to_fit(tmp_path):
     overrides = ("prelude=comparison", "stage.epochs=1", *cached(tmp_path, "cache.views=2"))
     with stage(tmp_path, "prelude=none", *cached(tmp_path, "cache.views=2", "seed=3")) as built:
-        built.cache.open()
+        built.frozen.cache.open()
     other = one(tmp_path, "cache/*/")
-    with runner(tmp_path, *overrides) as made, pytest.raises(CacheError, match="stage 'distill' would fill") as caught:
-        made.app.cache.max_gb = 1e-9
+    with runner(tmp_path, *overrides) as made, pytest.raises(ConfigError, match="stage 'distill' would fill") as caught:
+        made.experiment.app.cache.max_gb = 1e-9
         made.run()
     assert "cache.max_gb" in str(caught.value)
     assert not (tmp_path / "metrics.jsonl").read_text() and not list(tmp_path.glob("checkpoints/*"))
     with runner(tmp_path, *overrides, f"cache.reuse={other}") as made:
-        made.refuse_caches()  # its weights are not known before the teacher is trained
+        refuse_what_does_not_fit(made.experiment, made.plans)  # its weights are not known before the teacher is trained
     with (
         runner(tmp_path, *overrides, f"cache.reuse={other}", "cache.views=4") as made,
-        pytest.raises(CacheError, match=r"cache.reuse: .*augmentation.views: there is 2, needed is 4"),
+        pytest.raises(ConfigError, match=r"cache.reuse: .*augmentation.views: there is 2, needed is 4"),
     ):
-        made.refuse_caches()
+        refuse_what_does_not_fit(made.experiment, made.plans)
 
 
 def test_what_would_be_too_large_is_refused_before_anything_is_written(tmp_path):
@@ -743,7 +743,7 @@ def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
         stage(tmp_path, *cached(tmp_path, *PLAIN)) as built,
         pytest.raises(CacheError, match=r"cache.folder: .* 1.0 kB"),
     ):
-        built.cache.open()
+        built.frozen.cache.open()
 
 
 def test_the_plan_says_what_the_cache_takes(tmp_path):

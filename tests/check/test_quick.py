@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from distill_app.check.quick import check, read, require
+from distill_app.app import carry_out
+from distill_app.check.quick import check, read
 from distill_app.errors import ConfigError
 
 KD = "method.stages.distill.losses.kd"
@@ -212,11 +213,11 @@ def test_shapes_that_a_loss_cannot_take_are_told_with_an_adapter_that_works(tap,
     assert list(check(cfg)) == []
 
 
-def test_all_errors_are_raised_at_once_and_shown_as_they_are_found(composed, tiny):
+def test_all_errors_are_raised_at_once_and_shown_as_they_are_found(composed, tiny, tmp_path):
     shown = []
     cfg = composed(*tiny, "+deda=1", "student.net._target_=os.system")
     with pytest.raises(ConfigError) as raised:
-        require(cfg, show=shown.append)
+        carry_out(cfg, output_dir=str(tmp_path), command=[], show=shown.append)
     assert shown == raised.value.errors and len(shown) == 2
     assert "deda" in cfg  # the check changes nothing
 

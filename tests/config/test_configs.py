@@ -9,17 +9,16 @@ import torch
 from omegaconf import OmegaConf
 
 from distill_app.check.quick import check, read
-from distill_app.check.shapes import _on_meta, _random_like
 from distill_app.config.build import Builder
 from distill_app.config.plan import adapter_confs
 from distill_app.config.schema import AppConf
 from distill_app.config.tree import compose, conf_dir, groups, options_of
 from distill_app.networks.network import Network, build_network
 from distill_app.networks.taps import map_tensors
-from distill_app.training.assemble import Context, assemble, example_namespace
-from distill_app.training.experiment import Parts
+from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
+from distill_app.training.experiment import Experiment, Parts
 from distill_app.training.precision import Precision
-from distill_app.training.stage import Stage
+from distill_app.training.step import Step
 
 CONF = Path(conf_dir())
 FILES = sorted(CONF.glob("**/*.yaml"))
@@ -188,14 +187,23 @@ def fitnet(name: str) -> tuple[AppConf, list, Network]:
         compose(["method=fitnet", "prelude=none", f"model@teacher={name}", f"model@student={name}"])
     )
     assert not errors and app is not None
-    return app, plans, build_network(app, "student", builder=Builder(), device="meta")
+    with torch.device("meta"):  # shapes without storage
+        return app, plans, build_network(app, "student", builder=Builder(), device="meta")
+
+
+def _on_meta(batch: dict) -> dict:
+    return {name: value.to("meta") if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def _random_like(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.randn(tensor.shape) if tensor.is_floating_point() else torch.zeros(tensor.shape, dtype=tensor.dtype)
 
 
 @cache
 def fitnet_taps(name: str, stage: int) -> dict:
     """What the stage reads of the network, as noise of the shapes that it gives."""
     app, plans, network = fitnet(name)
-    task = Stage.task_of(plans[stage], Builder())
+    task = Experiment(app, plans).task(plans[stage])
     batch = task.prepare(task.example(image_size=app.dataset.image_size), device=torch.device("cpu"))
     networks = {"student": network, "teacher": network}
     taps = example_namespace(plans[stage], networks, _on_meta(batch), task.call, builder=Builder())
@@ -226,8 +234,13 @@ def fit(student: str, teacher: str) -> None:
         confs = adapter_confs(plans, plan)
         # The taps are given, so the step's student is a stand-in.
         stand_in = {"student": torch.nn.Identity()}
-        step = assemble(
-            plan, confs, stand_in, dict(examples), parts, context, lambda network, batch, taps=taps: taps, Precision()
+        namespace = dict(examples)
+        step = Step(
+            networks=stand_in,
+            adapters=build_slots(plan, confs, namespace, parts, context),
+            terms=build_terms(plan, namespace, parts, context),
+            call=lambda network, batch, taps=taps: taps,
+            precision=Precision(),
         )
         total, values = step(examples["batch"], {"teacher": examples["teacher"]})
         gradients = torch.autograd.grad(total, list(taps.values()))

@@ -18,7 +18,7 @@ _CONF = Path(__file__).resolve().parents[2] / "conf/launcher"
 
 _RUNNER = """
 import json, os, pathlib
-def run_experiment(config, *, output_dir, command):
+def run_experiment(config, *, output_dir, command, experiment=None):
     if config.get("fail"):
         raise ValueError("no such luck")
     record = {"pid": os.getpid(), "config": config, "command": command, "value": 41 + 1}

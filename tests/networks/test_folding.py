@@ -200,10 +200,10 @@ def test_a_convolution_whose_output_is_changed_in_place_is_left_alone_and_the_ot
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_the_plans_folded_norms_are_those_of_the_training(tmp_path, precision):
     with stage(tmp_path, "method=kd", f"runtime.precision={precision}") as built:
-        planned = len(built.forms["teacher"].pairs)
+        planned = len(built.frozen.forms["teacher"].pairs)
         train(built)
-        assert len(built.forms["teacher"].pairs) == planned == 3
-        assert not any(isinstance(part, nn.BatchNorm2d) for part in built.frozen["teacher"].model.modules())
+        assert len(built.frozen.forms["teacher"].pairs) == planned == 3
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in built.frozen.running("teacher").model.modules())
 
 
 def test_norms_without_statistics_and_hooked_modules_are_left_alone():
@@ -229,7 +229,7 @@ def test_a_training_with_a_folded_teacher_is_one_with_the_teacher_itself(tmp_pat
         with stage(folder, "method=at", *overrides) as built:
             kept = snapshot(network(built, "teacher"))
             last = train(built, epochs=2)
-            form = built.frozen["teacher"].model
+            form = built.frozen.running("teacher").model
             assert all(value.equal(kept[name]) for name, value in network(built, "teacher").state_dict().items())
         return last, any(isinstance(part, nn.BatchNorm2d) for part in form.modules())
 
@@ -246,7 +246,7 @@ def test_weights_that_arrive_after_the_stage_was_built_are_those_that_are_folded
             for parameter in teacher.parameters():
                 parameter.mul_(1.5)
         batch = built.example_batch()
-        given = built.given(batch, batch)["teacher"]["logits"]
+        given = built.frozen.activations(batch)["teacher"]["logits"]
         assert torch.allclose(given, teacher.eval()(batch["input"]), rtol=1e-4, atol=1e-4)
 
 
@@ -266,8 +266,8 @@ def test_the_plan_says_how_many_norms_are_folded_and_which_share_of_flops_is_lef
 
 def test_norms_behind_the_last_tap_are_left_alone(tmp_path):
     with stage(tmp_path, "method=fitnet", "method.params.tap=stage2", "stage.epochs=8") as built:
-        stopped, text = built.forms["teacher"], stage_text(built)
-        folded = built.frozen["teacher"].model
+        stopped, text = built.frozen.forms["teacher"], stage_text(built)
+        folded = built.frozen.running("teacher").model
     total = sum(isinstance(part, nn.BatchNorm2d) for part in network(built, "teacher").modules())
     assert 0 < len(stopped.pairs) == stopped.norms < total
     assert f"{stopped.norms} of {stopped.norms} batch norms folded" in text

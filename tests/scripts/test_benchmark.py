@@ -116,7 +116,7 @@ def test_cached_kd_of_the_limit_is_that_of_the_product(product):
     size = Size(**{**vars(SMALLEST), "samples": 4})
     ours = product(size, "method=kd", "cache.enabled=true")
     ours.epoch()  # fills the cache, and is a step
-    images, teacher = workloads.images_of(size), ours.runner.networks["teacher"].module
+    images, teacher = workloads.images_of(size), ours.experiment.network("teacher").module
     inputs = benchmark_limit.normalized(torch.stack([images[row][0] for row in range(4)]))
     with torch.no_grad():
         logits = teacher.eval()(inputs).half()

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from engine_fixtures import equal, network, refusal, run, runner, snapshot, stage, train
+from engine_fixtures import equal, network, networks, refusal, run, runner, snapshot, stage, train
 from torch import nn
 
 from distill_app.adapters import ConvRegressor
 from distill_app.errors import ConfigError
-from distill_app.networks.run import run_frozen
 from distill_app.training.stage import Stage
 
 DISTILL = "method.stages.distill"
@@ -70,20 +69,20 @@ def test_adapters_are_initialised_alike_whatever_else_is_there(tmp_path):
 
 def test_equal_architectures_start_from_equal_weights(tmp_path):
     with runner(tmp_path, "prelude=comparison") as made:
-        student, baseline = (snapshot(made.networks[name].module) for name in ("student", "baseline"))
+        student, baseline = (snapshot(networks(made)[name]) for name in ("student", "baseline"))
     assert equal(student, baseline)
 
 
 def test_a_later_stage_finds_the_adapters_with_what_they_learnt(tmp_path):
     with runner(tmp_path, "method=ft", "method.stages.paraphrase.epochs=1") as made:
-        first = Stage(made.plans[0], made.shared)
+        first = Stage(made.plans[0], made.experiment)
         first.tracker = made.tracker
         before = snapshot(first.step.adapters["encoder"])
         train(first)
         learnt = snapshot(first.step.adapters["encoder"])
         first.close()
         assert not equal(learnt, before)
-        second = Stage(made.plans[1], made.shared)
+        second = Stage(made.plans[1], made.experiment)
         second.tracker = made.tracker
         assert second.step.adapters["encoder"] is first.step.adapters["encoder"]
         train(second)
@@ -103,11 +102,11 @@ def test_a_later_stage_finds_the_losses_with_what_they_learnt(tmp_path):
         "runtime.allow=[engine_fixtures]",
     )
     with runner(tmp_path, *overrides) as made:
-        first = Stage(made.plans[0], made.shared)
+        first = Stage(made.plans[0], made.experiment)
         first.tracker = made.tracker
         train(first)
         first.close()
-        second = Stage(made.plans[1], made.shared)
+        second = Stage(made.plans[1], made.experiment)
         assert second.step.losses["kd"] is first.step.losses["kd"]
         assert float(second.step.losses["kd"].scale.detach()) != 1.0
         second.close()
@@ -115,7 +114,7 @@ def test_a_later_stage_finds_the_losses_with_what_they_learnt(tmp_path):
 
 def test_a_loss_that_is_configured_differently_is_a_new_one(tmp_path):
     with runner(tmp_path, "method=takd", "method.stages.distill.losses.kd.loss.temperature=2.0") as made:
-        first, second = (Stage(plan, made.shared) for plan in made.plans)
+        first, second = (Stage(plan, made.experiment) for plan in made.plans)
     assert (first.step.losses["kd"].temperature, second.step.losses["kd"].temperature) == (4.0, 2.0)
 
 
@@ -134,7 +133,7 @@ def test_any_torch_loss_can_be_a_term(tmp_path):
     with stage(tmp_path, f"{DISTILL}.losses.kd=null", distill={"losses": {"huber": huber}}) as built:
         built.begin_epoch(0)
         batch = built.task.prepare(next(iter(built.data.train)), device=built.device)
-        given = run_frozen(built.frozen, batch, built.task.call)
+        given = built.frozen.run(batch)
         _, values = built.step(batch, given)
         student = network(built, "student")
         built.close()
@@ -176,7 +175,7 @@ def test_building_a_stage_leaves_the_buffers_of_adapters_alone(tmp_path):
         norm = built.step.adapters["norm"]
         assert int(norm.num_batches_tracked) == 0
         train(built)
-        assert int(norm.num_batches_tracked) == built.batches_per_epoch
+        assert int(norm.num_batches_tracked) == len(built.batch_sizes)
 
 
 def test_weights_of_one_network_can_start_another(tmp_path):
@@ -188,14 +187,14 @@ def test_weights_of_one_network_can_start_another(tmp_path):
         "runtime.max_epochs=1",
     )
     with runner(tmp_path, *overrides) as made:
-        first = Stage(made.plans[0], made.shared)
+        first = Stage(made.plans[0], made.experiment)
         first.tracker = made.tracker
         train(first)
         first.close()
-        second = Stage(made.plans[1], made.shared)
-        student, baseline = (made.networks[name].module for name in ("student", "baseline"))
+        second = Stage(made.plans[1], made.experiment)
+        student, baseline = (networks(made)[name] for name in ("student", "baseline"))
         assert not equal(snapshot(student), snapshot(baseline))
-        made.start(second)
+        made.begin(second, None)
         assert equal(snapshot(student), snapshot(baseline))
         second.close()
     assert "student starts from baseline: 14 of 14 tensors" in (tmp_path / "train.log").read_text()

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill_app.errors import NonFiniteLoss
 from distill_app.training.loop import EpochTraining
-from distill_app.training.watch import IdleTime
+from distill_app.training.progress import Progress
+from distill_app.training.watch import DataWait, IdleTime
 
 # What makes the host wait for a GPU: values that become numbers, and sizes that depend on values.
 WAITING = {
@@ -152,7 +153,7 @@ def test_no_step_between_log_points_waits_for_the_device(tmp_path, method, preci
     overrides = (f"method={method}", f"runtime.precision={precision}", "stage.clip_grad_norm=1.0")
     with stage(tmp_path, *overrides, "dataset.train.size=96", base=base(method)) as built:
         loaded(built)
-        steps = EpochTraining(built, 0, tracker=Quiet(), log_every=1000).steps()
+        steps = EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=Quiet(), log_every=1000).steps()
         next(steps)
         next(steps)  # losses set themselves up in the first
         with CountWaits(*on_host(built)) as waits:
@@ -166,10 +167,10 @@ def test_no_step_of_a_replayed_epoch_waits_for_the_device(tmp_path, extra):
     cache = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", "cache.views=1", *extra)
     with stage(tmp_path, "method=kd", "stage.batch_size=20", *cache) as built:
         loaded(built)
-        for _ in EpochTraining(built, 0, tracker=Quiet(), log_every=1000).steps():
+        for _ in EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=Quiet(), log_every=1000).steps():
             pass
         loaded(built)
-        steps = EpochTraining(built, 1, tracker=Quiet(), log_every=1000).steps()
+        steps = EpochTraining(built, Progress(built.plan.name, epoch=1), tracker=Quiet(), log_every=1000).steps()
         next(steps)
         with CountWaits(*on_host(built)) as waits:
             next(steps)
@@ -182,7 +183,7 @@ def test_a_log_point_fetches_what_it_shows(tmp_path):
         loaded(built)
         tracker = Quiet()
         with CountWaits() as waits:
-            next(EpochTraining(built, 0, tracker=tracker, log_every=1).steps())
+            next(EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=tracker, log_every=1).steps())
         assert len(waits.seen) >= 3
         assert tracker.last["losses"].keys() == {"ce", "kd"} and 0 <= tracker.last["data_wait"] <= 1
 
@@ -196,7 +197,10 @@ def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp
     with stage(tmp_path, "method=ce", *overrides) as built:
         loaded(built)
         built.data.train[2]["input"] = built.data.train[2]["input"].float() * float("nan")
-        steps, kept = EpochTraining(built, 0, tracker=Quiet(), log_every=1000).steps(), {}
+        steps, kept = (
+            EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=Quiet(), log_every=1000).steps(),
+            {},
+        )
         with pytest.raises(NonFiniteLoss, match="epoch 1, step 3: ce") as caught:
             for number, _ in enumerate(steps):
                 if number == 1:
@@ -218,7 +222,7 @@ def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
 
     def share(built, batches):
         built.data.train = batches
-        training = EpochTraining(built, 0, tracker=tracker, log_every=1000)
+        training = EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=tracker, log_every=1000)
         for _ in training.steps():
             pass
         built.data.train = train
@@ -229,18 +233,22 @@ def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
         assert 0 < share(built, batches) < 0.3 and tracker.said is None
         for _ in range(2):
             assert 0.3 < share(built, Slow(batches)) < 1 and tracker.said is None, "too little to speak of"
-        monkeypatch.setattr("distill_app.training.stage.WAITED", 0.25)
+        monkeypatch.setattr("distill_app.training.watch.WAITED", 0.25)
         assert share(built, Slow(batches)) > 0.3
         assert "runtime.num_workers=2" in tracker.said, "not only of the first epoch, which compiles or fills a cache"
         tracker.said = None
         assert share(built, Slow(batches)) > 0.3 and tracker.said is None, "said once"
         monkeypatch.setattr("distill_app.training.loop.LONG", 0.0)
-        built.data.train, built._hinted = Slow(batches), False
-        told = [tracker.said for _ in EpochTraining(built, 0, tracker=tracker, log_every=1).steps()]
+        built.data.train, built.data_wait = Slow(batches), DataWait("distill", loader=None, workers=0)
+        built.data_wait.seconds = 1.0
+        told = [
+            tracker.said
+            for _ in EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=tracker, log_every=1).steps()
+        ]
         assert len(told) > 1 and told[0], "while a long epoch goes on"
         built.data.train = train
     with stage(tmp_path, "method=ce") as built:
-        assert built.data_wait_hint(0.5, seconds=9.0) is None, "no worker would help"
+        assert built.data_wait.hint(9.0, of=10.0) is None, "no worker would help"
 
 
 def test_a_gpu_counts_by_its_own_clock_how_long_it_had_nothing_to_do(monkeypatch):

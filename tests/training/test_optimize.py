@@ -73,7 +73,7 @@ def test_polynomial_schedule_by_step_equals_the_golden(tmp_path):
     ]
     expected = GOLDEN["out/poly_lr0.1_10it_x_5ep_power0.9"]
     with stage(tmp_path, *overrides) as built:
-        assert built.optimizer_steps_per_epoch == 10
+        assert optimizer_steps(len(built.batch_sizes), 1) == 10
         np.testing.assert_allclose(learning_rates(built, 50), expected, rtol=1e-9)
 
 
@@ -156,7 +156,7 @@ def test_accumulated_batches_equal_one_large_batch_to_the_uneven_end_of_the_epoc
     for folder, size, steps in (("large", 36, 1), ("accumulated", 12, 3)):
         overrides = (f"stage.batch_size={size}", f"stage.accumulation_steps={steps}", *NO_BATCH_STATISTICS)
         with stage(tmp_path / folder, *overrides) as built:
-            assert built.optimizer_steps_per_epoch == 3
+            assert optimizer_steps(len(built.batch_sizes), steps) == 3
             train(built, epochs=2)
             weights.append(snapshot(network(built, "student")))
     for name, value in weights[0].items():
@@ -254,7 +254,7 @@ def test_weight_decay_applies_to_everything_by_default(tmp_path):
 def test_changing_the_optimiser_leaves_nothing_of_the_one_before(tmp_path):
     overrides = ["method=fitnet", "+optimizer@method.stages.distill.optimizer=adam", "method.stages.distill.lr=0.001"]
     with runner(tmp_path, *overrides) as made:
-        hint, distill = (Stage(plan, made.shared).optimization.optimizer for plan in made.plans)
+        hint, distill = (Stage(plan, made.experiment).optimization.optimizer for plan in made.plans)
     assert type(hint) is torch.optim.SGD
     assert hint.defaults["momentum"] == 0.9
     assert type(distill) is torch.optim.Adam
@@ -270,7 +270,7 @@ def test_a_later_stage_inherits_optimiser_and_schedule_of_the_stage_before(tmp_p
         "+scheduler@method.stages.hint.scheduler=multistep",
     ]
     with runner(tmp_path, *overrides) as made:
-        hint, distill = (Stage(plan, made.shared).optimization for plan in made.plans)
+        hint, distill = (Stage(plan, made.experiment).optimization for plan in made.plans)
     assert type(hint.optimizer) is type(distill.optimizer) is torch.optim.AdamW
     assert type(hint.scheduler) is type(distill.scheduler) is torch.optim.lr_scheduler.MultiStepLR
 
@@ -309,12 +309,12 @@ def test_optimiser_and_schedule_go_on_from_their_state(tmp_path, scheduler, warm
     ]
     with stage(tmp_path / "a", *overrides) as built:
         train(built, epochs=2)
-        torch.save({"state": built.state(), "step": built.step.state_dict()}, tmp_path / "state.pt")
+        torch.save({"state": built.optimization.state(), "step": built.step.state_dict()}, tmp_path / "state.pt")
         train(built, epochs=2, first=2)
         expected, rate = snapshot(network(built, "student")), built.optimization.lr
     with stage(tmp_path / "b", *overrides) as built:
         saved = torch.load(tmp_path / "state.pt", weights_only=True)
-        built.load(saved["state"])
+        built.optimization.load(saved["state"])
         built.step.load_state_dict(saved["step"])
         train(built, epochs=2, first=2)
         assert equal(snapshot(network(built, "student")), expected)

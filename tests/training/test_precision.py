@@ -29,7 +29,9 @@ def test_networks_compute_in_reduced_precision_and_losses_in_float32(tmp_path, p
         dtypes = []
         network(built, "student").features[0].register_forward_hook(lambda m, a, out: dtypes.append(out.dtype))
         built.begin_epoch(0)
-        built.frozen["teacher"].model.features[0].register_forward_hook(lambda m, a, out: dtypes.append(out.dtype))
+        built.frozen.running("teacher").model.features[0].register_forward_hook(
+            lambda m, a, out: dtypes.append(out.dtype)
+        )
         train(built)
         assert set(dtypes) == {Precision(precision).dtype}
         assert {parameter.dtype for parameter in built.optimization.parameters} == {torch.float32}
@@ -40,7 +42,7 @@ def test_networks_compute_in_reduced_precision_and_losses_in_float32(tmp_path, p
 def test_the_frozen_teacher_holds_its_weights_in_the_type_of_the_forward_and_the_network_itself_does_not(tmp_path):
     with stage(tmp_path, "runtime.precision=bf16") as built:
         train(built)
-        running = built.frozen["teacher"].model
+        running = built.frozen.running("teacher").model
         kinds = (nn.Conv2d, nn.Linear)
         assert {part.weight.dtype for part in running.modules() if isinstance(part, kinds)} == {torch.bfloat16}
         assert {value.dtype for value in network(built, "teacher").parameters()} == {torch.float32}
@@ -53,7 +55,7 @@ def test_losses_are_close_to_those_of_float32(tmp_path, precision, method):
         with stage(tmp_path / name, f"method={method}", f"runtime.precision={name}") as built:
             built.begin_epoch(0)
             batch = built.example_batch(16)
-            return {key: value.item() for key, value in built.step(batch, built.given(batch, batch))[1].items()}
+            return {key: value.item() for key, value in built.step(batch, built.frozen.activations(batch))[1].items()}
 
     assert first(precision) == pytest.approx(first("fp32"), rel=0.05, abs=2e-3)
 

@@ -12,6 +12,7 @@ from engine_fixtures import (
     count_calls,
     metrics,
     network,
+    networks,
     refusal,
     run,
     runner,
@@ -25,7 +26,6 @@ from distill_app.config.addresses import Address
 from distill_app.losses import KLDivergence, LinearWarmup
 from distill_app.networks import network as network_module
 from distill_app.networks.hooks import TappedModel
-from distill_app.networks.run import run_frozen
 from distill_app.training.precision import Precision
 from distill_app.training.stage import Stage
 from distill_app.training.step import Step, Term
@@ -37,10 +37,10 @@ METHODS_WITH_A_TEACHER = ("kd", "ft", *(pytest.param(name, marks=pytest.mark.slo
 @pytest.mark.slow
 def test_teacher_is_bit_identical_after_training(tmp_path, method):
     with runner(tmp_path, f"method={method}", "runtime.max_epochs=2") as made:
-        before, student_before = (snapshot(made.networks[name].module) for name in ("teacher", "student"))
+        before, student_before = (snapshot(networks(made)[name]) for name in ("teacher", "student"))
         assert any("running_mean" in name for name in before)
         made.run()  # builds the networks once more, equal to the bit
-        teacher, student = (made.networks[name].module for name in ("teacher", "student"))
+        teacher, student = (networks(made)[name] for name in ("teacher", "student"))
         assert changed(teacher, before) == set()
         assert changed(student, student_before) == set(student_before)
         assert not any(parameter.requires_grad or parameter.grad is not None for parameter in teacher.parameters())
@@ -49,7 +49,10 @@ def test_teacher_is_bit_identical_after_training(tmp_path, method):
 def test_teacher_runs_in_eval_mode_and_the_student_in_train_mode(tmp_path):
     with stage(tmp_path, "method=kd") as built:
         modes = []
-        for name, running in (("teacher", built.frozen["teacher"].model), ("student", network(built, "student"))):
+        for name, running in (
+            ("teacher", built.frozen.running("teacher").model),
+            ("student", network(built, "student")),
+        ):
             running.fc.register_forward_pre_hook(lambda m, a, name=name: modes.append((name, m.training)))
         train(built)
         built.judge()
@@ -103,9 +106,9 @@ def test_freezing_what_is_not_there_is_an_error(tmp_path, entry, message):
 def test_a_later_stage_trains_what_an_earlier_one_froze(tmp_path):
     overrides = ("method=fitnet", "method.stages.hint.freeze=[student.features.0.1]", "runtime.max_epochs=1")
     with runner(tmp_path, *overrides) as made:
-        before = snapshot(made.networks["student"].module)
+        before = snapshot(networks(made)["student"])
         made.run()
-        assert changed(made.networks["student"].module, before) == set(before)
+        assert changed(networks(made)["student"], before) == set(before)
 
 
 HINT = ("method=fitnet", "method.params.tap=stage3")
@@ -113,9 +116,9 @@ HINT = ("method=fitnet", "method.params.tap=stage3")
 
 def test_hint_stage_stops_both_forwards_after_the_tap(tmp_path):
     with stage(tmp_path, *HINT) as built:
-        teacher, student = count_calls(built.frozen["teacher"].model), count_calls(network(built, "student"))
+        teacher, student = count_calls(built.frozen.running("teacher").model), count_calls(network(built, "student"))
         train(built)
-        batches = built.batches_per_epoch
+        batches = len(built.batch_sizes)
     # stage3 of the three-block teacher is its second block, that of the two-block student its first
     assert teacher == {f"features.{block}.{layer}": batches for block in (0, 1) for layer in (0, 1, 2)}
     assert student == {f"features.0.{layer}": batches for layer in (0, 1, 2)}
@@ -125,7 +128,7 @@ def test_forwards_still_stop_after_an_evaluation(tmp_path):
     with stage(tmp_path, *HINT) as built:
         train(built)
         built.judge()
-        teacher, student = count_calls(built.frozen["teacher"].model), count_calls(network(built, "student"))
+        teacher, student = count_calls(built.frozen.running("teacher").model), count_calls(network(built, "student"))
         train(built, first=1)
     assert not any(name.startswith(("features.2", "avgpool", "fc")) for name in teacher)
     assert not any(name.startswith(("features.1", "avgpool", "fc")) for name in student)
@@ -136,7 +139,7 @@ def test_stopping_changes_neither_loss_nor_gradients(tmp_path, monkeypatch):
         with stage(folder, *HINT) as built:
             built.begin_epoch(0)
             batch = built.task.prepare(next(iter(built.data.train)), device=built.device)
-            total, _ = built.step(batch, run_frozen(built.frozen, batch, built.task.call))
+            total, _ = built.step(batch, built.frozen.run(batch))
             total.backward()
             stops = [tapped.stops_at for tapped in built.tapped.values()]
             return total, {name: p.grad for name, p in built.step.named_parameters() if p.grad is not None}, stops
@@ -165,12 +168,12 @@ def test_parameters_that_no_term_reads_stay_out_of_the_optimiser(tmp_path):
 
 def test_building_a_stage_changes_no_buffer_and_no_random_state(tmp_path):
     with runner(tmp_path, "method=ft") as made:
-        before = {name: snapshot(net.module) for name, net in made.networks.items()}
+        before = {name: snapshot(net) for name, net in networks(made).items()}
         state = torch.get_rng_state()
         for plan in made.plans:
-            Stage(plan, made.shared).close()
+            Stage(plan, made.experiment).close()
         assert torch.equal(torch.get_rng_state(), state)
-        assert all(changed(made.networks[name].module, before[name]) == set() for name in before)
+        assert all(changed(networks(made)[name], before[name]) == set() for name in before)
 
 
 def test_a_teacher_listed_in_train_is_trained(tmp_path):

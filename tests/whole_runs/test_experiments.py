@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from engine_fixtures import QUIET, equal, metrics, mostly_slow, run, runner
+from engine_fixtures import QUIET, equal, metrics, mostly_slow, networks, run, runner
 
 from distill_app.check.quick import check
 from distill_app.config.tree import compose, conf_dir
@@ -55,7 +55,7 @@ def test_the_assistant_learns_from_the_teacher_and_teaches_the_student(tmp_path)
         assert (assist.trained, sorted(assist.taps)) == (["assistant"], ["assistant", "teacher"])
         assert (distill.trained, sorted(distill.taps)) == (["student"], ["assistant", "student"])
         summary = made.run()
-        assert made.networks["assistant"].module.fc.in_features == 64
+        assert networks(made)["assistant"].fc.in_features == 64
     assert [row["name"] for row in summary["rows"]] == ["assistant", "teacher", "student with takd"]
     last = Checkpoints(tmp_path / "checkpoints").load("last")["parts"]["networks"]["assistant"]
     assert equal(load_file(tmp_path / "assistant.pt"), last)
@@ -71,7 +71,7 @@ def test_pretraining_sees_other_images_of_the_same_size_and_the_method_goes_on_f
             "pretrain": "digits",
             "train": "fashion_mini",
         }
-        pretrain = Stage(made.plans[2], made.shared)
+        pretrain = Stage(made.plans[2], made.experiment)
         assert pretrain.example_batch()["input"].shape[-2:] == (32, 32)
         assert len(pretrain.data.indices) == 1080
         pretrain.close()

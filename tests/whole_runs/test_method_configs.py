@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_fixtures import changed, equal, mostly_slow, network, run, runner, snapshot
+from engine_fixtures import changed, equal, mostly_slow, network, networks, run, runner, snapshot
 from method_fixtures import ANY_PAIR, PAPER, SPLIT, TINY, base
 from torch import nn
 
@@ -18,6 +18,7 @@ from distill_app.check.quick import check
 from distill_app.config.tree import compose, conf_dir, options_of
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.training.describe import stage_text
+from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
@@ -37,8 +38,8 @@ def stages(folder: Path, method: str, *overrides: str) -> Iterator[tuple[StageRu
     """The stages of a method, one after the other, as a run builds them."""
     with runner(folder, f"method={method}", "stage.lr=0.001", *overrides, base=base(method)) as made:
         for plan in made.plans:
-            with closing(Stage(plan, made.shared)) as stage:
-                made.start(stage)
+            with closing(Stage(plan, made.experiment)) as stage:
+                made.begin(stage, None)
                 stage.begin_epoch(0)
                 yield made, stage
 
@@ -52,7 +53,7 @@ def closing(stage: Stage) -> Iterator[Stage]:
 
 
 def losses(stage: Stage, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    return stage.step(batch, stage.given(batch, batch))
+    return stage.step(batch, stage.frozen.activations(batch))
 
 
 def test_all_methods_of_the_paper_are_there():
@@ -73,8 +74,8 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_pat
         total, values = losses(stage, stage.example_batch(8))
         total.backward()
         trained = set(stage.plan.trained)
-        for name, net in made.networks.items():
-            reached = [p.grad is not None for p in net.module.parameters()]
+        for name, net in networks(made).items():
+            reached = [p.grad is not None for p in net.parameters()]
             assert any(reached) == (name in trained), f"{name} in {stage.plan.name}"
         for name, adapter in stage.step.adapters.items():
             reached = [p.grad is not None for p in adapter.parameters()]
@@ -88,7 +89,7 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_pat
 @pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_it_is(method, tmp_path):
     for made, stage in stages(tmp_path, method):
-        others = {name: snapshot(n.module) for name, n in made.networks.items() if name not in stage.plan.trained}
+        others = {name: snapshot(net) for name, net in networks(made).items() if name not in stage.plan.trained}
         batch = stage.example_batch(16)
         optimizer = torch.optim.Adam(stage.optimization.parameters, lr=2e-3)
         history = []
@@ -103,7 +104,7 @@ def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_
         assert history[-1]["total"] < history[0]["total"], stage.plan.name
         own = [name for name in history[0] if name not in ("ce", "kd", "total")] or ["total"]
         assert sum(history[-1][name] for name in own) < sum(history[0][name] for name in own), stage.plan.name
-        assert not any(changed(made.networks[name].module, before) for name, before in others.items())
+        assert not any(changed(networks(made)[name], before) for name, before in others.items())
 
 
 @pytest.mark.parametrize("method", MOSTLY_SLOW)
@@ -154,7 +155,7 @@ def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt,
     def interrupted(stage, epoch, **more):
         if epoch == 1:
             raise KeyboardInterrupt
-        return train_epoch(stage, epoch, **more)
+        return train_epoch(stage, Progress(stage.plan.name, epoch=epoch), **more)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(distill_app.training.runner, "train_epoch", interrupted)
@@ -170,7 +171,7 @@ def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt,
 def test_pad_goes_on_from_the_student_and_the_adapter_of_the_l2_stage(tmp_path):
     before = {}
     for made, stage in stages(tmp_path, "pad_l2", "model@teacher=plain_16_32_64"):
-        student, adapter = network(stage, "student"), made.shared.parts.adapters["embedding"]
+        student, adapter = network(stage, "student"), made.experiment.parts.adapters["embedding"]
         if stage.plan.name == "pad":
             assert not changed(student, before["student"]) and not changed(adapter, before["embedding"])
             assert "embedding" in stage.plan.trained_adapters
@@ -184,7 +185,7 @@ def test_pad_goes_on_from_the_student_and_the_adapter_of_the_l2_stage(tmp_path):
 def test_the_paraphraser_is_kept_and_frozen_in_the_second_stage_of_ft(tmp_path):
     encoders = []
     for made, stage in stages(tmp_path, "ft"):
-        encoder = made.shared.parts.adapters["encoder"]
+        encoder = made.experiment.parts.adapters["encoder"]
         encoders.append((encoder, snapshot(encoder)))
         losses(stage, stage.example_batch(8))[0].backward()
         stage.optimization.step()
@@ -196,7 +197,7 @@ def test_the_paraphraser_is_kept_and_frozen_in_the_second_stage_of_ft(tmp_path):
 def test_the_teacher_head_of_sskd_is_kept_and_frozen_in_the_second_stage(tmp_path):
     heads = []
     for made, stage in stages(tmp_path, "sskd"):
-        heads.append(made.shared.parts.adapters["teacher_head"])
+        heads.append(made.experiment.parts.adapters["teacher_head"])
         assert ("teacher_head" in stage.plan.trained_adapters) == (stage.plan.name == "pretext")
         assert stage.plan.trained == ([] if stage.plan.name == "pretext" else ["student"])
     assert heads[0] is heads[1]
@@ -219,7 +220,7 @@ def test_a_stage_can_leave_out_a_wrapper_of_the_data_set(tmp_path):
     sizes = []
     for extra in ((), (out,)):
         with runner(tmp_path, "method=tfkd_reg", views, *extra, base=base("tfkd_reg")) as made:
-            sizes.append(made.shared.data.stage(made.plans[0]).train.dataset[(0, 0)]["input"].dim())
+            sizes.append(made.experiment.data.stage(made.plans[0]).train.dataset[(0, 0)]["input"].dim())
     assert sizes == [4, 3]
 
 
@@ -232,20 +233,20 @@ def test_a_wrapper_that_does_not_exist_is_found_by_the_check_under_its_stage():
 
 def test_the_self_teacher_is_another_network_than_the_student(tmp_path):
     for made, stage in stages(tmp_path, "tfkd_self"):
-        assert set(made.networks) == {"student", "pretrained"}
+        assert set(networks(made)) == {"student", "pretrained"}
         if stage.plan.name == "pretrain":
             start = snapshot(network(stage, "pretrained"))
             losses(stage, stage.example_batch(8))[0].backward()
             stage.optimization.step()
         else:
-            assert stage.plan.trained == ["student"] and list(stage.frozen) == ["pretrained"]
+            assert stage.plan.trained == ["student"] and stage.frozen.names == ["pretrained"]
             assert equal(snapshot(network(stage, "student")), start), "the student starts anew"
             assert changed(network(stage, "pretrained"), start)
 
 
 def test_tfkd_reg_builds_no_teacher(tmp_path):
     with runner(tmp_path, "method=tfkd_reg", base=base("tfkd_reg")) as made:
-        assert set(made.networks) == {"student"}
+        assert set(networks(made)) == {"student"}
 
 
 @pytest.mark.parametrize(("method", "reads"), [("hnd", 1), ("ghnd", 4)])

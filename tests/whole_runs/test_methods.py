@@ -8,12 +8,12 @@ from functools import lru_cache
 
 import pytest
 import torch
-from engine_fixtures import changed, runner, snapshot, train
+from engine_fixtures import changed, networks, runner, snapshot, train
 from omegaconf import DictConfig
 
 from distill_app.config.tree import compose, options_of
-from distill_app.networks.run import run_frozen
 from distill_app.training.loop import train_epoch
+from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 
 METHODS = options_of("method")
@@ -49,9 +49,9 @@ def test_two_steps_of_every_stage(tmp_path, method, pair):
     short = ("runtime.max_epochs=1", "runtime.max_steps_per_epoch=2")
     with runner(tmp_path, *short, base=overrides_of(method, pair)) as made:
         for plan in made.plans:
-            built = Stage(plan, made.shared)
-            made.start(built)
-            losses = train_epoch(built, 0, tracker=made.tracker, log_every=1).losses
+            built = Stage(plan, made.experiment)
+            made.begin(built, None)
+            losses = train_epoch(built, Progress(built.plan.name, epoch=0), tracker=made.tracker, log_every=1).losses
             built.close()
             assert list(losses) == ["total", *plan.terms]
             assert all(math.isfinite(value) for value in losses.values())
@@ -65,11 +65,11 @@ STEADY = ("optimizer@stage.optimizer=adam", "scheduler@stage.scheduler=constant"
 def test_a_methods_own_loss_falls_on_a_fixed_batch(tmp_path, method):
     with runner(tmp_path, *STEADY, *without_labels(method), base=overrides_of(method)) as made:
         for plan in made.plans:
-            built = Stage(plan, made.shared)
-            made.start(built)
+            built = Stage(plan, made.experiment)
+            made.begin(built, None)
             built.begin_epoch(0)
             batch = built.task.prepare(next(iter(built.data.train)), device=built.device)
-            given = run_frozen(built.frozen, batch, built.task.call)
+            given = built.frozen.run(batch)
             totals = []
             for _ in range(30):
                 total, _ = built.step(batch, given)
@@ -85,11 +85,11 @@ def test_a_methods_own_loss_falls_on_a_fixed_batch(tmp_path, method):
 def test_gradient_reaches_what_is_trained_and_nothing_else(tmp_path, method):
     with runner(tmp_path, base=overrides_of(method)) as made:
         for plan in made.plans:
-            built = Stage(plan, made.shared)
-            made.start(built)
+            built = Stage(plan, made.experiment)
+            made.begin(built, None)
             built.tracker = made.tracker
             trained = {id(parameter) for parameter in built.optimization.parameters}
-            outside = {name: snapshot(net.module) for name, net in made.networks.items() if name not in plan.trained}
+            outside = {name: snapshot(net) for name, net in networks(made).items() if name not in plan.trained}
             frozen = {
                 name: snapshot(module)
                 for name, module in built.step.adapters.items()
@@ -105,7 +105,7 @@ def test_gradient_reaches_what_is_trained_and_nothing_else(tmp_path, method):
             train(built)
             moved = {name for name, p in built.step.named_parameters() if not p.detach().equal(before[name])}
             assert moved == {name for name, p in built.step.named_parameters() if id(p) in trained}, plan.name
-            assert all(changed(made.networks[name].module, state) == set() for name, state in outside.items())
+            assert all(changed(networks(made)[name], state) == set() for name, state in outside.items())
             assert all(changed(built.step.adapters[name], state) == set() for name, state in frozen.items())
             built.close()
 
@@ -113,6 +113,6 @@ def test_gradient_reaches_what_is_trained_and_nothing_else(tmp_path, method):
 def _one_step(built: Stage):
     built.begin_epoch(0)
     batch = built.task.prepare(next(iter(built.data.train)), device=built.device)
-    total, values = built.step(batch, run_frozen(built.frozen, batch, built.task.call))
+    total, values = built.step(batch, built.frozen.run(batch))
     total.backward()
     return total, values

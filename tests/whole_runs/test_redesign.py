@@ -24,7 +24,7 @@ def quick(*overrides: str) -> tuple[str, ...]:
 def test_a_hint_stage_on_listed_modules_is_the_one_that_stops_by_itself(tmp_path):
     def losses(folder, *overrides):
         with stage(folder, *HINT, *quick(*overrides)) as built:
-            return train(built, epochs=2), stage_text(built), len(built.unused)
+            return train(built, epochs=2), stage_text(built), len(built.unread)
 
     automatic, _, unread = losses(tmp_path / "automatic")
     listed, text, unread_listed = losses(tmp_path / "listed", TEACHER, STUDENT)
@@ -34,7 +34,7 @@ def test_a_hint_stage_on_listed_modules_is_the_one_that_stops_by_itself(tmp_path
 
 def test_modules_that_are_not_listed_never_run(tmp_path):
     with stage(tmp_path, *HINT, *quick(TEACHER, STUDENT)) as built:
-        teacher, student = count_calls(built.frozen["teacher"].model), count_calls(network(built, "student"))
+        teacher, student = count_calls(built.frozen.running("teacher").model), count_calls(network(built, "student"))
         train(built)
     assert {name.split(".")[1] for name in teacher} == {"0", "1"}
     assert {name.split(".")[1] for name in student} == {"0"}
@@ -98,7 +98,7 @@ def test_a_cache_of_a_redesigned_network_is_none_of_the_whole_one(tmp_path):
     with stage(tmp_path / "fill", *cached, parts) as built:
         train(built)
     with stage(tmp_path / "read", *cached) as built:
-        notes = built.cache.open()
+        notes = built.frozen.cache.open()
     assert "network.redesign" in notes[0] and "0 of 100 rows" in notes[1]
 
 

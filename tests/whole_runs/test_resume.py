@@ -234,8 +234,8 @@ def test_a_stage_hands_on_the_weights_of_the_epoch_it_selects(tmp_path, select):
     accuracies = [record["metrics"]["validation_accuracy"] for record in epochs]
     best = accuracies.index(max(accuracies))
     assert best != 7, "the test needs a stage whose best epoch is not its last"
-    assert checkpoints.load("assist/best")["epoch"] == best
-    assert checkpoints.load("assist/last")["epoch"] == 7
+    assert checkpoints.load("assist/best")["progress"]["best_epoch"] == best
+    assert checkpoints.load("assist/last")["progress"]["epoch"] == 8
     chosen = checkpoints.load(f"assist/{select}")["parts"]["networks"]["assistant"]
     assert equal(load_file(tmp_path / "assistant.pt"), chosen)
     assert equal(checkpoints.load("last")["parts"]["networks"]["assistant"], chosen)

@@ -16,6 +16,7 @@ from engine_fixtures import (
     equal,
     metrics,
     network,
+    networks,
     refusal,
     run,
     runner,
@@ -36,7 +37,6 @@ from distill_app.runs.status import Status
 from distill_app.tasks import Classification
 from distill_app.training import runner as runner_module
 from distill_app.training.optimize import Optimization
-from distill_app.training.stage import Stage
 
 FAKE = (
     "dataset=fake",
@@ -123,7 +123,7 @@ def test_other_stages_do_not_change_the_students_start_or_data(tmp_path):
 def test_training_without_a_teacher_builds_none(tmp_path):
     with runner(tmp_path, "method=ce", *SMALL) as made:
         summary = made.run()
-        assert list(made.networks) == ["student"]
+        assert list(networks(made)) == ["student"]
     assert summary["teacher"] is None
     assert [row["network"] for row in summary["rows"]] == ["student"]
 
@@ -139,7 +139,7 @@ def test_a_teacher_with_a_checkpoint_is_not_trained_again(tmp_path):
     assert list(summary["stages"]) == ["distill"]
     assert {record["stage"] for record in metrics(tmp_path / "second") if record["kind"] == "epoch"} == {"distill"}
     with runner(tmp_path / "third", "prelude=teacher", f"teacher.checkpoint={checkpoint}") as made:
-        assert equal(snapshot(made.networks["teacher"].module), load_file(checkpoint))
+        assert equal(snapshot(networks(made)["teacher"]), load_file(checkpoint))
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_the_exported_student_answers_as_the_table_says(tmp_path):
     bare.load_state_dict(torch.load(tmp_path / "student.pt", weights_only=True), strict=True)
     with runner(tmp_path / "again") as made:
         plan = made.plans[-1]
-        task, batches = Stage.task_of(plan, made.shared.builder), list(made.shared.data.test(plan))
+        task, batches = made.experiment.task(plan), list(made.experiment.data.test(plan))
         with torch.no_grad():
             right = [
                 bare.eval()(task.prepare(batch, device=torch.device("cpu"))["input"]).argmax(1) == batch["target"]
@@ -213,7 +213,7 @@ def test_a_later_stage_inherits_data_and_may_replace_it(tmp_path):
     )
     with runner(tmp_path, *overrides) as made:
         names = [plan.data.name for plan in made.plans]
-        sizes = [made.shared.data.stage(plan).identity["train"] for plan in made.plans]
+        sizes = [made.experiment.data.stage(plan).identity["train"] for plan in made.plans]
     assert names == ["fake", "fake"]
     assert sizes == [30, 100]  # the label budget is a scalar, and does not pass from stage to stage
     with runner(tmp_path, "method=fitnet", "+dataset@method.stages.distill.data=fake") as made:
@@ -273,7 +273,7 @@ def test_a_last_batch_of_one_is_refused_before_training_and_the_cause_named(tmp_
 
 def test_dropping_the_last_batch_mends_it(tmp_path):
     with stage(tmp_path, *ONE_PIXEL, "stage.batch_size=33", "stage.drop_last=true") as built:
-        assert built.batches_per_epoch == 3
+        assert len(built.batch_sizes) == 3
         assert np.isfinite(train(built)["total"])
 
 

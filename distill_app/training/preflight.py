@@ -1,0 +1,90 @@
+"""What is refused before the first stage trains: every stage is assembled once, on example images, and taken apart."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from distill_app.config.plan import StagePlan, adapter_confs
+from distill_app.errors import ConfigError, DistillError
+from distill_app.networks.network import fitting_weights
+from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
+from distill_app.training.experiment import Experiment
+from distill_app.training.stage import Stage
+
+Look = Callable[[StagePlan, Stage | None], None]
+
+
+def refuse_what_does_not_fit(experiment: Experiment, plans: Sequence[StagePlan], *, look: Look | None = None) -> None:
+    """Assembles stages on trial, as they will be when their time comes, but for the weights that networks have then.
+
+    Args:
+        experiment: Keeps its networks and data as they are; adapters and losses are those of a trial.
+        plans: The stages that are left to run.
+        look: Is shown each of them, or None in the place of one that is skipped.
+
+    Raises:
+        ConfigError: All that does not fit, up to the first stage with an error: what later ones read may be missing.
+    """
+    trial = experiment.trial()
+    changed: set[str] = set()  # networks that will have other weights by then
+    for plan in plans:
+        if experiment.is_skipped(plan):
+            if look is not None:
+                look(plan, None)
+            continue
+        changed |= {plan.network(role) for role in plan.conf.init_from}
+        errors = _problems(plan, trial, changed=changed, look=look)
+        if errors:
+            raise ConfigError(errors)
+        changed |= set(plan.trained)
+    experiment.assembled = True
+
+
+def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Look | None) -> list[str]:
+    try:
+        for role, source in plan.conf.init_from.items():
+            fitting_weights(trial.network(plan.network(role)), trial.network(source))
+        with closing(Stage(plan, trial)) as stage:
+            stage.frozen.cache.refuse_reuse(unknown=changed)
+            if look is not None:
+                look(plan, stage)
+    except ConfigError as error:
+        return error.errors
+    except (DistillError, ValueError) as error:
+        told = str(error)
+        return [told if _names_a_key(told) else f"{plan.key}: {told}"]
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        return [
+            f"{plan.key}: a network of this stage cannot run on images of {plan.data.image_size} px "
+            f"({plan.data_key}.image_size): {type(error).__name__}: {reason}"
+        ]
+    return []
+
+
+def _names_a_key(text: str) -> bool:
+    """Whether a message begins with a config key, `a.b.c: ...`."""
+    key, colon, _ = text.partition(": ")
+    return bool(colon) and "." in key and all(part.isidentifier() for part in key.split("."))
+
+
+def revive(experiment: Experiment, *, over: Sequence[StagePlan], ahead: Sequence[StagePlan]) -> None:
+    """Builds again, without weights, what lives on of stages that are over: adapters and losses that later ones read.
+
+    Args:
+        experiment: Its networks and data are there.
+        over: Stages that a resumed run has behind it.
+        ahead: Stages that it has before it.
+    """
+    adapters = {name for plan in ahead for name in plan.adapters}
+    losses = {name for plan in ahead for name in plan.terms}
+    for plan in over:
+        if not adapters & set(plan.declared) and not losses & plan.terms.keys():
+            continue
+        data, task, builder = experiment.data.stage(plan), experiment.task(plan), experiment.builder
+        batch = data.example_batch(task, device=experiment.device)
+        examples = example_namespace(plan, experiment.parts.networks, batch, task.call, builder=builder)
+        arguments = data.arguments(num_classes=plan.data.num_classes)
+        context = Context(builder, experiment.device, experiment.app.seed, arguments)
+        build_slots(plan, adapter_confs(experiment.plans, plan), examples, experiment.parts, context)
+        build_terms(plan, examples, experiment.parts, context)
+        experiment.parts.forget(plans=ahead)

@@ -1,0 +1,95 @@
+"""How far a run is: what comes next, what the stage under way has reached, and what lies behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor
+
+from distill_app.config.plan import StagePlan
+from distill_app.errors import CheckpointError
+
+
+@dataclass
+class Progress:
+    """Where a run is; all of it but tensors of weights and of the optimiser that a checkpoint needs.
+
+    Attributes:
+        stage: The stage under way; None before the first one and between two.
+        epoch: The epoch that comes next or is under way, counted from 0.
+        step: The step of that epoch that comes next, counted from 0.
+        sums: The losses of the epoch under way, summed over its steps: of every term, unweighted, and the weighted
+            total; scalars on the training's device.
+        best: The best value so far of what selects epochs, larger is better; None where no epoch has been judged.
+        best_epoch: The epoch that reached it.
+        last: The value of the last epoch.
+        seconds: What the stage has taken.
+        done: Stages that are over -> what they took and reached.
+    """
+
+    stage: str | None = None
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    best: float | None = None
+    best_epoch: int | None = None
+    last: float | None = None
+    seconds: float = 0.0
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def begin(self, stage: str) -> None:
+        """Goes to the first step of a stage."""
+        vars(self).update(vars(Progress(stage, done=self.done)))
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Takes up the losses of a step and goes on to the next one."""
+        self.sums = {name: self.sums[name] + value for name, value in losses.items()} if self.sums else dict(losses)
+        self.step += 1
+
+    def end_epoch(self, value: float) -> None:
+        """Takes up what the epoch reached, larger is better, and goes on to the first step of the next one."""
+        self.last = value
+        if self.best is None or value > self.best:
+            self.best, self.best_epoch = value, self.epoch
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+
+    def end(self, plan: StagePlan) -> None:
+        """Puts the stage behind."""
+        reached = {"seconds": self.seconds, "best": self.best, "last": self.last}
+        self.done[plan.name] = {**reached, "trained": plan.trained, "epochs": self.epoch}
+        vars(self).update(vars(Progress(done=self.done)))
+
+    def has_ended(self, plan: StagePlan) -> bool:
+        """Whether nothing is left to train in a stage: it is behind, all epochs are, or it has stopped improving."""
+        if plan.name in self.done:
+            return True
+        return self.stage == plan.name and (self.epoch >= plan.conf.epochs or self.stalls(plan))
+
+    def stalls(self, plan: StagePlan) -> bool:
+        """Whether `patience` epochs in a row of the stage under way have brought nothing better."""
+        patience = plan.conf.patience
+        return patience is not None and self.best_epoch is not None and self.epoch - self.best_epoch > patience
+
+    @property
+    def epoch_is_best(self) -> bool:
+        """Whether the epoch that ended last is the best of its stage."""
+        return self.best_epoch is not None and self.best_epoch == self.epoch - 1
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "Progress":
+        """What `state` returned.
+
+        Raises:
+            CheckpointError: A checkpoint of another version of the program.
+        """
+        names = {each.name for each in fields(cls)}
+        if state.keys() != names:
+            raise CheckpointError(
+                "the checkpoint was written by another version of this program, which cannot be gone on with; start "
+                "the run anew in another folder"
+            )
+        return cls(**state)
