@@ -102,6 +102,9 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
         yield f"runtime.corrupt_images: {unknown('policy', app.runtime.corrupt_images, CHOICES['corrupt_images'])}"
     if app.runtime.precision not in CHOICES["precision"]:
         yield f"runtime.precision: {unknown('precision', app.runtime.precision, CHOICES['precision'])}"
+    every = app.runtime.gradient_norms_every
+    if every is not None and every < 1:
+        yield f"runtime.gradient_norms_every: must be at least 1, or null for never, got {every}"
     if app.runtime.num_workers < 0:
         yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
     for plan in plans:
@@ -122,6 +125,10 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
         for name in ("epochs", "batch_size", "accumulation_steps"):
             if getattr(conf, name) < 1:
                 yield f"{plan.key}.{name}: must be at least 1, got {getattr(conf, name)}"
+        if conf.ema.decay is not None and not 0 <= conf.ema.decay < 1:
+            yield f"{plan.key}.ema.decay: must be in [0, 1), or null for no average, got {conf.ema.decay}"
+        if conf.patience is not None and conf.patience < 1:
+            yield f"{plan.key}.patience: must be at least 1, or null for all epochs, got {conf.patience}"
         if conf.lr <= 0:
             yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
         if not 0 <= conf.warmup_epochs < max(conf.epochs, 1):

@@ -84,7 +84,7 @@ class SchedulerConf:
 class EmaConf:
     """An average of a trained network's weights over the steps: a <- decay a + (1 - decay) w."""
 
-    decay: float = 0.999
+    decay: float | None = None  # in [0, 1), such as 0.999; null: no average
 
 
 @dataclass
@@ -104,7 +104,9 @@ class RecipeConf:
     drop_last: bool = False
     select: str = "last"  # which epoch's weights a stage hands on: last or best
     patience: int | None = None  # epochs in a row without a better one after which a stage ends; null: all its epochs
-    ema: EmaConf | None = None  # of what it trains, judged, tested and exported beside it as <network>_ema
+    ema: EmaConf = field(
+        default_factory=EmaConf
+    )  # of what it trains, judged, tested and exported beside it as <network>_ema
     optimizer: Any = MISSING
     scheduler: SchedulerConf = field(default_factory=SchedulerConf)
 
@@ -128,7 +130,7 @@ class StageConf:
     drop_last: bool = II("stage.drop_last")
     select: str = II("stage.select")
     patience: int | None = II("stage.patience")
-    ema: EmaConf | None = II("stage.ema")
+    ema: EmaConf = II("stage.ema")
     labels_per_class: int | None = II("dataset.student_labels_per_class")
     optimizer: Any = None
     scheduler: SchedulerConf | None = None

@@ -29,8 +29,7 @@ class WeightAverage:
     @classmethod
     def of(cls, name: str, plan: StagePlan, parts: Parts) -> "WeightAverage":
         """The average of a network in a stage; kept among the parts, where the end of the run finds it."""
-        assert plan.conf.ema is not None
-        average = cls(parts.networks[name].module, decay=plan.conf.ema.decay)
+        average = cls(parts.networks[name].module, decay=float(plan.conf.ema.decay or 0.0))
         parts.averages[name] = average.model
         return average
 

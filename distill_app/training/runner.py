@@ -175,7 +175,7 @@ class StageRunner:
         if progress.stalls(stage.plan):
             best = (progress.best_epoch or 0) + 1
             self.tracker.info(
-                f"stage {stage.plan.name}: ends after epoch {progress.epoch}, none since {best} was better"
+                f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}"
             )
 
     def save(self, stage: Stage) -> None:

@@ -46,7 +46,8 @@ class Stage:
         set_trainable(self.networks, plan)
 
         # Copies of networks, for averages of their weights, are made before there are hooks that would be copied along.
-        self.averages = {name: WeightAverage.of(name, plan, experiment.parts) for name in plan.trained if plan.conf.ema}
+        averaged = plan.trained if plan.conf.ema.decay is not None else []
+        self.averages = {name: WeightAverage.of(name, plan, experiment.parts) for name in averaged}
         call = self.task.call
         self.examples = example_namespace(plan, self.networks, self.example_batch(), call, builder=builder)
         self.redesigns = {name: redesign_of(plan, name, builder) for name in plan.taps}
