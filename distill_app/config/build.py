@@ -70,7 +70,7 @@ class Builder:
         given = {name: value for name, value in context.items() if _accepts(target, name) and name not in conf}
         try:
             make = instantiate({**conf, "_partial_": True}, _convert_="all")
-            return make(*args, **given)
+            return make(*args, **{**_tensors(target, make.keywords), **given})
         except ConfigError:
             raise
         except InstantiationException as error:
@@ -212,6 +212,26 @@ def signature_of(target: Any) -> inspect.Signature | None:
         return inspect.signature(target)
     except (TypeError, ValueError):
         return None
+
+
+def _tensors(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of numbers as float tensors where a constructor wants a tensor: class weights, for instance."""
+    signature = signature_of(target)
+    wanted = [
+        name
+        for name, value in arguments.items()
+        if signature is not None
+        and name in signature.parameters
+        and "Tensor" in str(signature.parameters[name].annotation)
+        and isinstance(value, list)
+        and value
+        and all(isinstance(number, int | float) for number in value)
+    ]
+    if not wanted:
+        return {}
+    import torch  # what wants a tensor has imported it already
+
+    return {name: torch.tensor(arguments[name], dtype=torch.float32) for name in wanted}
 
 
 def _accepts(target: Any, name: str) -> bool:

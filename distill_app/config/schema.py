@@ -104,9 +104,7 @@ class RecipeConf:
     drop_last: bool = False
     select: str = "last"  # which epoch's weights a stage hands on: last or best
     patience: int | None = None  # epochs in a row without a better one after which a stage ends; null: all its epochs
-    ema: EmaConf = field(
-        default_factory=EmaConf
-    )  # of what it trains, judged, tested and exported beside it as <network>_ema
+    ema: EmaConf = field(default_factory=EmaConf)  # judged, tested and exported beside the network, as <network>_ema
     optimizer: Any = MISSING
     scheduler: SchedulerConf = field(default_factory=SchedulerConf)
 

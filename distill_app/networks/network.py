@@ -1,6 +1,6 @@
 """The networks of an experiment: building them from config, with their weights, and reading their taps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.schema import AppConf
 from distill_app.errors import SettingError, TapError
 from distill_app.networks.hooks import TappedModel
-from distill_app.networks.taps import resolve
+from distill_app.networks.taps import Tap, resolve
 from distill_app.networks.weights import load_weights
 from distill_app.seeds import seeded
 
@@ -33,6 +33,19 @@ class Network:
         known = {"output": "", **self.taps}
         return {tap: known[tap] for tap in wanted}
 
+    def part(self, path: str) -> nn.Module:
+        """The module at a path, or else the one that a tap of this name reads.
+
+        Raises:
+            TapError: Neither is there.
+        """
+        try:
+            return resolve(self.module, path)
+        except TapError as error:
+            if path in self.taps:
+                return resolve(self.module, Tap.parse(path, self.taps[path]).path)
+            raise TapError(f"{error}; taps: {', '.join(self.taps)}") from None
+
     def tapped(
         self,
         wanted: Iterable[str],
@@ -50,7 +63,7 @@ class Network:
             module: Another form of the network.
         """
         owner, module = f"{self.name} in stage {stage!r}", self.module if module is None else module
-        runs = None if redesign is None else redesigned(module, redesign, owner=owner)
+        runs = None if redesign is None else redesigned(module, redesign, taps=self.taps, owner=owner)
         return TappedModel(module, self.paths(wanted), owner=owner, runs=runs)
 
 
@@ -68,13 +81,16 @@ class _Nothing(nn.Module):
         )
 
 
-def redesigned(module: nn.Module, entries: Sequence[str | nn.Module], *, owner: str) -> nn.Module:
+def redesigned(
+    module: nn.Module, entries: Sequence[str | nn.Module], *, owner: str, taps: Mapping[str, str] | None = None
+) -> nn.Module:
     """A sequence of some of a network's modules; they stay the network's own, with its weights.
 
     Args:
         module: The network.
-        entries: In the order in which they run: paths in the network, or modules without parameters of their own
-            (a Flatten between a pooling and a linear layer, which networks do in code). Empty: nothing runs.
+        entries: In the order in which they run: paths or taps in the network, or modules without parameters of their
+            own (a Flatten between a pooling and a linear layer, which networks do in code). Empty: nothing runs.
+        taps: The network's, for entries that are no paths.
         owner: What the network is called in messages.
 
     Raises:
@@ -90,7 +106,7 @@ def redesigned(module: nn.Module, entries: Sequence[str | nn.Module], *, owner: 
                 f"the redesign of {owner} brings in a {type(entry).__name__}, which has parameters or a mode; only "
                 f"modules without may stand beside those of the network; what is trained beside it is an adapter"
             )
-        parts.append(entry if isinstance(entry, nn.Module) else resolve(module, entry))
+        parts.append(entry if isinstance(entry, nn.Module) else Network(owner, module, dict(taps or {})).part(entry))
     return nn.Sequential(*parts)
 
 

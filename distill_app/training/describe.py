@@ -11,6 +11,7 @@ from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
 from distill_app.networks.network import parameter_count
 from distill_app.networks.taps import shapes_in
+from distill_app.training.optimize import scaled_lr
 from distill_app.training.stage import Stage
 
 
@@ -18,7 +19,7 @@ def plan_text(plan: StagePlan, stage: Stage | None) -> str:
     """A stage of the outline that `dry_run` prints; None stands for one that is skipped."""
     if stage is None:
         return f"\nstage {plan.name}: skipped, what it trains comes with weights"
-    return stage_text(stage)
+    return "\n".join([stage_text(stage), *(f"  warning: {text}" for text in stage.warnings)])
 
 
 def stage_text(stage: Stage) -> str:
@@ -31,7 +32,7 @@ def stage_text(stage: Stage) -> str:
     lines.append(f"  images: {stage.data.train.how}; judged: {stage.data.judge.how}")
     for name, network in stage.tapped.items():
         mode = "trained" if name in stage.plan.trained else "frozen"
-        lines.append(f"  network {name}: {mode}, runs {_extent(stage, name)}")
+        lines.append(f"  network {name}: {mode}, {stage.origins[name]}, runs {_extent(stage, name)}")
         lines += [f"    {tap}: {shapes_in(stage.examples[name][tap])}" for tap in stage.plan.taps[name]]
         if name in stage.frozen.forms and (note := stage.frozen.forms[name].note()):
             lines.append(f"    {note}")
@@ -45,8 +46,23 @@ def stage_text(stage: Stage) -> str:
         lines.append(f"  term {name}: {_weight_text(term.weight)} x {_target_name(term.loss)}({_wiring(term.inputs)})")
     count = sum(parameter.numel() for parameter in stage.optimization.parameters)
     left = f"; {len(stage.unread)} tensors on which no term depends stay as they are" if stage.unread else ""
-    lines.append(f"  trains {count:,} parameters with {_target_name(stage.plan.optimizer)}, lr {conf.lr:g}{left}")
+    lines.append(f"  trains {count:,} parameters with {_target_name(stage.plan.optimizer)}, {_rates(stage)}{left}")
     return "\n".join(lines)
+
+
+def _rates(stage: Stage) -> str:
+    """The learning rate as it is used, and what changes it."""
+    conf, scheduler = stage.plan.conf, stage.plan.scheduler
+    lr = scaled_lr(conf)
+    text = f"lr {lr:g}"
+    if lr != conf.lr:
+        batch = conf.batch_size * conf.accumulation_steps
+        text += f" = {conf.lr:g} x {batch} / {conf.reference_batch_size}"
+    if scheduler.schedule is None:
+        text += ", constant"
+    else:
+        text += f", {_target_name(scheduler.schedule)} by {scheduler.interval}"
+    return text + (f" after {conf.warmup_epochs} epochs of warm-up" if conf.warmup_epochs else "")
 
 
 def _extent(stage: Stage, name: str) -> str:

@@ -156,6 +156,17 @@ class Experiment:
         trained = [self.network(name) for name in plan.trained]
         return plan.conf.skip_if_loaded and bool(trained) and all(network.loaded for network in trained)
 
+    def origin(self, name: str, plan: StagePlan) -> str:
+        """Where the weights come from with which a network begins a stage."""
+        text = self.network(name).origin
+        for each in self.plans[: self.plans.index(plan) + 1]:
+            starts = {each.network(role): source for role, source in each.conf.init_from.items()}
+            if not self.is_skipped(each) and name in starts:
+                text = f"as {starts[name]}"
+            if each is not plan and not self.is_skipped(each) and name in each.trained:
+                text = f"from stage {each.name}"
+        return text
+
     def trial(self) -> "Experiment":
         """The same experiment with adapters and losses of its own, to assemble stages on trial."""
         other, parts = copy.copy(self), self.parts

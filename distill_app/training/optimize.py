@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
 
 from distill_app.config.build import Builder
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import StageConf
-from distill_app.errors import ConfigError
+from distill_app.errors import ConfigError, TapError
+from distill_app.networks.network import Network
+from distill_app.networks.taps import resolve
 from distill_app.training.precision import Precision
 from distill_app.training.step import Step
 from distill_app.words import unknown
@@ -22,6 +24,7 @@ NORMS = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
     nn.LayerNorm,
+    nn.RMSNorm,
     nn.LocalResponseNorm,
 )
 
@@ -54,8 +57,22 @@ class Optimization:
 
     def end_epoch(self) -> None:
         """Advances a schedule that counts epochs."""
-        if self.scheduler is not None and self.interval == "epoch":
+        if self.scheduler is not None and self.interval == "epoch" and not self._looks_at_values:
             self.scheduler.step()
+
+    def take_up(self, *, value: float, loss: float) -> None:
+        """Advances a schedule that looks at what an epoch reached.
+
+        Args:
+            value: What epochs are selected by, for mode=max.
+            loss: For mode=min.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(value if self.scheduler.mode == "max" else loss)
+
+    @property
+    def _looks_at_values(self) -> bool:
+        return isinstance(self.scheduler, ReduceLROnPlateau)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
@@ -87,6 +104,7 @@ def optimization(
     step: Step,
     plan: StagePlan,
     *,
+    networks: Mapping[str, Network],
     builder: Builder,
     steps_per_epoch: int,
     precision: Precision,
@@ -97,6 +115,7 @@ def optimization(
     Args:
         step: The step; its parameters with requires_grad are trained.
         plan: The stage.
+        networks: By name, for what `lr_scales` names.
         builder: Builds from config.
         steps_per_epoch: Optimiser steps, after accumulation.
         precision: What scales gradients and takes steps.
@@ -107,7 +126,7 @@ def optimization(
     """
     conf = plan.conf
     lr = scaled_lr(conf, world_size=world_size)
-    groups = parameter_groups(step, plan, lr=lr)
+    groups = parameter_groups(step, plan, networks=networks, lr=lr)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = builder.build(
         plan.optimizer, groups, key=plan.optimizer_key, lr=lr, **_fused(plan.optimizer, parameters)
@@ -141,29 +160,27 @@ def _start_momentum(optimizer: Optimizer) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def scaled_lr(conf: StageConf, *, world_size: int) -> float:
+def scaled_lr(conf: StageConf, *, world_size: int = 1) -> float:
     """The linear scaling rule of Goyal et al. 2017: lr x global batch / reference batch, if a reference is given."""
     if conf.reference_batch_size is None:
         return conf.lr
     return conf.lr * conf.batch_size * conf.accumulation_steps * world_size / conf.reference_batch_size
 
 
-def parameter_groups(step: Step, plan: StagePlan, *, lr: float) -> list[dict[str, Any]]:
-    """Groups by learning-rate factor and by whether weight decay applies."""
+def parameter_groups(
+    step: Step, plan: StagePlan, *, networks: Mapping[str, Network], lr: float
+) -> list[dict[str, Any]]:
+    """Groups by learning-rate factor and by whether weight decay applies.
+
+    Raises:
+        ConfigError: Nothing to train, or an entry of `lr_scales` that names nothing.
+    """
     undecayed = set() if plan.conf.decay_norm_and_bias else _norm_and_bias(step)
-    scales = {_place(entry, plan): factor for entry, factor in plan.conf.lr_scales.items()}
-    used: set[str] = set()
+    factors = _factors(step, plan, networks=networks)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in step.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        place = name.removeprefix("networks.").replace(".model.", ".", 1) if name.startswith("networks.") else name
-        matches = [entry for entry in scales if place == entry or place.startswith(entry + ".")]
-        used.update(matches)
-        factor = scales[max(matches, key=len)] if matches else 1.0
-        groups.setdefault((factor, parameter in undecayed), []).append(parameter)
-    if unmatched := set(scales) - used:
-        raise ConfigError([f"{plan.key}.lr_scales: nothing that is trained is called {sorted(unmatched)}"])
+    for parameter in step.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((factors.get(parameter, 1.0), parameter in undecayed), []).append(parameter)
     if not groups:
         raise ConfigError([f"{plan.key}: nothing to train; see its train, freeze and losses"])
     return [
@@ -172,9 +189,34 @@ def parameter_groups(step: Step, plan: StagePlan, *, lr: float) -> list[dict[str
     ]
 
 
-def _place(entry: str, plan: StagePlan) -> str:
-    role, _, rest = entry.partition(".")
-    return ".".join(part for part in (plan.network(role), rest) if part)
+def _factors(step: Step, plan: StagePlan, *, networks: Mapping[str, Network]) -> dict[nn.Parameter, float]:
+    """The factor on the learning rate of each parameter that an entry of `lr_scales` reaches: the narrowest one's."""
+    trained = {parameter for parameter in step.parameters() if parameter.requires_grad}
+    reach, unmatched = [], []
+    for entry, factor in plan.conf.lr_scales.items():
+        found = _named(entry, step, plan, networks=networks) & trained
+        reach.append((len(found), found, factor))
+        unmatched += [] if found else [entry]
+    if unmatched:
+        raise ConfigError([f"{plan.key}.lr_scales: nothing that is trained is called {sorted(unmatched)}"])
+    wide_first = sorted(reach, key=lambda item: -item[0])
+    return {parameter: factor for _, found, factor in wide_first for parameter in found}
+
+
+def _named(entry: str, step: Step, plan: StagePlan, *, networks: Mapping[str, Network]) -> set[nn.Parameter]:
+    """The parameters of a module by its path or tap, or one parameter: `student.stage1`, `adapters.fit`."""
+    space, _, path = entry.partition(".")
+    network = networks.get(plan.network(space))
+    root = network.module if network is not None else getattr(step, space, None)
+    if not isinstance(root, nn.Module):
+        return set()
+    if path in (parameters := dict(root.named_parameters())):
+        return {parameters[path]}
+    try:
+        module = resolve(root, path) if network is None else network.part(path)
+    except TapError:
+        return set()
+    return set(module.parameters())
 
 
 def _norm_and_bias(step: Step) -> set[nn.Parameter]:
@@ -203,13 +245,37 @@ def schedule(optimizer: Optimizer, plan: StagePlan, *, builder: Builder, units: 
         # Lengths and peaks follow from the stage where the config leaves them open.
         peaks = [group["lr"] for group in optimizer.param_groups]
         lengths = {"T_max": left, "total_steps": left, "total_iters": left, "max_lr": peaks}
-        main = builder.build(conf.schedule, optimizer, key=f"{plan.scheduler_key}.schedule", **lengths)
+        main = _built(plan, optimizer, builder=builder, left=left, lengths=lengths)
     if not warmup:
         return main
+    if isinstance(main, ReduceLROnPlateau):
+        raise ConfigError(
+            [f"{plan.key}.warmup_epochs: ReduceLROnPlateau cannot follow a warm-up; set {plan.key}.warmup_epochs=0"]
+        )
     ramp = LinearLR(optimizer, start_factor=plan.conf.warmup_start_factor, total_iters=warmup)
     if main is None:
         return ramp
     return SequentialLR(optimizer, [ramp, main], milestones=[warmup])
+
+
+def _built(
+    plan: StagePlan, optimizer: Optimizer, *, builder: Builder, left: int, lengths: Mapping[str, Any]
+) -> LRScheduler:
+    """The schedule proper; one that does not fit the length of the stage is refused, and not found in its midst."""
+    conf, key, counted = plan.scheduler, f"{plan.scheduler_key}.schedule", f"{plan.scheduler.interval}s"
+    there = f"stage {plan.name!r} has {left} {counted} for it, with {plan.key}.epochs={plan.conf.epochs}"
+    try:
+        main = builder.build(conf.schedule, optimizer, key=key, **lengths)
+    except ConfigError as error:
+        if not any("ZeroDivisionError" in text for text in error.errors):
+            raise
+        remedy = "give it more epochs, or type scheduler@stage.scheduler=constant"
+        raise ConfigError([f"{key}: {there}, too few for {conf.schedule['_target_']}; {remedy}"]) from error
+    if isinstance(main, OneCycleLR) and main.total_steps < left:
+        raise ConfigError([f"{key}.total_steps: {main.total_steps} {counted} are fewer than there are: {there}"])
+    if isinstance(main, ReduceLROnPlateau) and conf.interval == "step":
+        raise ConfigError([f"{plan.scheduler_key}.interval: ReduceLROnPlateau looks at epochs; set it to epoch"])
+    return main
 
 
 def optimizer_steps(batches: int, accumulation_steps: int) -> int:

@@ -53,12 +53,25 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
         told = str(error)
         return [told if _names_a_key(told) else f"{plan.key}: {told}"]
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "")
-        return [
-            f"{plan.key}: a network of this stage cannot run on images of {plan.data.image_size} px "
-            f"({plan.data_key}.image_size): {type(error).__name__}: {reason}"
-        ]
+        return [f"{plan.key}: a network of this stage cannot run on {_images(plan, trial)}: {_told(error)}"]
     return []
+
+
+def _images(plan: StagePlan, trial: Experiment) -> str:
+    """The images of a stage as networks get them, with the keys that make them so."""
+    try:
+        shape = tuple(trial.data.stage(plan).example_batch(trial.task(plan), device=trial.device)["input"].shape)
+    except Exception:  # the data cannot be read; that is what the error is about
+        shape = ()
+    if len(shape) != 4:
+        return f"the batches of {plan.data_key}"
+    _, channels, height, width = shape
+    sides = f"{height} px" if height == width else f"{height} x {width} px"
+    return f"images of {channels} channels and {sides} ({plan.data_key}.train_transform, {plan.data_key}.image_size)"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _names_a_key(text: str) -> bool:

@@ -148,6 +148,8 @@ class StageRunner:
                 network = self.experiment.network(stage.plan.network(role))
                 self.tracker.info(start_from(network, self.experiment.network(source)))
         self.tracker.info(stage_text(stage))
+        for text in stage.warnings:
+            self.tracker.warning(f"stage {stage.plan.name}: {text}")
         for note in stage.frozen.cache.open():
             self.tracker.info(note)
         self.tracker.start_stage(
@@ -168,15 +170,15 @@ class StageRunner:
             metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **stage.judge()}
             seconds = time.perf_counter() - began
             progress.seconds += seconds
-            progress.end_epoch(stage.value_of(metrics))
+            value, loss = stage.value_of(metrics), metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
+            progress.end_epoch(value)
+            stage.optimization.take_up(value=value, loss=loss)
             timing = {"seconds": seconds, "data_wait": trained.data_wait}
             self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
             self.save(stage)
         if progress.stalls(stage.plan):
             best = (progress.best_epoch or 0) + 1
-            self.tracker.info(
-                f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}"
-            )
+            self.tracker.info(f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}")
 
     def save(self, stage: Stage) -> None:
         """One checkpoint per epoch, marked as the last, and as the best of its stage where it is."""

@@ -18,6 +18,7 @@ from distill_app.training.optimize import Optimization, optimization, optimizer_
 from distill_app.training.precision import Precision
 from distill_app.training.step import Step
 from distill_app.training.trainable import freeze, frozen_modules, refuse_single_sample, set_trainable
+from distill_app.training.warn import idle_terms
 from distill_app.training.watch import DataWait, GradientNorms
 
 AfterStep = Callable[[int, Mapping[str, Any], Mapping[str, Any]], None]
@@ -43,6 +44,7 @@ class Stage:
         self.task: Any = experiment.task(plan)
         limit, sizes = app.runtime.max_steps_per_epoch, self.data.order.sizes
         self.batch_sizes = sizes[:limit] if limit else sizes
+        self.origins = {name: experiment.origin(name, plan) for name in plan.taps}
         set_trainable(self.networks, plan)
 
         # Copies of networks, for averages of their weights, are made before there are hooks that would be copied along.
@@ -80,13 +82,21 @@ class Stage:
         on_examples = self.frozen.on_examples
         self.unread = freeze(self.step, plan, self.examples["batch"], on_examples(self.examples["batch"]))
         refuse_single_sample(self.step, plan, self.batch_sizes, example=self.example_batch, activations=on_examples)
+        more = all(self.redesigns[name] != [] for name in self.frozen.names)
+        idle = idle_terms(self.step, self.examples, example=self.example_batch, activations=on_examples, more=more)
+        self.warnings = list(idle)
         if app.runtime.compile:
             torch.compiler.reset()  # stages share code objects, of which only a few versions are kept
             for network in self._trained.values():
                 compile_network(network, app.runtime)
         steps = optimizer_steps(len(self.batch_sizes), plan.conf.accumulation_steps)
         self.optimization: Optimization = optimization(
-            self.step, plan, builder=builder, steps_per_epoch=steps, precision=self.precision
+            self.step,
+            plan,
+            networks=self.networks,
+            builder=builder,
+            steps_per_epoch=steps,
+            precision=self.precision,
         )
         # What is done after every step of the optimiser, in this order: (steps of the epoch, batch, activations).
         self.after_step: list[AfterStep] = [average.update for average in self.averages.values()]

@@ -110,6 +110,18 @@ class Step(nn.Module):
         parts = [value if weights[name] == 1.0 else weights[name] * value for name, value in values.items()]
         return functools.reduce(operator.add, parts)
 
+    def idle_terms(self, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> list[str]:
+        """The names of terms whose value and gradient are exactly zero on a batch: they teach nothing there."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        with untouched(self), torch.enable_grad():
+            _, values = self(batch, activations)
+            zero = {name: value for name, value in values.items() if not value.detach().any()}
+            return [name for name, value in zero.items() if not _pulls(value, parameters)]
+
+    def inputs_of(self, term: str) -> dict[str, Any]:
+        """The addresses that a term reads, by argument."""
+        return dict(self._terms[term].inputs)
+
     def unread_parameters(self, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> list[str]:
         """The names of trainable parameters on which no loss term depends, found by one backward of all terms.
 
@@ -123,6 +135,13 @@ class Step(nn.Module):
                 return [name for name, _ in named]
             gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
         return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def _pulls(value: Tensor, parameters: Sequence[nn.Parameter]) -> bool:
+    if not value.requires_grad:
+        return False
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    return any(bool(gradient.any()) for gradient in gradients if gradient is not None)
 
 
 def run_adapters(slots: Mapping[str, Slot], namespace: Namespace) -> None:

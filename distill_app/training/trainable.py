@@ -8,7 +8,6 @@ from torch import nn
 from distill_app.config.plan import StagePlan
 from distill_app.errors import SettingError, TapError
 from distill_app.networks.network import Network
-from distill_app.networks.taps import Tap, resolve
 from distill_app.training.step import Step
 
 
@@ -29,7 +28,7 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
         if network is None:
             raise SettingError(f"{plan.key}.freeze: {entry!r} names no network of this stage ({', '.join(networks)})")
         try:
-            scope = _place(network, path)
+            scope = network.part(path)
         except TapError as error:
             raise SettingError(f"{plan.key}.freeze: {entry!r}: {error}") from None
         if not kind:
@@ -43,16 +42,6 @@ def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.
             raise SettingError(f"{plan.key}.freeze: no module of class {kind!r} in {place}")
         found += named
     return found
-
-
-def _place(network: Network, path: str) -> nn.Module:
-    """The module at a path, or else the one that a tap of this name reads."""
-    try:
-        return resolve(network.module, path)
-    except TapError as error:
-        if path in network.taps:
-            return resolve(network.module, Tap.parse(path, network.taps[path]).path)
-        raise TapError(f"{error}; taps: {', '.join(network.taps)}") from None
 
 
 def _after(net: nn.Module, scope: nn.Module) -> list[nn.Module]:

@@ -29,7 +29,7 @@ def test_a_hint_stage_on_listed_modules_is_the_one_that_stops_by_itself(tmp_path
     automatic, _, unread = losses(tmp_path / "automatic")
     listed, text, unread_listed = losses(tmp_path / "listed", TEACHER, STUDENT)
     assert listed == automatic and unread == unread_listed
-    assert "network teacher: frozen, runs redesigned as 2 modules, to its end" in text
+    assert "network teacher: frozen, random initialisation, runs redesigned as 2 modules, to its end" in text
 
 
 def test_modules_that_are_not_listed_never_run(tmp_path):
