@@ -24,6 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, DistillError, OtherExperiment, PointFailed, explain
 from distill_app.runs.claim import difference, finished_summary, ways_out
@@ -235,8 +236,8 @@ def _constant(overrides: Sequence[str]) -> Iterator[str]:
 def _clash(folder: Path, overrides: Sequence[str], config_dir: str | None) -> str:
     """What differs between a point and the run that lies in its folder; empty if it is the same experiment."""
     cfg = compose(overrides, config_dirs=[config_dir] if config_dir else [])
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return "" if config["dry_run"] else difference(folder, config)
+    app = to_app(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    return "" if app.dry_run else difference(folder, asdict(app))
 
 
 def _state(summary: Mapping[str, Any], *, found: bool) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from distill_app.runs.channel import one_channel
 from distill_app.runs.claim import claim, finished_summary, refuse_other, resume_command
 from distill_app.runs.console import outlasted
-from distill_app.runs.status import Status, run_lock
+from distill_app.runs.status import Status, run_lock, state_of
 from distill_app.runs.tracking import Tracker
+from distill_app.words import warn
 
 
 @contextmanager
@@ -33,6 +34,9 @@ def run_folder(output_dir: str | os.PathLike[str], config: Mapping[str, Any]) ->
     with run_lock(output_dir):
         summary = finished_summary(output_dir)
         if summary is None:
+            state = state_of(Status(output_dir).read()) or ""
+            if state.startswith("running ("):
+                warn(f"{output_dir}: its status is {state}; nobody holds its lock, so this process goes on with it")
             claim(output_dir, config)
         yield summary
 
