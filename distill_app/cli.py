@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.console import outlasted
 
 VERBS = ("resume", "evaluate", "export", "report", "cache")
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not is_verb or any(word.startswith("--allow") for word in arguments):
         # For packages of your own in this folder; not where only the config of a run that exists could name them.
         sys.path.append(os.getcwd())
-    with outlasted():  # `distill --help | head`
+    with outlasted(), one_channel(Console()):  # `distill --help | head`
         try:
             code = _verb(arguments) if is_verb else _experiment(arguments, full=full)
         except KeyboardInterrupt as error:
