@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -82,7 +83,7 @@ class Sweep:
             PointFailed: To sweepers that would take a missing value for one. A grid goes on.
         """
         typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-        number, total = int(hydra.job.num), len(self._grid(hydra.sweeper))
+        number, total = int(hydra.job.num), len(grid_of(hydra.sweeper, _overrides(self.arguments)))
         varied, folder = self._varied(typed), str(hydra.runtime.output_dir)
         print(f"[{number + 1}{f'/{total}' if total else ''}] {' '.join(varied)}", flush=True)
         found, failure, objective = finished_summary(folder) is not None, None, None
@@ -109,7 +110,7 @@ class Sweep:
                     with suppress(TypeError):
                         point = Point(**record)
                         found[point.number] = point
-        for number, overrides in enumerate(self._grid(SweepFolder.sweeper) if found else ()):
+        for number, overrides in enumerate(SweepFolder.points if found else ()):
             if number not in found:
                 varied = self._varied(overrides)
                 found[number] = Point(self.identity, number, varied, "", "not run", exit_code=1)
@@ -128,8 +129,11 @@ class Sweep:
         hydra = [each.partition("=") for each in line.overrides if each.startswith("hydra")]
         typed = {key: value for key, _, value in hydra}
         place = typed.get("hydra.sweep.dir", "").strip("'\"")
-        known = {"hydra.sweep.dir", "hydra.mode", "hydra/launcher"}
-        if not line.multirun or not Path(place or "-").is_dir() or set(typed) - known or line.config_path:
+        is_sweep = line.multirun or typed.get("hydra.mode") == "MULTIRUN"
+        elsewhere = ("hydra/sweeper", "hydra.sweeper", "hydra.sweep.subdir", "hydra.job")
+        if not is_sweep or not place or not Path(place).is_dir() or line.config_path or line.config_name:
+            return
+        if any(key.startswith(elsewhere) for key in typed):
             return
         clashes = []
         with suppress(HydraException, OmegaConfBaseException):
@@ -177,23 +181,18 @@ class Sweep:
         constant = set(_constant(_overrides(self.arguments)))
         return [override for override in overrides if override not in constant]
 
-    def _grid(self, sweeper: Any) -> list[list[str]]:
-        """The points of a grid; none are known of other sweepers beforehand."""
-        if sweeper is None or sweeper.get("_target_") != GRID:
-            return []
-        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-        return grid([*params, *_overrides(self.arguments)])
-
 
 class SweepFolder(Callback):
     """Where Hydra puts a sweep, for the process that starts it: its points may run in others."""
 
     last: ClassVar[str | None] = None
-    sweeper: ClassVar[Any] = None
+    points: ClassVar[list[list[str]]] = []  # of a grid
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra, which hands out its config nowhere else in this process."""
-        SweepFolder.last, SweepFolder.sweeper = str(config.hydra.sweep.dir), config.hydra.sweeper
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        SweepFolder.last = str(config.hydra.sweep.dir)
+        SweepFolder.points = grid_of(config.hydra.sweeper, typed)
 
 
 def table(points: Sequence[Point]) -> str:
@@ -208,13 +207,26 @@ def table(points: Sequence[Point]) -> str:
     return summary_table(rows, ("point", *keys, "objective", "folder", "state"))
 
 
+def grid_of(sweeper: Mapping[str, Any], overrides: Sequence[str]) -> list[list[str]]:
+    """The points of a grid; none where another sweeper chooses them as it goes, or they cannot be told here."""
+    if sweeper.get("_target_") != GRID:
+        return []
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    try:
+        return grid([*params, *overrides])
+    except (HydraException, ValueError, AssertionError):  # glob(...) in a process without Hydra's config loader
+        return []
+
+
 def grid(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of every point of Hydra's grid.
 
     Raises:
         HydraException: Something is no override, or no list of values.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     return [list(point) for batch in BasicSweeper.split_arguments(parsed, None) for point in batch]
 
 

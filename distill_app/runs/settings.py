@@ -28,7 +28,8 @@ NEUTRAL = {
     "dataset.get": "what to type when data are not there",
     "resident": "the same batches, bit for bit",  # of every data set, wherever it stands in the config
 }
-_ABSENT = "(none)"
+_ABSENT = "null"
+_EMPTY = ("null", "{}", "[]")
 _MOST = 50_000
 
 
@@ -46,9 +47,13 @@ class Change:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """All settings of a resolved config, key to value as text; lists count as one value."""
+    """All settings of a resolved config, key to value as text; lists count as one value.
+
+    What is null or empty is left out, so that keys which a later version adds make no other experiment of an old one.
+    """
     # Cut off: in a file of somebody else's, a few references to references make millions of keys.
-    return {key: value for key, value in islice(_leaves(config, ""), _MOST) if not _is_neutral(key)}
+    leaves = islice(_leaves(config, ""), _MOST)
+    return {key: value for key, value in leaves if value not in _EMPTY and not _is_neutral(key)}
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

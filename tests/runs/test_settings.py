@@ -48,7 +48,7 @@ def test_where_and_how_loudly_a_run_is_carried_out_is_no_setting(neutral):
         ({"seed": 1}, ["seed: 0 -> 1"]),
         ({"runtime": {"precision": "bf16"}}, ["runtime.precision: fp32 -> bf16"]),
         ({"cache": {"views": 8}}, ["cache.views: null -> 8"]),
-        ({"cache": {"top_k": 3}}, ["cache.top_k: (none) -> 3"]),
+        ({"cache": {"top_k": 3}}, ["cache.top_k: null -> 3"]),
         ({"stage": {"lr": 1e-1, "epochs": 5.0}}, []),
         ({"method": {"name": "at", "stages": {}}}, ["method: kd -> at"]),
     ],
@@ -64,6 +64,11 @@ def test_what_follows_from_another_key_is_left_out():
     assert texts(new) == ["stage.lr: 0.1 -> 0.2"]
     other = changed(stage={"lr": 0.2}, method={"stages": {"distill": {**stages["distill"], "lr": 0.3}}})
     assert texts(other) == ["stage.lr: 0.1 -> 0.2", "method.stages.distill.lr: 0.1 -> 0.3"]
+
+
+def test_a_key_that_a_later_version_adds_makes_no_other_experiment():
+    new = changed(stage={"patience": None, "lr_scales": {}, "milestones": []})
+    assert changes(BASE, new) == [] and fingerprint(BASE) == fingerprint(new)
 
 
 def test_a_target_stands_for_its_arguments():
