@@ -1,6 +1,7 @@
 """One run as its folder tells it: running, done or failed, why, and how to go on."""
 
 import shutil
+import warnings
 
 import pytest
 
@@ -14,6 +15,12 @@ CONFIG = {"runtime": {"allow": ["timm", "mypkg"]}}
 def work(folder, *, do=lambda: None) -> None:
     with Tracker(folder, tensorboard=False) as tracker, recorded(folder, tracker=tracker, config=CONFIG):
         do()
+
+
+def test_what_a_library_warns_of_is_in_the_log_of_the_run(tmp_path, capsys):
+    work(tmp_path, do=lambda: warnings.warn("the sky is falling", stacklevel=1))
+    assert "WARNING warning: the sky is falling (UserWarning, " in (tmp_path / "train.log").read_text()
+    assert "the sky is falling" in capsys.readouterr().err
 
 
 def fail() -> None:
