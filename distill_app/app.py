@@ -1,76 +1,107 @@
 """The application: Hydra composes the config, it is checked and opened, and a launcher carries it out."""
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from distill_app.check.quick import read
 from distill_app.config.tree import conf_dir, register
-from distill_app.errors import ConfigError
+from distill_app.errors import ConfigError, PointFailed
 from distill_app.launch.job import Job
+from distill_app.launch.sweep import Sweep, SweepFolder, table
+from distill_app.runs.channel import Console, one_channel
+from distill_app.runs.claim import finished_line, finished_summary, refuse_other
+from distill_app.runs.records import write_hydra_records
 
 
 @dataclass
 class Failure:
-    """A job that raised, with the overrides that made it."""
+    """A job that failed: with its error, or told already."""
 
-    overrides: list[str]
-    error: Exception
+    error: Exception | None
+    exit_code: int = 1
 
 
-def start(arguments: list[str], *, show: Callable[[str], None]) -> list[Failure]:
+def start(arguments: list[str], *, show: Callable[[str], None], full: bool = False) -> list[Failure]:
     """Composes and carries out what the command line asks for: one run, or with -m every point of a sweep.
 
     Args:
         arguments: Hydra's command line.
-        show: Is told of every error in a config as soon as it is found.
+        show: Is told of every error in the config of a single run as soon as it is found.
+        full: Whether errors of a sweep are told with their tracebacks.
 
     Returns:
         The jobs that failed; a sweep goes on past them.
     """
     register()
     failures: list[Failure] = []
+    sweep = Sweep(arguments, full=full)
+    sweep.refuse_taken()
 
+    # A point of a sweep may run in a copy of this function, in another process: what it has to tell, the sweep records.
     @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
     def main(cfg: DictConfig) -> Any:
         hydra_conf = HydraConfig.get()
+        output_dir, command = hydra_conf.runtime.output_dir, ["distill", *arguments]
+        work = partial(carry_out, cfg, output_dir=output_dir, command=command, hydra=hydra_conf)
         try:
-            summary = carry_out(
-                cfg, output_dir=hydra_conf.runtime.output_dir, command=["distill", *arguments], show=show
-            )
+            if hydra_conf.mode is RunMode.MULTIRUN:
+                return sweep.run(hydra_conf, work)
+            work(show=show)
+        except PointFailed:
+            raise
         except Exception as error:
-            # As they were typed: an interpolation in them may be what is wrong.
-            typed: Any = OmegaConf.to_container(hydra_conf.overrides.task, resolve=False)
-            failures.append(Failure(typed, error))
-            return None
-        return summary.get("objective")  # for sweepers that optimise
+            failures.append(Failure(error))
+        finally:
+            with suppress(OSError):
+                os.rmdir(output_dir)  # Hydra makes it, also for what is refused or only planned; a run's is not empty
+        return None
 
     sys.argv = [sys.argv[0], *arguments]
-    main()
-    return failures
+    try:
+        main()
+    except PointFailed:
+        pass  # told with its point
+    finally:
+        if points := sweep.outcome():
+            print(f"\n{table(points)}\n\nresults: distill report {SweepFolder.last}", flush=True)
+    return failures + [Failure(None, point.exit_code) for point in points if point.exit_code]
 
 
 def carry_out(
-    cfg: DictConfig, *, output_dir: str, command: list[str], show: Callable[[str], None] | None = None
+    cfg: DictConfig,
+    *,
+    output_dir: str,
+    command: list[str],
+    show: Callable[[str], None] | None = None,
+    hydra: Any = None,
 ) -> dict[str, Any]:
     """Checks a config and hands it to its launcher, or prints the plan.
+
+    A folder that holds another experiment is refused first; one in which this one is finished gives its summary.
 
     Args:
         cfg: The composed config.
         output_dir: The folder of the run.
         command: What the user typed, for the records.
         show: Is told of every error as soon as it is found.
+        hydra: Hydra's own config, to be kept in the folder beside the run's.
 
     Returns:
         The run's summary, or what identifies the submitted job.
 
     Raises:
         ConfigError: Something is wrong with the config; all of it.
+        OtherExperiment: Another experiment lies in the folder.
     """
     show = show or (lambda text: None)
     errors, app, plans = read(cfg)
@@ -78,6 +109,12 @@ def carry_out(
         show(text)
     if app is None:
         raise ConfigError(errors)
+    config = asdict(app)
+    if not errors and not app.dry_run:
+        refuse_other(output_dir, config)
+        if (summary := finished_summary(output_dir)) is not None:
+            print(finished_line(output_dir, summary), flush=True)
+            return summary
 
     # What is found without torch is told by now; importing it takes seconds.
     from distill_app.check.shapes import opened
@@ -85,15 +122,18 @@ def carry_out(
 
     outline: list[str] = []
     look = (lambda plan, stage: outline.append(plan_text(plan, stage))) if app.dry_run else None
-    try:
-        experiment = opened(app, plans, told=errors, look=look)
-    except ConfigError as error:
-        for text in error.errors[len(errors) :]:
-            show(text)
-        raise
-    with experiment:
-        if app.dry_run:
-            print("\n".join(outline))
-            return {}
-        launcher = experiment.builder.build(app.launcher, key="launcher")
-        return launcher(Job(asdict(app), output_dir, command, experiment))
+    with one_channel(Console()):
+        try:
+            experiment = opened(app, plans, told=errors, look=look)
+        except ConfigError as error:
+            for text in error.errors[len(errors) :]:
+                show(text)
+            raise
+        with experiment:
+            if app.dry_run:
+                print("\n".join(outline))
+                return {}
+            launcher = experiment.builder.build(app.launcher, key="launcher")
+            if hydra is not None:
+                write_hydra_records(output_dir, cfg=cfg, hydra=hydra)
+            return launcher(Job(config, output_dir, command, experiment))

@@ -5,6 +5,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from distill_app.runs.channel import Console, one_channel
+from distill_app.runs.console import outlasted
+
 VERBS = ("resume", "evaluate", "export", "report", "cache")
 
 
@@ -24,19 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not is_verb or any(word.startswith("--allow") for word in arguments):
         # For packages of your own in this folder; not where only the config of a run that exists could name them.
         sys.path.append(os.getcwd())
-    try:
-        code = _verb(arguments) if is_verb else _experiment(arguments, full=full)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # `distill --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except Exception as error:
-        code = _tell(error, full=full)
-    finally:
-        if not full:
-            del os.environ["HYDRA_FULL_ERROR"]
+    with outlasted(), one_channel(Console()):  # `distill --help | head`
+        try:
+            code = _verb(arguments) if is_verb else _experiment(arguments, full=full)
+        except KeyboardInterrupt as error:
+            print("; ".join(["interrupted", *getattr(error, "__notes__", [])]), file=sys.stderr)
+            code = 130
+        except Exception as error:
+            code = _tell(error, full=full)
+        finally:
+            if not full:
+                del os.environ["HYDRA_FULL_ERROR"]
     sys.exit(code)
 
 
@@ -67,7 +68,7 @@ def _experiment(arguments: list[str], *, full: bool) -> int:
 
     listing = Listing()
     try:
-        failures = start(arguments, show=listing.add)
+        failures = start(arguments, show=listing.add, full=full)
     except Exception as error:
         if full or not is_of_composition(error):
             raise
@@ -78,9 +79,9 @@ def _experiment(arguments: list[str], *, full: bool) -> int:
         return 2
     codes = []
     for failure in failures:
-        if len(failures) > 1 or "-m" in arguments or "--multirun" in arguments:
-            print(f"failed: {' '.join(failure.overrides)}", file=sys.stderr)
-        if isinstance(failure.error, ConfigError) and not full:
+        if failure.error is None:
+            codes.append(failure.exit_code)
+        elif isinstance(failure.error, ConfigError) and not full:
             for text in failure.error.errors:
                 listing.add(text)
             codes.append(2)

@@ -33,6 +33,9 @@ class ConfigError(DistillError, ValueError):
         super().__init__("\n".join(errors))
         self.errors = errors
 
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
+        return type(self), (self.errors,)  # by default it would be made anew, in another process, from its text
+
 
 class SettingError(DistillError, ValueError):
     """A value that has the right type and that nothing can work with; the message names its key."""
@@ -68,6 +71,10 @@ class RunLocked(DistillError, RuntimeError):
     """Another process works in the run directory."""
 
 
+class OtherExperiment(UsageError):
+    """A folder that holds another experiment than the one that shall run in it."""
+
+
 class CorruptImageError(DistillError, ValueError):
     """An image that cannot be read, or more of them than `runtime.max_skipped`."""
 
@@ -78,6 +85,10 @@ class WorkerDied(DistillError, RuntimeError):
 
 class LaunchError(DistillError, RuntimeError):
     """A job that could not be submitted, or failed elsewhere."""
+
+
+class PointFailed(DistillError, RuntimeError):
+    """A point of a sweep failed, told already; what a sweeper gets in the place of an objective."""
 
 
 class NonFiniteLoss(DistillError, RuntimeError):

@@ -1,6 +1,7 @@
 """How things are told: names that do not exist, sizes, and the one list of errors."""
 
 import difflib
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,15 @@ def unknown(kind: str, given: str, allowed: Iterable[Any]) -> str:
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {given!r}{hint} (there are: {', '.join(names) or 'none'})"
+
+
+def warn(text: str) -> None:
+    """Says something that the user should act on, and that the work goes on without.
+
+    The one way of the program's own warnings: while a run is open they are told once, on the console and in its
+    train.log, as are those of Python's `warnings` and of every library's `logging` (see `runs.channel`).
+    """
+    logging.getLogger("distill_app").warning("%s", text)
 
 
 HEADER = "the configuration cannot run:"

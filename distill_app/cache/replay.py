@@ -4,7 +4,6 @@ What a stage gets is always what the stored row says, also in the batch that fil
 another run that fills the same rows changes a loss.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -29,9 +28,7 @@ from distill_app.errors import CacheError
 from distill_app.networks.network import Network
 from distill_app.networks.run import Namespace
 from distill_app.runs.files import write_json
-from distill_app.words import size_text
-
-log = logging.getLogger(__name__)
+from distill_app.words import size_text, warn
 
 
 @dataclass
@@ -289,7 +286,7 @@ class StageCache:
             assert of.store is not None
             found[tap] = of.store.read(view, rows)
             if found[tap].damaged:
-                log.warning("cache: %d damaged rows in %s are computed again", found[tap].damaged, of.store.folder)
+                warn(f"cache: {found[tap].damaged} damaged rows in {of.store.folder} are computed again")
         return found
 
     def _decoded(self, name: str, tap: str, records: Records) -> Tensor:
@@ -327,7 +324,7 @@ class StageCache:
             try:
                 item.store.write(item.view, item.rows[item.missing], arrays)
             except OSError as error:
-                log.warning("cache: nothing more is written to %s: %s", item.store.folder, error)
+                warn(f"cache: nothing more is written to {item.store.folder}: {error}")
                 item.store.close()
 
     def close(self) -> None:

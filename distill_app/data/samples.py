@@ -1,6 +1,5 @@
 """From a key (position, view) to a sample: loading, augmentation with a seed of its own, corrupt images."""
 
-import logging
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from distill_app.data.order import Key
 from distill_app.errors import CorruptImageError, DataError
 from distill_app.seeds import generator_kept, stable_hash
+from distill_app.words import warn
 
-log = logging.getLogger(__name__)
 POLICIES = ("raise", "skip")
 # What Pillow, torchvision and our own opener raise for bytes that are not a good image. Errors of a program
 # (TypeError, KeyError, ...) are not among them and pass through.
@@ -31,6 +30,7 @@ _BAD_IMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -147,7 +147,7 @@ class Samples(Dataset):
             raise CorruptImageError(
                 f"{problem}; that makes {count}, and runtime.max_skipped is {self.max_skipped}"
             ) from error
-        log.warning("%s; the next one is taken instead (%d of at most %d)", problem, count, self.max_skipped)
+        warn(f"{problem}; the next one is taken instead ({count} of at most {self.max_skipped})")
 
 
 def _as_sample(item: Any, index: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The data of one stage: training samples within the label budget, the split that judges epochs, the test set."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +18,7 @@ from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, Resi
 from distill_app.data.samples import Samples
 from distill_app.data.split import budget, hold_out, labels_of
 from distill_app.errors import DataError
-
-log = logging.getLogger(__name__)
+from distill_app.words import warn
 
 
 @dataclass
@@ -174,7 +172,7 @@ class DataSource:
                         f"sample where images cannot be held on the device"
                     ) from error
                 if isinstance(error, Mismatch):
-                    log.warning("%s.resident: images are loaded sample by sample, which is slower: %s", key, error)
+                    warn(f"{key}.resident: images are loaded sample by sample, which is slower: {error}")
                 reason = f", since {error}"
         loader = make_loader(samples, order=order, num_workers=self._runtime.num_workers, device=self._device)
         loader.how += reason

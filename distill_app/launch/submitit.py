@@ -11,6 +11,7 @@ from typing import Any
 
 from distill_app.errors import LaunchError
 from distill_app.launch.job import Job
+from distill_app.runs.claim import claim
 from distill_app.runs.files import now, write_json
 
 
@@ -48,6 +49,7 @@ class Submitit:
     def __call__(self, job: Job) -> dict[str, Any]:
         """Submits, writes `job.json` beside the run's other records, prints how to follow the job."""
         output_dir = Path(job.output_dir).resolve()
+        claim(output_dir, job.config)  # also while it waits in the queue, no other experiment may take the folder
         folder = output_dir / "submitit"
         folder.mkdir(parents=True, exist_ok=True)
         executor = self._executor(folder, name=_job_name(job.config))

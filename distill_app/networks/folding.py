@@ -1,7 +1,6 @@
 """Frozen networks in the form in which they run fastest: batch norms folded, weights in the type of the forward."""
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from distill_app.errors import TapError
 from distill_app.networks.modes import evaluating
 from distill_app.networks.taps import Tap, resolve, tensors_in
+from distill_app.words import warn
 
-log = logging.getLogger(__name__)
 LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TOLERANCE = 1e-4  # of the largest value of an activation; folding in float32 is exact to about 1e-6
@@ -73,7 +72,7 @@ class FrozenForm:
         for first, norm in self.pairs:
             _fold(form, first, norm)
         if self.pairs and not self._equal(form):
-            log.warning("batch norms of a frozen %s are not folded: it changes outputs", type(self._module).__name__)
+            warn(f"batch norms of a frozen {type(self._module).__name__} are not folded: it changes outputs")
             self.pairs = []
             return self.build()
         if self._dtype != torch.float32:

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +27,7 @@ from distill_app.runs.statefile import (
     sync_folder,
     write_state,
 )
+from distill_app.words import warn
 
 __all__ = ["CheckpointError", "Checkpoints", "load_file", "plain", "save_weights"]
 _TEMPORARY = ".tmp-"
@@ -104,7 +104,7 @@ class Checkpoints:
                 continue
             if reasons or wanted is None:
                 why = "; ".join(reasons) or f"the mark {mark_or_name} is unreadable"
-                warnings.warn(f"checkpoint {mark_or_name}: {why}; using {name} instead", stacklevel=2)
+                warn(f"checkpoint {mark_or_name}: {why}; using {name} instead")
             return state
         raise CheckpointError(f"no valid checkpoint in {self.folder}: {'; '.join(reasons)}")
 

@@ -83,6 +83,15 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none or it cannot be read."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

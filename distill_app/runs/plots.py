@@ -57,12 +57,18 @@ def results(path: Path, *, records: Sequence[Mapping[str, Any]]) -> None:
             error = None if entry["accuracy_std"] is None else 100 * entry["accuracy_std"]
             style = {"fmt": "o", "color": _COLOURS[0], "ms": 6, "capsize": 3, "lw": 1.6}
             axis.errorbar(100 * entry["accuracy"], i, xerr=error, zorder=2, **style)
-        labels = [f"{_plain(entry['method'])}: {_plain(entry['result'])}" for entry in entries]
+        labels = [_plain(_label(entry)) for entry in entries]
         axis.set_yticks(range(len(entries)), labels, fontsize=9)
         axis.set_ylim(len(entries) - 0.4, -0.6)
         axis.set_title(_plain(f"{key[0]}, {key[1]} to {key[2]}"), loc="left", fontsize=11)
         axis.set_xlabel("Test accuracy (%), mean and standard deviation", fontsize=9)
     figure.savefig(path, dpi=_DPI)
+
+
+def _label(record: Mapping[str, Any]) -> str:
+    """A result in a line: the method, the settings in which runs differ, the network."""
+    settings = [f"{key}={value}" for key, value in record["settings"].items() if value is not None]
+    return f"{', '.join([str(record['method']), *settings])}: {record['result']}"
 
 
 def _figure(*, width: float, height: float, heights: Sequence[float] = (1.0,)) -> tuple[Any, Any]:

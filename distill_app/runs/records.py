@@ -60,6 +60,19 @@ def write_records(
     write_json(folder / "data.json", data)
 
 
+def write_hydra_records(output_dir: str | os.PathLike[str], *, cfg: DictConfig, hydra: Any) -> None:
+    """Writes what Hydra would write to `.hydra`: the composed config, Hydra's own, and the overrides.
+
+    Hydra does it before it calls the program, also over those of another run in the same folder; therefore the config
+    tells it not to (`hydra.output_subdir: null`), and the program does it when the folder is its own.
+    """
+    folder = Path(output_dir) / ".hydra"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+
+
 def git_state() -> tuple[dict[str, Any], str]:
     """Commit, branch and changes of the code that runs, and the difference to the commit as text.
 

@@ -1,11 +1,7 @@
-"""Tables and plots of one run and of many runs. Reads what runs wrote; needs no torch.
-
-Run directories may come from elsewhere: a damaged or foreign file becomes a row that says so, never an error.
-"""
+"""Tables and plots of one run and of many runs. Reads what runs wrote; needs no torch."""
 
 import csv
 import io
-import json
 import math
 import os
 import statistics
@@ -14,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.runs import plots
-from distill_app.runs.files import read_jsonl
+from distill_app.runs.collect import BASE, differing, rows_of
+from distill_app.runs.files import read_jsonl, read_object
 
 COLUMNS = ("name", "network", "accuracy", "agreement", "parameters", "seconds")
-GROUP = ("dataset", "teacher", "student", "method", "settings", "result")
-_SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit"}
 
 
 def summary_table(
@@ -65,9 +60,9 @@ def final_plot(output_dir: str | os.PathLike[str]) -> Path:
         epoch, accuracy = record.get("epoch"), _epoch_accuracy(record.get("metrics"))
         if record.get("kind") == "epoch" and isinstance(epoch, int) and accuracy is not None:
             curves.setdefault(str(record.get("stage")), []).append((epoch + 1, accuracy))
-    summary = _read_object(folder / "summary.json") or {}
+    summary = read_object(folder / "summary.json") or {}
     path = folder / "curves.png"
-    plots.curves(path, curves=curves, rows=_rows(summary), title=_title(summary))
+    plots.curves(path, curves=curves, rows=rows_of(summary), title=_title(summary))
     return path
 
 
@@ -87,52 +82,27 @@ def _title(summary: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """All runs below a folder (or the folder itself): summary, state, reason, and path below the root."""
-    runs = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name not in _SKIPPED_FOLDERS)
-        if "summary.json" in files or "status.json" in files:
-            runs.append(_run(Path(folder), root=Path(root)))
-    return runs
-
-
-def _run(folder: Path, *, root: Path) -> dict[str, Any]:
-    summary, status = _read_object(folder / "summary.json"), _read_object(folder / "status.json")
-    state = (status or {}).get("state") or ("done" if summary else "unreadable")
-    keys = ("method", "dataset", "seed", "student", "teacher", "settings")
-    return {
-        "path": folder.relative_to(root).as_posix(),
-        "state": str(state),
-        "reason": (status or {}).get("reason"),
-        **{key: (summary or {}).get(key) for key in keys},
-        "rows": _rows(summary or {}),
-    }
-
-
-def _rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = summary.get("rows")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
 def aggregate(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record per data set, model pair, method and result: n, mean and standard deviation over the runs.
+    """One record per data set, model pair, method, settings that differ, and result, over the runs that share them.
 
-    `std` is the sample standard deviation (n - 1), None for one run. Only finished runs count.
+    It has n, mean and standard deviation; `std` is the sample standard deviation (n - 1), None for one run. Only
+    finished runs count. `settings` maps the keys in which finished runs differ to the record's values.
     """
-    groups: dict[tuple[str, ...], list[tuple[Any, Mapping[str, Any]]]] = {}
-    for run in runs:
-        if run["state"] != "done":
-            continue
+    done = [run for run in runs if run["state"] == "done"]
+    columns = list(differing(done))
+    groups: dict[tuple[str | None, ...], list[tuple[Any, Mapping[str, Any]]]] = {}
+    for run in done:
+        settings = [(run.get("varied") or {}).get(key) for key in columns]
         for row in run["rows"]:
-            key = (*(str(run.get(k)) for k in GROUP[:-1]), str(row.get("name")))
+            key = (*(str(run.get(k)) for k in BASE), *settings, str(row.get("name")))
             groups.setdefault(key, []).append((run.get("seed"), row))
     records = []
     # Sorted by run, not by result: results stay in the order of the run (teacher, alone, distilled).
-    for key in sorted(groups, key=lambda key: key[:-1]):
+    for key in sorted(groups, key=lambda key: [_order(value) for value in key[:-1]]):
         members = groups[key]
-        record: dict[str, Any] = dict(zip(GROUP, key, strict=True))
-        record |= {"n": len(members), "seeds": len({str(seed) for seed, _ in members})}
+        record: dict[str, Any] = dict(zip(BASE, key, strict=False))
+        record["settings"] = dict(zip(columns, key[len(BASE) :], strict=False))
+        record |= {"result": key[-1], "n": len(members), "seeds": len({str(seed) for seed, _ in members})}
         for metric in ("accuracy", "agreement"):
             values = [v for _, row in members if (v := _number(row.get(metric))) is not None]
             record[metric] = statistics.fmean(values) if values else None
@@ -143,13 +113,27 @@ def aggregate(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
+def _order(value: str | None) -> tuple[bool, float, str]:
+    """Numbers by size, before words."""
+    try:
+        return (False, float(value or ""), "")
+    except ValueError:
+        return (True, 0.0, str(value))
+
+
 def results_table(records: Iterable[Mapping[str, Any]], *, markdown: bool = False) -> str:
     """The aggregated results as a table, mean +- standard deviation in percent."""
+    records = list(records)
     rows = []
     for record in records:
         shown = {m: _spread(record[m], record[f"{m}_std"]) for m in ("accuracy", "agreement")}
-        rows.append({**record, **shown})
-    return summary_table(rows, (*GROUP, "n", "seeds", "accuracy", "agreement"), markdown=markdown)
+        rows.append({**record["settings"], **record, **shown})
+    return summary_table(rows, (*_group(records), "n", "seeds", "accuracy", "agreement"), markdown=markdown)
+
+
+def _group(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that say what a record is of."""
+    return [*BASE, *dict.fromkeys(key for record in records for key in record["settings"]), "result"]
 
 
 def _spread(mean: float | None, std: float | None) -> str | None:
@@ -160,32 +144,35 @@ def _spread(mean: float | None, std: float | None) -> str | None:
 
 def results_csv(records: Iterable[Mapping[str, Any]]) -> str:
     """The aggregated results as CSV, accuracies as fractions."""
-    columns = [*GROUP, "n", "seeds", "accuracy", "accuracy_std", "agreement", "agreement_std", "parameters"]
+    records = list(records)
+    numbers = ["n", "seeds", "accuracy", "accuracy_std", "agreement", "agreement_std", "parameters"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, [*_group(records), *numbers], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({**record["settings"], **record} for record in records)
     return text.getvalue()
 
 
 def status_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many runs are in which state, and which did not finish and why."""
+    """How many runs are in which state; and which did not finish, what they are, and why."""
     states = [run["state"] for run in runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     lines = [f"{len(runs)} runs: {counts}"]
     for run in runs:
         if run["state"] != "done":
             reason = f": {_cell('reason', run['reason'])}" if run["reason"] else ""
-            lines.append(f"- {_cell('path', run['path'])} {_cell('state', run['state'])}{reason}")
+            what = f" ({_cell('what', _what(run, runs))})" if _what(run, runs) else ""
+            lines.append(f"- {_cell('path', run['path'])}{what} {_cell('state', run['state'])}{reason}")
     return "\n".join(lines)
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def _what(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """A run in a few words: the point of its sweep, else what makes it differ from the others."""
+    if run.get("point"):
+        return " ".join(run["point"])
+    differ = [key for key in ("method", "seed") if len({str(each.get(key)) for each in runs}) > 1]
+    values = {**{key: run.get(key) for key in differ}, **{key: run["varied"][key] for key in differing(runs)}}
+    return " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
 
 
 def _number(value: Any) -> float | None:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ class Tracker:
 
     Epochs and steps are counted from 0, as everywhere in the code, and shown from 1. With `enabled=False`
     (every rank but the first) all methods do nothing. `progress=None` shows a bar when stderr is a terminal;
-    without a bar there is one line per epoch.
+    without a bar there is a line per epoch, and in long epochs one in every `line_every` seconds.
+
+    What cannot be written to train.log is lost and ends nothing; metrics.jsonl is what results are made of, and a full
+    disk under it is an error.
     """
 
     def __init__(
@@ -34,13 +38,18 @@ class Tracker:
         tensorboard: bool = True,
         enabled: bool = True,
         progress: bool | None = None,
+        line_every: float = 60.0,
     ) -> None:
         self.folder = Path(output_dir)
         self.enabled = enabled
-        self._progress = sys.stderr.isatty() if progress is None else progress
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._progress = on_terminal if progress is None else progress
+        self._line_every, self._line_at = line_every, time.monotonic()
+        self._begun, self._first, self._count, self._values = self._line_at, 0, 0, ""
         self._tensorboard = tensorboard and enabled
         self._writer: Any = None
         self._bar: Any = None
+        self._process = os.getpid()
         self._stage, self._epochs, self._steps = "", 0, 0
         if enabled:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +71,11 @@ class Tracker:
         """Says something that the user should act on, on stderr and in train.log."""
         self._say(f"warning: {text}", level="WARNING", stream="stderr")
 
+    def note(self, text: str, *, level: str = "WARNING") -> None:
+        """Says something in train.log alone."""
+        if self.enabled:
+            self._write_log(level, text)
+
     def start_stage(self, name: str, *, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
         """Begins a stage, or goes on with it at `first_epoch` after a resume."""
         if not self.enabled:
@@ -70,6 +84,8 @@ class Tracker:
         self._stage, self._epochs, self._steps = name, epochs, steps_per_epoch
         resumed = f", from epoch {first_epoch + 1}" if first_epoch else ""
         self.info(f"stage {name}: {epochs} epochs of {steps_per_epoch} steps{resumed}")
+        self._begun, self._values = time.monotonic(), ""
+        self._first = self._count = first_epoch * steps_per_epoch
         if self._progress:
             self._bar = tqdm(
                 total=epochs * steps_per_epoch,
@@ -82,9 +98,19 @@ class Tracker:
             )
 
     def advance(self, n: int = 1) -> None:
-        """Moves the progress bar; costs nothing where there is none."""
+        """Moves the progress bar; where there is none, says now and then how far the stage is."""
+        self._count += n
         if self._bar is not None:
             self._bar.update(n)
+        elif self.enabled and time.monotonic() - self._line_at >= self._line_every:
+            self._print(self._progress_line(), stream="stdout")
+
+    def _progress_line(self) -> str:
+        total = self._epochs * self._steps
+        epoch, step = divmod(self._count - 1, max(1, self._steps))
+        left = (time.monotonic() - self._begun) / (self._count - self._first) * (total - self._count)
+        where = f"{self._stage} epoch {epoch + 1}/{self._epochs} step {step + 1}/{self._steps}"
+        return f"{where}  {self._values}  {_duration(left)} left of the stage".replace("    ", "  ")
 
     def step(
         self,
@@ -113,7 +139,7 @@ class Tracker:
         self._record({**where, **values}, timing={"images_per_second": images_per_second, "data_wait": data_wait})
         terms = {"loss": total, **losses}
         shown = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        line = f"{shown} lr {lr:.3g} {images_per_second:.0f} images/s, data wait {100 * data_wait:.0f}%"
+        self._values = line = f"{shown} lr {lr:.3g} {images_per_second:.0f} images/s, data wait {100 * data_wait:.0f}%"
         self._write_log("INFO", f"{self._stage} epoch {epoch + 1} step {step + 1}/{self._steps}: {line}")
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {epoch + 1}/{self._epochs} {line}", refresh=False)
@@ -170,8 +196,10 @@ class Tracker:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        self._log.close()
-        self._metrics.close()
+        for file in (self._log, self._metrics):
+            # What a full disk has not taken was told when it was written; here it would hide what went wrong.
+            with suppress(OSError):
+                file.close()
         self.enabled = False
 
     def _open_metrics(self) -> None:
@@ -183,14 +211,20 @@ class Tracker:
         if not self.enabled:
             return
         self._write_log(level, text)
-        if self._bar is not None:
+        self._print(text, stream=stream)
+
+    def _print(self, text: str, *, stream: str) -> None:
+        self._line_at = time.monotonic()
+        # A forked process that loads data has a copy of the bar, and of a lock that nobody there will open.
+        if self._bar is not None and os.getpid() == self._process:
             tqdm.write(text, file=getattr(sys, stream))
         else:
             print(text, file=getattr(sys, stream), flush=True)
 
     def _write_log(self, level: str, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._log.writelines(f"{stamp} {level} {line}\n" for line in text.splitlines() or [""])
+        with suppress(OSError, ValueError):
+            self._log.writelines(f"{stamp} {level} {line}\n" for line in text.splitlines() or [""])
 
     def _record(self, record: dict[str, Any], *, timing: Mapping[str, float]) -> None:
         notes: dict[str, str] = {}
@@ -224,6 +258,13 @@ def _show(key: str, value: Any) -> str:
             return f"{key} {100 * value:.2f}%"
         return f"{key} {value:.1f}" if key in _CLOCK else f"{key} {value:.4g}"
     return f"{key} {value}"
+
+
+def _duration(seconds: float) -> str:
+    """A time to come, to two digits: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _drop_partial_line(path: Path) -> None:

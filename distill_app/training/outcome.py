@@ -1,14 +1,13 @@
 """What came out of a run: every network on the test set, and the summary."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from distill_app.config.plan import StagePlan
-from distill_app.config.schema import AppConf, ModelConf
+from distill_app.config.schema import ModelConf
 from distill_app.networks.network import Network, parameter_count
-from distill_app.seeds import stable_hash
+from distill_app.runs.settings import fingerprint
 from distill_app.training.experiment import Experiment
 
 COLUMNS = ("name", "accuracy", "agreement", "parameters", "seconds")
@@ -81,7 +80,7 @@ def summarize(
         "method": app.method.name,
         "dataset": app.dataset.name,
         "seed": app.seed,
-        "settings": _settings(app),
+        "settings": fingerprint(asdict(app)),
         "student": _net_name(app.student),
         "teacher": _net_name(app.teacher) if "teacher" in experiment.parts.networks else None,
         "objective": done.get(last.name, {}).get("best" if last.conf.select == "best" else "last"),
@@ -95,16 +94,3 @@ def summarize(
 def _net_name(conf: ModelConf) -> str:
     """What summaries call an architecture."""
     return conf.name or str(conf.net["_target_"]).rsplit(".", 1)[-1]
-
-
-def _settings(app: AppConf) -> str:
-    """A short hash of all that may change a result but the seed: runs that share it may be averaged."""
-    conf = asdict(app)
-    neutral = ("device", "num_workers", "threads", "log_every", "keep_checkpoints", "tensorboard", "allow")
-    conf["runtime"] = {key: value for key, value in conf["runtime"].items() if key not in neutral}
-    for key in ("seed", "launcher", "dry_run"):
-        conf.pop(key)
-    stages = [stage for part in ("prelude", "method") for stage in conf[part]["stages"].values()]
-    for data in (conf["dataset"], *(stage["data"] for stage in stages if stage["data"])):
-        data.pop("resident")  # the same batches, bit for bit
-    return f"{stable_hash(json.dumps(conf, sort_keys=True, default=str)):016x}"[:6]

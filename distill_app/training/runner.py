@@ -4,7 +4,6 @@
 summary, one that was interrupted goes on after its last complete epoch, and else the run starts.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,10 +16,10 @@ from distill_app.config.plan import StagePlan
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.files import write_json
+from distill_app.runs.lifecycle import recorded, run_folder
 from distill_app.runs.records import write_records
 from distill_app.runs.report import final_plot, summary_table
 from distill_app.runs.statefile import save_weights
-from distill_app.runs.status import Status, run_lock
 from distill_app.runs.tracking import Tracker
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
@@ -46,27 +45,18 @@ def run_experiment(
         The summary, as in `summary.json`.
     """
     folder = Path(output_dir)
-    status = Status(folder)
-    with run_lock(folder):
-        if status.read().get("state") == "done":
-            return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        status.set("running")
+    with run_folder(folder, config) as finished:
+        if finished is not None:
+            return finished
         experiment = experiment or Experiment.of(config)
-        tensorboard = experiment.app.runtime.tensorboard
-        with experiment, Tracker(folder, tensorboard=tensorboard) as tracker:
-            try:
-                runner = StageRunner(experiment, folder=folder, tracker=tracker)
-                write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity())
-                summary = runner.run()
-            except KeyboardInterrupt:
-                status.set("failed", reason="interrupted")
-                raise
-            except Exception as error:
-                tracker.warning(f"failed: {error}")
-                status.set("failed", reason=f"{type(error).__name__}: {error}")
-                raise
-        status.set("done")
-    return summary
+        with (
+            experiment,
+            Tracker(folder, tensorboard=experiment.app.runtime.tensorboard) as tracker,
+            recorded(folder, tracker=tracker, config=config),
+        ):
+            runner = StageRunner(experiment, folder=folder, tracker=tracker)
+            write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity())
+            return runner.run()
 
 
 class StageRunner:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill_app.runs import plots
+from distill_app.runs.collect import collect
 from distill_app.runs.files import write_text
-from distill_app.runs.report import aggregate, collect, results_csv, results_table, status_text
+from distill_app.runs.report import aggregate, results_csv, results_table, status_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

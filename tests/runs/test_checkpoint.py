@@ -3,7 +3,7 @@
 import errno
 import os
 import pickle
-import warnings
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -67,11 +67,11 @@ def test_saved_state_comes_back_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [_truncate, _empty, _flip_a_bit, _delete, _flip_manifest])
-def test_damaged_checkpoint_is_detected_and_the_previous_one_used(tmp_path, damage):
+def test_damaged_checkpoint_is_detected_and_the_previous_one_used(tmp_path, damage, caplog):
     checkpoints = _filled(tmp_path)
     damage(tmp_path / "distill/epoch_0001/state.pt")
-    with pytest.warns(UserWarning, match=r"epoch_0001.*using distill/epoch_0000 instead"):
-        assert checkpoints.load("last")["epoch"] == 0
+    assert checkpoints.load("last")["epoch"] == 0
+    assert re.search(r"epoch_0001.*using distill/epoch_0000 instead", caplog.text)
 
 
 def test_error_when_no_checkpoint_is_valid(tmp_path):
@@ -82,22 +82,22 @@ def test_error_when_no_checkpoint_is_valid(tmp_path):
         checkpoints.load("last")
 
 
-def test_fallback_prefers_the_stage_that_was_asked_for(tmp_path):
+def test_fallback_prefers_the_stage_that_was_asked_for(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(_state(1), name="hint/epoch_0001", mark=("hint/last",))
     checkpoints.save(_state(2), name="hint/epoch_0002", mark=("hint/best",))
     checkpoints.save(_state(3), name="distill/epoch_0001", mark=("last",))
     _flip_a_bit(tmp_path / "hint/epoch_0002/state.pt")
-    with pytest.warns(UserWarning, match="using hint/epoch_0001"):
-        assert checkpoints.load("hint/best")["epoch"] == 1
+    assert checkpoints.load("hint/best")["epoch"] == 1
+    assert "using hint/epoch_0001" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "../../elsewhere", "distill/epoch_9999"])
-def test_damaged_mark_falls_back_to_the_newest(tmp_path, content):
+def test_damaged_mark_falls_back_to_the_newest(tmp_path, content, caplog):
     checkpoints = _filled(tmp_path)
     (tmp_path / "last.mark").write_text(content)
-    with pytest.warns(UserWarning, match="using distill/epoch_0001"):
-        assert checkpoints.load("last")["epoch"] == 1
+    assert checkpoints.load("last")["epoch"] == 1
+    assert "using distill/epoch_0001" in caplog.text
 
 
 def test_unknown_mark_is_an_error_that_lists_what_there_is(tmp_path):
@@ -153,7 +153,7 @@ class _Canary:
         return (os.mkdir, (self.path,))
 
 
-def test_pickle_with_code_is_refused_and_not_executed(tmp_path):
+def test_pickle_with_code_is_refused_and_not_executed(tmp_path, caplog):
     checkpoints, canary = _filled(tmp_path / "c"), tmp_path / "executed"
     target = tmp_path / "c/distill/epoch_0001"
     with open(target / "state.pt", "wb") as file:
@@ -164,9 +164,9 @@ def test_pickle_with_code_is_refused_and_not_executed(tmp_path):
 
     record = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "counter": 9}
     (target / "manifest.json").write_text(json.dumps(record))
-    with pytest.warns(UserWarning, match="not a readable file of tensors and plain types") as caught:
-        assert checkpoints.load("last")["epoch"] == 0
-    assert "weights_only=False" not in str(caught[0].message)
+    assert checkpoints.load("last")["epoch"] == 0
+    assert "not a readable file of tensors and plain types" in caplog.text
+    assert "weights_only=False" not in caplog.text
     plain_pickle = tmp_path / "student.pt"
     plain_pickle.write_bytes(pickle.dumps({"model": _Canary(canary)}))
     for file in (target / "state.pt", plain_pickle):
@@ -187,12 +187,11 @@ def test_pruning_keeps_marked_and_newest_per_stage(tmp_path):
     assert checkpoints.load("distill/best")["epoch"] == 1
 
 
-def test_saving_a_name_again_replaces_it(tmp_path):
+def test_saving_a_name_again_replaces_it(tmp_path, caplog):
     checkpoints = _filled(tmp_path)
     checkpoints.save(_state(7), name="distill/epoch_0001")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert checkpoints.load("last")["epoch"] == 7
+    assert checkpoints.load("last")["epoch"] == 7
+    assert caplog.text == ""
     assert len(checkpoints.names()) == 2
 
 

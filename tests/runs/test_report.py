@@ -2,13 +2,15 @@
 
 import csv
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from distill_app.runs.report import aggregate, collect, final_plot, summary_table
+from distill_app.runs.collect import collect
+from distill_app.runs.report import aggregate, final_plot, status_text, summary_table
 from distill_app.verbs.report import main
 
 _ROWS = [
@@ -33,6 +35,111 @@ def _run(folder: Path, *, seed: int, accuracy: float = 0.8, method: str = "kd", 
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in epochs) + '{"ki')
     return folder
+
+
+def _sweep(root: Path, points: dict[str, dict], *, choices: dict | None = None, typed: tuple[str, ...] = ()) -> None:
+    """Runs with configs: point -> what differs from the first; the learning rate is that of every stage."""
+    for name, point in points.items():
+        folder = _run(root / name, seed=point.get("seed", 0), state=point.get("state", "done"))
+        lr, decay = point.get("lr", 0.1), point.get("decay", 0.0)
+        config = {
+            "seed": point.get("seed", 0),
+            "dataset": {"name": "digits"},
+            "teacher": {"name": "resnet20"},
+            "student": {"name": "resnet8"},
+            "method": {"name": "kd", "stages": {"distill": {"lr": lr, "losses": {"kd": {"t": point.get("t", 4)}}}}},
+            "stage": {"lr": lr, "optimizer": {"_target_": "torch.optim.SGD", "weight_decay": decay}},
+            "cache": {"folder": f"cache/{name}"},
+            "runtime": {"num_workers": len(name)},
+        }
+        (folder / "config_resolved.yaml").write_text(json.dumps(config))
+        (folder / ".hydra").mkdir()
+        (folder / ".hydra/overrides.yaml").write_text(json.dumps([f"{key}={name}" for key in typed]))
+        chosen = {key: values[name] for key, values in (choices or {}).items()}
+        (folder / ".hydra/hydra.yaml").write_text(json.dumps({"hydra": {"runtime": {"choices": chosen}}}))
+
+
+def _columns(root: Path) -> dict[str, list]:
+    records = [record for record in aggregate(collect(root)) if record["result"] == "student"]
+    keys = dict.fromkeys(key for record in records for key in record["settings"])
+    return {key: [record["settings"][key] for record in records] for key in keys}
+
+
+def test_what_differs_is_a_column_and_what_follows_from_it_is_none(tmp_path):
+    _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.02}, "c": {"lr": 10.0}, "d": {"lr": 0.02, "seed": 1}})
+    assert _columns(tmp_path) == {"stage.lr": ["0.02", "0.1", "10"]}
+    records = aggregate(collect(tmp_path))
+    assert [record["n"] for record in records if record["result"] == "student"] == [2, 1, 1]
+
+
+def test_runs_that_differ_in_nothing_have_no_further_column(tmp_path):
+    _sweep(tmp_path, {"a": {"seed": 0}, "other place": {"seed": 1}})
+    assert _columns(tmp_path) == {}
+    assert main([str(tmp_path)]) == 0
+
+
+def test_keys_that_vary_together_are_shown_where_somebody_typed_them(tmp_path):
+    points = {"a": {"lr": 0.1, "decay": 0.0}, "b": {"lr": 0.2, "decay": 0.5}}
+    _sweep(tmp_path / "few", points)
+    assert list(_columns(tmp_path / "few")) == ["stage.lr"]
+    _sweep(tmp_path / "typed", points, typed=("stage.optimizer.weight_decay", "stage.lr", "seed"))
+    assert set(_columns(tmp_path / "typed")) == {"stage.lr", "stage.optimizer.weight_decay"}
+
+
+def test_a_group_that_was_chosen_stands_for_its_keys(tmp_path):
+    points = {"a": {"lr": 0.1, "t": 1}, "b": {"lr": 0.2, "t": 2}, "c": {"lr": 0.2, "t": 2, "seed": 1}}
+    _sweep(tmp_path, points, choices={"stage": {"a": "fast", "b": "slow", "c": "slow"}, "debug": dict.fromkeys("abc")})
+    assert _columns(tmp_path) == {"stage": ["fast", "slow"]}
+
+
+def test_columns_are_in_table_csv_and_picture(tmp_path, capsys, monkeypatch):
+    from matplotlib.axes import Axes
+
+    _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.2}})
+    drawn: list[str] = []
+    set_yticks = Axes.set_yticks
+
+    def drawing(axis, ticks, labels=(), **how):
+        drawn.extend(labels)
+        return set_yticks(axis, ticks, labels, **how)
+
+    monkeypatch.setattr(Axes, "set_yticks", drawing)
+    assert main([str(tmp_path)]) == 0
+    assert "stage.lr" in capsys.readouterr().out.splitlines()[0]
+    assert [row["stage.lr"] for row in csv.DictReader((tmp_path / "report.csv").open())] == ["0.1", "0.1", "0.2", "0.2"]
+    assert drawn[1::2] == ["kd, stage.lr=0.1: student", "kd, stage.lr=0.2: student"]
+
+
+def test_runs_that_did_not_finish_say_what_they_are(tmp_path):
+    _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.2, "seed": 1, "state": "failed"}})
+    refused = {"state": "refused", "reason": "stage.lr: must be above 0", "point": ["stage.lr=-1"]}
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/status.json").write_text(json.dumps(refused))
+    lines = status_text(collect(tmp_path)).splitlines()
+    assert lines[0] == "3 runs: 1 done, 1 failed, 1 refused"
+    assert "- b (" in lines[1] and "seed=1" in lines[1] and "stage.lr=0.2" in lines[1] and "loss kd is nan" in lines[1]
+    assert lines[2] == "- c (stage.lr=-1) refused: stage.lr: must be above 0"
+    assert _columns(tmp_path) == {}
+
+
+def test_a_run_whose_process_is_gone_does_not_run(tmp_path):
+    _run(tmp_path / "a", seed=0, state="running")
+    dead = {"state": "running", "pid": 2**22 + 1, "host": socket.gethostname()}
+    (tmp_path / "a/status.json").write_text(json.dumps(dead))
+    assert f"distill resume {tmp_path / 'a'}" in status_text(collect(tmp_path))
+    assert collect(tmp_path)[0]["state"] == "died"
+    (tmp_path / "a/status.json").write_text(json.dumps({**dead, "host": "far"}))
+    assert collect(tmp_path)[0]["state"] == "running (unknown: other host, far)"
+
+
+def test_a_config_of_somebody_elses_is_read_as_data(tmp_path):
+    canary = tmp_path / "canary"
+    for number, text in enumerate((f"!!python/object/apply:os.mkdir ['{canary}']", "a: [", "- 1", "a: ${oc.env:HOME}")):
+        folder = _run(tmp_path / str(number), seed=0)
+        (folder / "config_resolved.yaml").write_text(text)
+        (folder / ".hydra").mkdir()
+        (folder / ".hydra/overrides.yaml").write_text(text)
+    assert main([str(tmp_path)]) == 0 and not canary.exists()
 
 
 def _is_png(path: Path) -> bool:
@@ -76,7 +183,7 @@ def test_report_prints_and_writes_table_csv_and_plot(tmp_path, capsys):
     _run(tmp_path / "d", seed=3, state="running")
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "80.00 +- 14.14%" in out and "4 runs: 2 done, 1 failed, 1 running" in out
+    assert "80.00 +- 14.14%" in out and "4 runs: 2 done, 1 failed, 1 running (unknown: no process named)" in out
     assert "- c failed: loss kd is nan" in out
     assert "| 80.00 +- 14.14%" in (tmp_path / "report.md").read_text()
     rows = list(csv.DictReader((tmp_path / "report.csv").open()))

@@ -108,6 +108,46 @@ def test_plain_lines_without_a_terminal(tmp_path, capsys):
     assert "epoch 1 step 2/2: loss 1 ce 1 kd 0.5 lr 0.1 100 images/s, data wait 25%" in log[2]
 
 
+def test_without_a_terminal_a_long_epoch_speaks_now_and_then(tmp_path, capsys):
+    for line_every, lines in ((0.0, 6), (3600.0, 0)):
+        _train(tmp_path / str(lines), line_every=line_every)
+        said = [line for line in capsys.readouterr().out.splitlines() if "left of the stage" in line]
+        assert len(said) == lines
+        if lines:
+            assert (
+                said[3].startswith("distill epoch 2/3 step 2/2  loss 1 ce 0.5 kd 0.5 lr 0.1 ") and "0 s left" in said[3]
+            )
+    _train(tmp_path / "resumed", start=2, line_every=0.0)
+    assert "distill epoch 3/3 step 1/2" in capsys.readouterr().out
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, capsys):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "train.log").symlink_to(full)
+    _train(tmp_path)
+    assert "distill epoch 3/3" in capsys.readouterr().out
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 10
+
+
+def test_a_note_is_in_the_log_alone(tmp_path, capsys):
+    with Tracker(tmp_path, tensorboard=False) as tracker:
+        tracker.note("a\nb", level="ERROR")
+    tracker.note("too late")
+    assert [line.split(" ", 2)[2] for line in (tmp_path / "train.log").read_text().splitlines()] == [
+        "ERROR a",
+        "ERROR b",
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_any_stderr_there_is_no_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    _train(tmp_path)
+    assert (tmp_path / "metrics.jsonl").is_file()
+
+
 def test_bar_shows_terms_and_speed(tmp_path, capsys, monkeypatch):
     import io
 

@@ -1,0 +1,146 @@
+"""The runs below a folder: what each is, what became of it, and in which settings they differ.
+
+Run directories may come from elsewhere: a damaged or foreign file becomes a run that says so, never an error.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill_app.runs.claim import stored_config
+from distill_app.runs.files import read_object
+from distill_app.runs.settings import leading, settings_of
+from distill_app.runs.status import state_of
+
+BASE = ("dataset", "teacher", "student", "method")  # what every table has a column for
+_SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit"}
+
+
+def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """All runs below a folder (or the folder itself).
+
+    Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows), and under `varied` the
+    settings in which the runs differ, key to value as text: those that somebody typed or chose, and of the others as
+    few as tell all apart.
+    """
+    runs = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name not in _SKIPPED_FOLDERS)
+        if "summary.json" in files or "status.json" in files:
+            runs.append(_run(Path(folder), root=Path(root)))
+    columns = _columns(runs)
+    for run in runs:
+        known = {**run.pop("choices"), **run.pop("settings")}
+        run["varied"] = {_shown(key): known.get(key) for key in columns}
+        del run["typed"]
+    return runs
+
+
+def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The results in a summary."""
+    rows = summary.get("rows")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _run(folder: Path, *, root: Path) -> dict[str, Any]:
+    summary, status = read_object(folder / "summary.json"), read_object(folder / "status.json") or {}
+    config = stored_config(folder) or {}
+    state, reason = state_of(status) or ("done" if summary else "unreadable"), status.get("reason")
+    if state == "died":
+        reason = f"process {status.get('pid')} is gone; to go on: distill resume {folder}"
+    point = status.get("point")
+    settings = {key: value for key, value in settings_of(config).items() if key != "seed"}
+    if not config and (summary or {}).get("settings"):
+        settings = {"settings": str((summary or {})["settings"])}
+    about = {**_about(config), **{key: value for key, value in (summary or {}).items() if value is not None}}
+    return {
+        "path": folder.relative_to(root).as_posix(),
+        "state": state,
+        "reason": reason,
+        "point": [str(each) for each in point] if isinstance(point, list) else [],
+        **{key: about.get(key) for key in (*BASE, "seed")},
+        "rows": rows_of(summary or {}),
+        "settings": settings,
+        **_hydra(folder / ".hydra"),
+    }
+
+
+def _about(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run without a summary was to be."""
+    about: dict[str, Any] = {"seed": config.get("seed")}
+    for key in BASE:
+        part = config.get(key)
+        if isinstance(part, Mapping):
+            net = part.get("net")
+            target = str(net.get("_target_")).rpartition(".")[2] if isinstance(net, Mapping) else None
+            about[key] = part.get("name") or target
+    return about
+
+
+def _hydra(folder: Path) -> dict[str, Any]:
+    """What was chosen and typed, as far as a run of the command line says."""
+    overrides, hydra = _yaml(folder / "overrides.yaml"), _yaml(folder / "hydra.yaml")
+    choices: Any = hydra
+    for key in ("hydra", "runtime", "choices"):
+        choices = choices.get(key) if isinstance(choices, Mapping) else None
+    chosen = choices if isinstance(choices, Mapping) else {}
+    ours = {str(key): str(value) for key, value in chosen.items() if not str(key).startswith("hydra/")}
+    ours.pop("launcher", None)
+    typed = overrides if isinstance(overrides, list) else []
+    return {"choices": ours, "typed": [str(each).partition("=")[0].lstrip("+~") for each in typed]}
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+
+
+def _columns(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys in which runs differ beyond `BASE` and seed: chosen groups, typed keys, then what else is needed."""
+    told = [run for run in runs if run["settings"]]
+    keys = dict.fromkeys(key for run in told for key in run["settings"])
+    values = {key: tuple(run["settings"].get(key) for run in told) for key in keys}
+    varying = {key: tuple(map(str, column)) for key, column in values.items() if len(set(column)) > 1}
+    cells = [tuple(str(run[key]) for key in BASE) for run in told]
+    columns: list[str] = []
+
+    def take(key: str, column: Sequence[Any]) -> None:
+        columns.append(key)
+        cells[:] = [(*cell, str(value)) for cell, value in zip(cells, column, strict=True)]
+
+    complete = list(zip(*varying.values(), strict=True)) or [()] * len(told)
+    for group in dict.fromkeys(group for run in told for group in run["choices"]):
+        column = [run["choices"].get(group) for run in told]
+        if _splits(column, cells) and not _splits(column, complete):
+            take(group, column)
+    typed = {key for run in told for key in run["typed"]}
+    for key in varying:
+        if key in typed:
+            take(key, varying[key])
+    for key in [*leading(varying), *varying]:
+        if key not in columns and _splits(varying[key], cells):
+            take(key, varying[key])
+    return columns
+
+
+def _splits(column: Iterable[Any], cells: Iterable[Any]) -> bool:
+    """Whether runs of one cell have several values."""
+    seen: dict[Any, Any] = {}
+    return any(seen.setdefault(cell, value) != value for cell, value in zip(cells, column, strict=True))
+
+
+def _shown(key: str) -> str:
+    """How a key is told: the name of a network stands for all of it."""
+    return key.removesuffix(".name")
+
+
+def differing(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The keys of `varied` that have several values among these runs."""
+    for key in dict.fromkeys(key for run in runs for key in run.get("varied") or {}):
+        if len({(run.get("varied") or {}).get(key) for run in runs}) > 1:
+            yield key
