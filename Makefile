@@ -39,7 +39,7 @@ types: $(STAMP) ## static types
 	$(BIN)/mypy
 
 table: $(STAMP) ## measure the README's table: five seeds of the default experiment, about 6 minutes on 2 cores
-	$(BIN)/python scripts/measure_default.py
+	$(BIN)/python -m scripts.measure.default
 
 # Two versions of torchdistill, since the newer one has no cache. The older one finds its dependencies in the venv.
 $(RIVALS): $(STAMP)
@@ -48,7 +48,7 @@ $(RIVALS): $(STAMP)
 	@touch $@
 
 bench: $(RIVALS) ## measure docs/performance.md: step times against torchdistill and a hand-written loop; half an idle hour
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python -m scripts.benchmark
 
 clean: ## remove the environment and caches; runs under outputs/ stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

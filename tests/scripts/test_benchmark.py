@@ -5,21 +5,18 @@ Nothing is timed here.
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # the scripts import each other, and the config names a data set in one of them
+from scripts.benchmark import __main__ as benchmark
+from scripts.benchmark import cache as stored
+from scripts.benchmark import limit as by_hand
+from scripts.benchmark import report, timing, workloads
+from scripts.benchmark.product import Product, Size
 
-import benchmark_cache  # noqa: E402
-import benchmark_limit  # noqa: E402
-import benchmark_report  # noqa: E402
-import benchmark_timing  # noqa: E402
-import benchmark_workloads as workloads  # noqa: E402
-from benchmark_product import Product, Size  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 TINY = Size(image_size=32, batch=4, samples=40, stored=8, classes=4, teacher="resnet34", student="resnet18")
 SMALLEST = Size(image_size=8, batch=4, samples=40, stored=8, classes=4, teacher="plain_32_64_128", student="plain_8_16")
@@ -117,11 +114,11 @@ def test_cached_kd_of_the_limit_is_that_of_the_product(product):
     ours = product(size, "method=kd", "cache.enabled=true")
     ours.epoch()  # fills the cache, and is a step
     images, teacher = workloads.images_of(size), ours.experiment.network("teacher").module
-    inputs = benchmark_limit.normalized(torch.stack([images[row][0] for row in range(4)]))
+    inputs = by_hand.normalized(torch.stack([images[row][0] for row in range(4)]))
     with torch.no_grad():
         logits = teacher.eval()(inputs).half()
     student = workloads.network(ours, "student")
-    limit = benchmark_limit.CachedKD(logits, student, images=images, batch=4, form=workloads.FORMS[""])
+    limit = by_hand.CachedKD(logits, student, images=images, batch=4, form=workloads.FORMS[""])
     (rows,) = ours.rows(1)
     ours.epoch()
     assert ours.total() == pytest.approx(float(limit.step(rows).detach()), rel=1e-4)
@@ -130,7 +127,7 @@ def test_cached_kd_of_the_limit_is_that_of_the_product(product):
 def test_the_student_alone_is_cross_entropy(product):
     ours = product(SMALLEST, "method=ce")
     student, images = workloads.network(ours, "student"), workloads.images_of(SMALLEST)
-    limit = benchmark_limit.Loop(student, None, images=images, batch=4, form=workloads.FORMS[""])
+    limit = by_hand.Loop(student, None, images=images, batch=4, form=workloads.FORMS[""])
     for got, expected in losses_of(ours, limit):
         assert got == pytest.approx(expected, rel=1e-4)
 
@@ -139,7 +136,7 @@ def test_the_student_alone_is_cross_entropy(product):
 @pytest.mark.skipif(importlib.util.find_spec("torchdistill") is None, reason="pip install -e '.[bench]'")
 @pytest.mark.parametrize("method", ["kd", "hint", "hint_pruned"])
 def test_torchdistill_computes_the_same_but_for_the_mode_of_its_teacher(product, method):
-    from benchmark_torchdistill import hint_config, kd_config
+    from scripts.benchmark.rival import hint_config, kd_config
 
     ours = product(TINY, *(["method=kd"] if method == "kd" else HINT), *workloads.PLAIN)
     images, (rows,) = workloads.images_of(TINY), ours.rows(1)
@@ -162,74 +159,72 @@ def test_torchdistill_computes_the_same_but_for_the_mode_of_its_teacher(product,
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kd", "hint", "fixed", "crd", "data", "cache", "store", "crd_setup"])
 def test_every_workload_runs(tmp_path, name):
-    function = getattr(workloads, name, None) or getattr(benchmark_cache, name)
+    function = getattr(workloads, name, None) or getattr(stored, name)
     size = Size(**{**vars(TINY), "samples": 1024 if name == "store" else 40})
     found = function(workloads.Plan(tmp_path, rounds=2, size=size, negatives=16, rows=256))
     assert all(len(times) == 2 and min(times) > 0 for times in found["times"].values())
     record = {**found, "size": workloads.Plan(tmp_path, size=size).described(), "rounds": 2}
-    rows = [row for row in benchmark_report.ROWS if row.workload == name]
+    rows = [row for row in report.ROWS if row.workload == name]
     ours = [cell for row in rows for cell in (row.rival, row.limit) if cell and "torchdistill" not in cell.figure]
     assert ours and all(cell.measured(record) is not None for cell in ours)
-    assert "nan" not in benchmark_report.table({name: record})
+    assert "nan" not in report.table({name: record})
 
 
 def test_a_batch_of_the_limit_never_repeats_a_sample_within_an_epoch():
     images = workloads.images_of(SMALLEST)
-    feed = benchmark_limit.Feed(images, batch=4, layout=torch.contiguous_format)
+    feed = by_hand.Feed(images, batch=4, layout=torch.contiguous_format)
     seen = torch.cat([feed()[2] for _ in range(10)])
     assert sorted(seen.tolist()) == list(range(40))
 
 
 def test_rounds_are_interleaved_and_warm_up_is_left_out():
     order = []
-    contenders = {name: benchmark_timing.Contender(lambda name=name: order.append(name)) for name in "ab"}
-    times = benchmark_timing.interleaved(contenders, rounds=3)
+    contenders = {name: timing.Contender(lambda name=name: order.append(name)) for name in "ab"}
+    times = timing.interleaved(contenders, rounds=3)
     assert "".join(order) == "abbaabbaab"
     assert {name: len(spent) for name, spent in times.items()} == {"a": 3, "b": 3}
 
 
 def test_ratios_are_taken_within_rounds():
-    assert benchmark_timing.ratio([2.0, 20.0, 200.0], [1.0, 10.0, 100.0]) == (2.0, 2.0, 2.0)
+    assert timing.ratio([2.0, 20.0, 200.0], [1.0, 10.0, 100.0]) == (2.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(
     ("ours", "verdict"), [([1.0] * 9, "yes"), ([0.5] * 9, "no"), ([0.9] * 5 + [1.1] * 4, "no, within the spread")]
 )
 def test_the_verdict_is_that_of_the_median(ours, verdict):
-    cell = benchmark_report.Cell("a / b", ">=", 1.0)
+    cell = report.Cell("a / b", ">=", 1.0)
     assert cell.verdict({"times": {"a": ours, "b": [1.0] * 9}, "values": {}, "missing": {}}) == verdict
 
 
 def test_a_comparison_that_cannot_be_made_says_why():
     found = {"times": {"ours": [1.0]}, "values": {}, "missing": {"torchdistill": "needs torchdistill 1.1.5"}}
-    cell = benchmark_report.Cell("torchdistill / ours", ">=", 1.0)
+    cell = report.Cell("torchdistill / ours", ">=", 1.0)
     assert cell.text(found) == "needs torchdistill 1.1.5" and cell.verdict(found) == "not measured"
 
 
 def test_only_the_generated_part_of_the_page_changes():
-    page = f"before\n{benchmark_report.BEGIN}\nold\n{benchmark_report.END}\nafter"
-    new = benchmark_report.placed(page, "new")
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter"
+    new = report.placed(page, "new")
     assert "old" not in new and new.startswith("before\n") and new.endswith("\nafter") and "new" in new
     with pytest.raises(ValueError, match="needs the lines"):
-        benchmark_report.placed("no place", "new")
+        report.placed("no place", "new")
 
 
 def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
-    import benchmark
-
-    page = (SCRIPTS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert benchmark_report.placed(page, "") != page
-    shown = {row.workload for row in benchmark_report.ROWS}
-    shown |= {name for row in benchmark_report.PAPER for name in row.workloads}
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert report.placed(page, "") != page
+    shown = {row.workload for row in report.ROWS}
+    shown |= {name for row in report.PAPER for name in row.workloads}
     assert shown == set(benchmark.WORKLOADS)
-    record = json.loads((SCRIPTS.parent / "docs" / "performance.json").read_text(encoding="utf-8"))
+    record = json.loads((ROOT / "docs" / "performance.json").read_text(encoding="utf-8"))
     assert set(record["workloads"]) == set(benchmark.WORKLOADS), "every workload was measured"
-    assert benchmark_report.placed(page, benchmark.report(record)) == page, "and the page shows it"
+    assert report.placed(page, benchmark.report(record)) == page, "and the page shows it"
 
 
 def test_what_the_paper_compares_is_shown_for_every_pair_of_networks():
     times = {"ours_uncached": [3.0], "ours_cached": [2.0], "ours_filling": [3.3], "torchdistill_cached": [4.0]}
     found = {"times": times, "values": {}, "missing": {}, "size": {"teacher": "big", "student": "small"}}
-    cached, filling = benchmark_report.paper_table({"cache_paper": found}).splitlines()[2:]
+    cached, filling = report.paper_table({"cache_paper": found}).splitlines()[2:]
     assert cached.endswith("| big to small | not measured | 1.50 |")
     assert filling.endswith("| 1.07 | big to small |  | 1.10 |")

@@ -1,8 +1,8 @@
 """Measures every method against the student alone and tuned KD, on real data, each within the same budget.
 
-    python scripts/measure_methods.py                    # all methods on digits, three seeds: docs/results.md, figure
-    python scripts/measure_methods.py --dataset fashion_mini   # the same on larger images: docs/results_fashion_mini.md
-    python scripts/measure_methods.py --methods kd,at    # only some; what is there already is not run again
+    python -m scripts.measure.methods                    # all methods on digits, three seeds: docs/results.md, figure
+    python -m scripts.measure.methods --dataset fashion_mini   # the same on larger images: docs/results_fashion_mini.md
+    python -m scripts.measure.methods --methods kd,at    # only some; what is there already is not run again
 
 Budget: the epochs of the data set's recipe in which the student is trained, split evenly over the stages that train it;
 stages that train only adapters or another network have what their method gives them. One teacher serves all; all
@@ -22,11 +22,13 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import DATA, ONE_THREAD, terms, train_teacher
 from omegaconf import DictConfig
 
 from distill_app import compose, run
 from distill_app.config.tree import options_of
+
+from ..output import require_folder
+from .measuring import DATA, ONE_THREAD, terms, train_teacher
 
 DOCS = Path("docs")
 BUDGET = {"digits": 100, "fashion_mini": 60}
@@ -43,9 +45,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/methods"))
     parser.add_argument("--docs", type=Path, default=DOCS)
     arguments = parser.parse_args()
+    require_folder(parser, arguments.docs, arguments.output)
     place, dataset = arguments.output / arguments.dataset, arguments.dataset
-    teacher = train_teacher(dataset, place / "teacher")["rows"][0]
     temperature, weight = tuned(dataset)
+    teacher = train_teacher(dataset, place / "teacher")["rows"][0]
     for seed in range(arguments.seeds):
         for method in set(arguments.methods.split(",")) - set(SPLIT):
             student(place, dataset, method, seed)
@@ -81,7 +84,7 @@ def trains_the_student(stage: DictConfig) -> bool:
 
 
 def tuned(dataset: str) -> tuple[float, float]:
-    """The temperature and weight of KD that are best on the data set's validation images (`choose_settings.py`)."""
+    """The temperature and weight of KD that are best on the data set's validation images (`measure/settings.py`)."""
     tried = json.loads((DOCS / "settings.json").read_text(encoding="utf-8"))[dataset]["temperature_weight"]
     temperature, weight = max(tried, key=lambda setting: statistics.mean(tried[setting])).split()
     return float(temperature), float(weight)
@@ -91,14 +94,13 @@ def write(arguments: argparse.Namespace, place: Path, teacher: dict, tuned: str)
     """The table, the figure and the numbers of all methods that have run."""
     rows = sorted(collect(place), key=lambda row: -row["accuracy"])
     split = sorted(collect(place / "split"), key=lambda row: -row["accuracy"])
-    arguments.docs.mkdir(exist_ok=True)
     stem = "results" if arguments.dataset == "digits" else f"results_{arguments.dataset}"
     numbers = {"teacher": teacher, "rows": rows, "split": split}
     (arguments.docs / f"{stem}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     summary = json.loads((place / "kd" / "0" / "summary.json").read_text())
     identity = json.loads((place / "kd" / "0" / "data.json").read_text())["distill"]
     text = HEAD.format(
-        command=f"python scripts/measure_methods.py --dataset {arguments.dataset}",
+        command=f"python -m scripts.measure.methods --dataset {arguments.dataset}",
         dataset=arguments.dataset,
         stem=stem,
         labels=identity["train"],

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark_timing import Spread, ratio, spread
+from .timing import Spread, ratio, spread
 
 BEGIN, END = "<!-- made by: make bench -->", "<!-- end -->"
+EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n\n{END}\n"
 HEADER = (
     "| goal | workload | against torchdistill: goal | measured | against the limit: goal | measured | reached |\n"
     "|---|---|---|---|---|---|---|"
@@ -223,5 +224,5 @@ def placed(page: str, text: str) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"docs/performance.md needs the lines {BEGIN} and {END}, between which the tables go")
+        raise ValueError(f"the page needs the lines {BEGIN} and {END}, between which the tables go")
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"

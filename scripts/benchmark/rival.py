@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_images import ImagesInMemory, normalized
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
+
+from .images import ImagesInMemory, normalized
 
 TEMPERATURE = 4.0
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_limit import CachedKD, Loop
-from benchmark_product import Product
-from benchmark_timing import WARMUP, Contender
-from benchmark_torchdistill import FilePerSample, kd_config
-from benchmark_workloads import FORMS, Plan, images_of, missing, network, result, rival
 
 from distill_app.cache.layout import Layout
 from distill_app.cache.store import TapStore
 from distill_app.losses import ContrastiveRepresentation
+
+from .limit import CachedKD, Loop
+from .product import Product
+from .rival import FilePerSample, kd_config
+from .timing import WARMUP, Contender
+from .workloads import FORMS, Plan, images_of, missing, network, result, rival
 
 ROWS = 256  # rows a call
 

@@ -1,6 +1,6 @@
 """Measures the README's table: test accuracy of the default experiment over five seeds.
 
-    python scripts/measure_default.py
+    python -m scripts.measure.default
 
 The teacher is trained once, with seed 0, and serves all students. Every student of a row sees the same 1000 labels.
 """
@@ -11,9 +11,10 @@ import math
 import statistics
 from pathlib import Path
 
-from measuring import train_teacher
-
 from distill_app import compose, run
+
+from ..output import require_folder
+from .measuring import train_teacher
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("outputs/default"))
     arguments = parser.parse_args()
+    require_folder(parser, arguments.output)
     measure(arguments, train_teacher("fashion_mini", arguments.output / "teacher")["rows"][0])
 
 

@@ -36,7 +36,7 @@ class Size:
         """What a user would type for it, on images that cost nothing to get."""
         return [
             "dataset=fake",
-            "dataset.train._target_=benchmark_images.ImagesInMemory",
+            "dataset.train._target_=scripts.benchmark.images.ImagesInMemory",
             "~dataset.train.seed",
             f"dataset.train.size={self.samples}",
             f"+dataset.train.stored={self.stored}",
@@ -53,7 +53,7 @@ class Size:
             "stage.drop_last=true",
             "runtime.device=cpu",
             "runtime.threads=1",
-            "runtime.allow=[benchmark_images]",
+            "runtime.allow=[scripts.benchmark.images]",
         ]
 
 

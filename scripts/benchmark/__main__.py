@@ -1,9 +1,9 @@
 """Measures training steps side by side: this project, a hand-written loop (the limit), and torchdistill if installed.
 
-    make bench                                         # installs torchdistill, measures all, writes docs/performance.*
-    python scripts/benchmark.py --only kd,hint         # some workloads; the others keep their figures
-    python scripts/benchmark.py --quick                # small images, few rounds; prints, writes nothing
-    python scripts/benchmark.py --profile kd           # where the time goes, by operator
+    make bench                                       # installs torchdistill, measures all, writes docs/performance.*
+    python -m scripts.benchmark --only kd,hint         # some workloads; the others keep their figures
+    python -m scripts.benchmark --quick                # small images, few rounds; prints, writes nothing
+    python -m scripts.benchmark --profile kd           # where the time goes, by operator
 
 Every workload runs in a process of its own, on one thread. docs/performance.md says what is timed and how.
 """
@@ -22,12 +22,14 @@ from typing import Any
 
 import torch
 import torchvision
-from benchmark_cache import cache, crd_setup, store
-from benchmark_product import Size
-from benchmark_report import paper_table, placed, seconds_table, table
-from benchmark_workloads import Plan, crd, data, fixed, hint, kd
 
-ROOT = Path(__file__).resolve().parents[1]
+from ..output import require_folder
+from .cache import cache, crd_setup, store
+from .product import Size
+from .report import EMPTY_PAGE, paper_table, placed, seconds_table, table
+from .workloads import Plan, crd, data, fixed, hint, kd
+
+ROOT = Path(__file__).resolve().parents[2]
 # The cache is the one of an older torchdistill, which cannot be installed beside the newer one.
 OLD_TORCHDISTILL = ROOT / "outputs" / "bench" / "torchdistill-1.1.4"
 SMALL = {"image_size": 32, "batch": 2, "classes": 10, "samples": 5000, "stored": 5000}
@@ -60,6 +62,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker or arguments.profile:
         return work(arguments)
+    if not arguments.quick:
+        require_page(parser, arguments.docs)
     record = {"machine": machine(), "workloads": {}}
     path = arguments.docs / "performance.json"
     if path.is_file() and not arguments.quick:
@@ -85,6 +89,22 @@ def save(record: dict[str, Any], docs: Path) -> None:
     page.write_text(placed(page.read_text(encoding="utf-8"), report(record)), encoding="utf-8")
 
 
+def require_page(parser: argparse.ArgumentParser, docs: Path) -> None:
+    """Sees, before anything is measured, that the figures can be written to a page of that folder.
+
+    Raises:
+        SystemExit: They cannot.
+    """
+    require_folder(parser, docs)
+    page = docs / "performance.md"
+    if not page.exists():
+        page.write_text(EMPTY_PAGE, encoding="utf-8")
+    try:
+        placed(page.read_text(encoding="utf-8"), "")
+    except (OSError, ValueError) as error:
+        parser.error(f"{page}: {error}")
+
+
 def _names(text: str) -> list[str]:
     names = text.split(",")
     if wrong := [name for name in names if name not in WORKLOADS]:
@@ -96,7 +116,8 @@ def in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The result of a workload, run on its own by another process on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
-        command = [sys.executable, __file__, "--only", name, "--rounds", str(arguments.rounds), "--worker", str(file)]
+        command = [sys.executable, "-m", "scripts.benchmark", "--worker", str(file)]
+        command += ["--only", name, "--rounds", str(arguments.rounds)]
         one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         paths = [str(OLD_TORCHDISTILL)] if name in OF_OLD else []
         paths += [path for path in [os.environ.get("PYTHONPATH")] if path]

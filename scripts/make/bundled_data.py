@@ -1,7 +1,7 @@
 """Makes the images that come with the package: distill_app/data/bundled/{digits,fashion_mini}.npz.
 
     pip install --target outputs/sklearn scikit-learn
-    PYTHONPATH=outputs/sklearn python scripts/make_bundled_data.py
+    PYTHONPATH=outputs/sklearn python -m scripts.make.bundled_data
 
 Fashion-MNIST comes from Debian's package dataset-fashion-mnist, the digits from scikit-learn. The arrays
 depend on nothing else, so running this again changes no image.
@@ -13,9 +13,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from prepare_fashion_mnist import read_idx, unpack_package
 
-BUNDLED = Path(__file__).resolve().parent.parent / "distill_app" / "data" / "bundled"
+from ..output import require_folder
+from .fashion_mnist import read_idx, unpack_package
+
+BUNDLED = Path(__file__).resolve().parents[2] / "distill_app" / "data" / "bundled"
 DIGITS_TRAIN = 1200
 FASHION_PER_CLASS = {"train": 500, "test": 200}
 
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BUNDLED, help="where to (default: the package)")
     parser.add_argument("--fashion-deb", type=Path, help="the Debian package, if it is already here")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    require_folder(parser, args.out)
     made = {"digits": make_digits(), "fashion_mini": make_fashion_mini(args.fashion_deb)}
     for name, arrays in made.items():
         path = args.out / f"{name}.npz"

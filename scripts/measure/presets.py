@@ -1,7 +1,7 @@
 """Shows that a change of the program changes no number: a few steps of every preset, bit for bit.
 
-    python scripts/preset_metrics.py outputs/before.json                                  # before the change
-    python scripts/preset_metrics.py outputs/after.json --compare outputs/before.json     # after it
+    python -m scripts.measure.presets outputs/before.json                                  # before the change
+    python -m scripts.measure.presets outputs/after.json --compare outputs/before.json     # after it
 
 Presets of data sets that are not part of the installation run on noise. What a preset would load is a file of random
 weights that this script makes, the same for every version of the program.
@@ -21,6 +21,8 @@ from omegaconf import OmegaConf
 from distill_app import compose, run
 from distill_app.config.tree import options_of
 
+from ..output import require_folder
+
 SHORT = [
     "runtime.max_epochs=2",
     "runtime.max_steps_per_epoch=2",
@@ -39,15 +41,16 @@ def main() -> None:
     parser.add_argument("--compare", type=Path, help="what this script wrote with another version")
     parser.add_argument("--only", default="", help="presets whose name contains this")
     arguments = parser.parse_args()
+    require_folder(parser, arguments.output.parent)
+    before = json.loads(arguments.compare.read_text(encoding="utf-8")) if arguments.compare else None
     names = [name for name in options_of("experiment") if arguments.only in name]
     records: dict[str, Any] = {}
     for name in names:
         records[name] = measure(name)
         print(f"{name}: {len(records[name]['metrics'])} records", flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(records, indent=1, sort_keys=True), encoding="utf-8")
-    if arguments.compare:
-        raise SystemExit(compare(json.loads(arguments.compare.read_text(encoding="utf-8")), records))
+    if before is not None:
+        raise SystemExit(compare(before, records))
 
 
 def measure(name: str) -> dict[str, Any]:

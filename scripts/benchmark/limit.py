@@ -12,9 +12,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from benchmark_images import ImagesInMemory, normalized
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .images import ImagesInMemory, normalized
 
 TEMPERATURE = 4.0  # of KD, as in conf/loss/kl.yaml
 CRD_WEIGHT, CRD_TEMPERATURE, CRD_MOMENTUM, CRD_EPS = 0.8, 0.07, 0.5, 1e-7

@@ -1,7 +1,7 @@
 """Chooses the settings of the default experiments on validation images; no test image is looked at.
 
-    python scripts/choose_settings.py                      # fashion_mini: about an hour on one core
-    python scripts/choose_settings.py --dataset digits     # ten minutes
+    python -m scripts.measure.settings                      # fashion_mini: about an hour on one core
+    python -m scripts.measure.settings --dataset digits     # ten minutes
 
 One knob after the other, each at the best value of those before it: the teacher's learning rate; epochs and learning
 rate of the student alone and with KD, which share a recipe: the shortest, and of these the smallest rate, that is
@@ -19,9 +19,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from measuring import DATA, ONE_THREAD, terms, train_teacher
-
 from distill_app import compose, run
+
+from ..output import require_folder
+from .measuring import DATA, ONE_THREAD, terms, train_teacher
 
 EPOCHS = {"digits": [50, 100], "fashion_mini": [30, 60]}
 RATES = [0.05, 0.1, 0.2, 0.4, 0.8]
@@ -36,11 +37,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/settings"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
+    require_folder(parser, arguments.docs, arguments.output)
     path = arguments.docs / "settings.json"
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     record[arguments.dataset] = Comparison(arguments.dataset, arguments.output / arguments.dataset).choose()
     record["temperature_weight"] = jointly([record[name]["temperature_weight"] for name in DATA if name in record])
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Puts the full Fashion-MNIST, from a Debian package, where torchvision's FashionMNIST(root) reads it.
 
-    python scripts/prepare_fashion_mnist.py data/fashion_mnist
+    python -m scripts.make.fashion_mnist data/fashion_mnist
 
 Needs apt-get and dpkg, but neither root nor an installation: the package is only unpacked. The files have to
 be uncompressed: Debian packed them anew, so torchvision would take the .gz for broken and download its own.
@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from ..output import require_folder
 
 PACKAGE = "dataset-fashion-mnist"
 FILES = {
@@ -72,7 +74,7 @@ def main() -> None:
     if all((raw / name).is_file() for name in FILES):
         print(f"{raw} is complete")
         return
-    raw.mkdir(parents=True, exist_ok=True)
+    require_folder(parser, raw)
     with tempfile.TemporaryDirectory() as folder:
         source = unpack_package(Path(folder), deb=args.deb)
         for name in FILES:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark_images import ImagesInMemory, Pictures
-from benchmark_limit import CRD, KD, Form, Hint
-from benchmark_product import Product, Size
-from benchmark_timing import Contender, interleaved, profiled
-from benchmark_torchdistill import Torchdistill, crd_config, crd_loader, hint_config, kd_config
 from torch import nn
 from torch.utils.data import DataLoader
+
+from .images import ImagesInMemory, Pictures
+from .limit import CRD, KD, Form, Hint
+from .product import Product, Size
+from .rival import Torchdistill, crd_config, crd_loader, hint_config, kd_config
+from .timing import Contender, interleaved, profiled
 
 # The arithmetic of torchdistill, and its way to load images.
 PLAIN = ["runtime.channels_last=false", "runtime.fold_batch_norm=false", "dataset.resident=false"]

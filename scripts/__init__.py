@@ -1,0 +1,1 @@
+"""Tools of the checkout, run as `python -m scripts.<folder>.<file>` from its root; the installation does without."""

@@ -1,0 +1,1 @@
+"""What the documentation's tables and the defaults were measured with."""
