@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.console import outlasted
 
-VERBS = ("resume", "evaluate", "export", "report", "cache")
+VERBS = ("resume", "evaluate", "export", "report", "cache", "methods")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,6 +51,14 @@ def _verb(arguments: list[str]) -> int:
         from distill_app.verbs.cache import main as cache
 
         return cache(rest)
+    if verb == "methods":
+        import argparse
+
+        from distill_app.verbs import methods
+
+        parser = argparse.ArgumentParser(prog="distill methods")
+        methods.add(parser)
+        return methods.run(parser.parse_args(rest))
     if verb in VERBS:
         from distill_app.verbs.stored import run_verb
 

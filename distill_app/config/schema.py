@@ -154,10 +154,24 @@ class StageConf:
 
 
 @dataclass
+class AboutConf:
+    """What is told of a method beside its wiring: docs/methods.md, the README's table and `distill methods` show it."""
+
+    title: str | None = None
+    paper: str | None = None  # authors and year, then the address
+    learns: str | None = None  # what the student learns from, in a few words
+    does: str | None = None
+    formula: str | None = None
+    matches: str | None = None  # which reference implementations the numbers of its losses equal
+    know: str | None = None  # before using it
+
+
+@dataclass
 class MethodConf:
     """A distillation method: its stages and the order in which they run."""
 
     name: str = MISSING
+    about: AboutConf | None = None  # of this very file: a method that inherits from another says its own
     schedule: list[str] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, StageConf] = field(default_factory=dict)

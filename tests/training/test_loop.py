@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from engine_fixtures import mostly_slow, network, stage
-from method_fixtures import PAPER, base
+from method_fixtures import ALL, base
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -144,7 +144,7 @@ def on_host(built) -> list[torch.Tensor]:
 
 
 QUICK = ("kd", "crd")
-METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PAPER]
+METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -35,6 +35,7 @@ METHOD = """
 # cosine: a method of my own
 defaults: [kd, _self_]
 name: cosine
+about: {title: KD and the angle between logits}
 stages: {distill: {losses: {gap: {loss: {_target_: mypkg.losses.CosineGap, trace: "${oc.env:TRACE}"}, weight: 2.0,
   inputs: {student: student.logits, teacher: teacher.logits}}}}}
 """
