@@ -112,20 +112,33 @@ class Samples(Dataset):
         """The seed with which an image is augmented; of many at once, if view and index are arrays of uint64."""
         return _splitmix64(_splitmix64(self._base ^ view) ^ index)
 
-    def load(self, key: Key) -> dict[str, Any]:
-        """One sample; torch's generator stays where the last transform left it, for a wrapper to go on."""
+    def load(self, key: Key, *, variants: Sequence[Callable[[Any], Any]] | None = None) -> dict[str, Any]:
+        """One sample; torch's generator stays where the last transform left it, for a wrapper to go on.
+
+        Args:
+            key: Position and view.
+            variants: `input` becomes a stack of as many images: the image, read once, changed by each of these before
+                the transforms, which draw anew for each. None: one image, as it was read.
+
+        Raises:
+            DataError: The transforms leave the variants with several sizes.
+        """
         position, view = key
         for _ in range(len(self)):
             index = int(self.indices[position])
             torch.default_generator.manual_seed(self.seed_of(view, index))
             sample = self._read(position, index)
             if sample is not None:
-                for transform in self.transforms:
-                    sample["input"] = transform(sample["input"])
-                sample["input"] = _as_tensor(sample["input"], index)
-                return sample
+                image = sample["input"]
+                made = [self._transformed(change(image), index) for change in variants or [lambda image: image]]
+                return sample | {"input": made[0] if variants is None else _stacked(made)}
             position = (position + 1) % len(self)
         raise CorruptImageError("runtime.corrupt_images=skip: not one image of the data set can be read")
+
+    def _transformed(self, image: Any, index: int) -> Tensor:
+        for transform in self.transforms:
+            image = transform(image)
+        return _as_tensor(image, index)
 
     def _read(self, position: int, index: int) -> dict[str, Any] | None:
         if len(self._bad) and self._bad[position]:
@@ -148,6 +161,16 @@ class Samples(Dataset):
                 f"{problem}; that makes {count}, and runtime.max_skipped is {self.max_skipped}"
             ) from error
         warn(f"{problem}; the next one is taken instead ({count} of at most {self.max_skipped})")
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    sizes = sorted({tuple(image.shape) for image in images})
+    if len(sizes) > 1:
+        raise DataError(
+            f"images that are made from one have several sizes, {', '.join(map(str, sizes))}: end the dataset's "
+            "train_transform with a crop to one size"
+        )
+    return torch.stack(images)
 
 
 def _as_sample(item: Any, index: int) -> dict[str, Any]:

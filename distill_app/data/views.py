@@ -1,11 +1,16 @@
 """Several images per sample: wrappers that replace a sample's image by views of it."""
 
+from functools import partial
 from typing import Any
 
 import torch
+from PIL import Image
 
-from distill_app.data.samples import SampleWrapper
+from distill_app.data.order import Key
+from distill_app.data.samples import Samples, SampleWrapper
 from distill_app.errors import DataError
+
+TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
 
 class RotatedViews(SampleWrapper):
@@ -18,9 +23,30 @@ class RotatedViews(SampleWrapper):
 
     In a stage: `wrappers: {views: {_target_: distill_app.data.RotatedViews}}`.
 
+    Args:
+        samples: `Samples`, or another wrapper.
+        each: Whether the image is rotated before the transforms, and each rotation cropped and flipped for itself; else
+            one augmented image is rotated, for a quarter of the transforms' time. SSKD in torchdistill does the former;
+            the authors' code too, but flips all four alike.
+
     Raises:
-        ValueError: An image that is not square.
+        DataError: An image that is not square; or `each` around another wrapper, which has no transforms to repeat.
     """
+
+    def __init__(self, samples: Any, *, each: bool = False) -> None:
+        super().__init__(samples)
+        self.each = each
+        if each and isinstance(samples, SampleWrapper) and hasattr(samples, "samples"):
+            raise DataError(
+                f"RotatedViews with each=true has to be the first wrapper, not one around {type(samples).__name__}: "
+                "every rotation goes through the dataset's train_transform"
+            )
+
+    def load(self, key: Key) -> dict[str, Any]:
+        """One sample with its views."""
+        if self.each and isinstance(self.samples, Samples):
+            return self.samples.load(key, variants=[partial(_turned, turns=turns) for turns in range(4)])
+        return super().load(key)
 
     def extend(self, sample: dict[str, Any]) -> dict[str, Any]:
         image = sample["input"]
@@ -29,4 +55,12 @@ class RotatedViews(SampleWrapper):
                 f"RotatedViews needs square images, got {tuple(image.shape)}: end the dataset's train_transform with a "
                 f"crop to one size, such as torchvision.transforms.v2.CenterCrop"
             )
-        return sample | {"input": torch.stack([image.rot90(turns, (-2, -1)) for turns in range(4)])}
+        return sample | {"input": torch.stack([_turned(image, turns=turns) for turns in range(4)])}
+
+
+def _turned(image: Any, *, turns: int) -> Any:
+    """A tensor (..., H, W) or a picture of Pillow, by quarter turns against the clock."""
+    turn = TURNS[turns]
+    if isinstance(image, Image.Image):
+        return image if turn is None else image.transpose(turn)
+    return image.rot90(turns, (-2, -1))
