@@ -29,6 +29,7 @@ SHORT = [
     "runtime.threads=1",
     "runtime.tensorboard=false",
     "runtime.log_every=1",
+    "runtime.num_workers=0",
     "stage.batch_size=8",
 ]
 NOISE = ["dataset=fake", "dataset.train.size=80", "dataset.test.size=16"]

@@ -32,6 +32,10 @@ def test_a_preset_says_what_it_is_what_it_costs_and_what_to_expect(name):
     assert re.search(r"Expected.* \d\d", header)
 
 
+def test_the_default_spelled_out_is_the_default(composed):
+    assert composed("experiment=fashion_mini/kd") == composed()
+
+
 @pytest.mark.parametrize("name", mostly_slow(BUNDLED, "fashion_mini/takd"))
 def test_a_preset_runs_end_to_end(tmp_path, name):
     summary = run(tmp_path, base=(f"experiment={name}", *QUICK))
