@@ -6,20 +6,20 @@ STAMP := $(VENV)/.installed
 RIVALS := $(VENV)/.rivals
 OLD_TORCHDISTILL := outputs/bench/torchdistill-1.1.4
 
-.PHONY: help install demo test check lint types table bench clean
+.PHONY: help install demo test check lint format types docs table bench clean
 
 help: ## explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## create .venv and install into it; done once, and again when pyproject.toml or constraints.txt change
+install: $(STAMP) ## create .venv and install into it; done once, and again when pyproject.toml or constraints change
 
 # Debian keeps the venv module in a package of its own; as root we fetch it, else we say what to do.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt constraints-dev.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -y -q python3-venv; } \
 	  || { echo "python3 has no venv module: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-dev.txt -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP) ## the main job: a teacher, the student alone, the student with KD, on real images; 3 minutes on 2 cores
@@ -35,15 +35,22 @@ lint: $(STAMP) ## lint and format check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+format: $(STAMP) ## rewrite the code in the house's format, and mend what can be mended by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 types: $(STAMP) ## static types
 	$(BIN)/mypy
+
+docs: $(STAMP) ## write docs/methods.md and the README's table of methods from conf/method
+	$(BIN)/python -m scripts.make.method_docs
 
 table: $(STAMP) ## measure the README's table: five seeds of the default experiment, about 6 minutes on 2 cores
 	$(BIN)/python -m scripts.measure.default
 
 # Two versions of torchdistill, since the newer one has no cache. The older one finds its dependencies in the venv.
-$(RIVALS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+$(RIVALS): $(STAMP) constraints-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-bench.txt -e '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_TORCHDISTILL) torchdistill==1.1.4
 	@touch $@
 

@@ -56,7 +56,8 @@ def _verb(arguments: list[str]) -> int:
 
         from distill_app.verbs import methods
 
-        parser = argparse.ArgumentParser(prog="distill methods")
+        what = "Lists the methods, or says what one does: its stages, its losses and what to know."
+        parser = argparse.ArgumentParser(prog="distill methods", description=what)
         methods.add(parser)
         return methods.run(parser.parse_args(rest))
     if verb in VERBS:

@@ -70,7 +70,7 @@ def model_key(app: AppConf, network: str) -> str:
     if network in ROLES:
         return network
     for part, owner in (("", app), ("method.", app.method), ("prelude.", app.prelude)):
-        if network in owner.extra_models:  # type: ignore[attr-defined]
+        if network in owner.extra_models:
             return f"{part}extra_models.{network}"
     return f"extra_models.{network}"
 

@@ -121,7 +121,8 @@ class Submitit:
 def _result(job: Any) -> dict[str, Any]:
     error = job.exception()
     if error is None:
-        return job.result()
+        summary: dict[str, Any] = job.result()
+        return summary
     # submitit names its log and the traceback of the task.
     raise LaunchError(f"job {job.job_id} failed; its log is {job.paths.stderr}\n{error}") from error
 

@@ -21,9 +21,9 @@ def small_stem(net: nn.Module) -> nn.Module:
         conv = nn.Conv2d(net.conv1.in_channels, net.conv1.out_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         net.conv1 = conv
-        net.maxpool = nn.Identity()  # type: ignore[assignment]
+        net.maxpool = nn.Identity()
     elif isinstance(net, MobileNetV2):
-        net.get_submodule("features.0.0").stride = (1, 1)  # type: ignore[assignment]
+        net.get_submodule("features.0.0").stride = (1, 1)
     else:
         raise ValueError(
             f"net: got {type(net).__name__}, small_stem knows torchvision's ResNet and MobileNetV2; "

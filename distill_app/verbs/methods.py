@@ -12,8 +12,7 @@ from distill_app.words import unknown
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the verb."""
-    parser.description = "Lists the methods, or says what one does: its stages, its losses and what to know."
+    """Adds the verb's arguments."""
     parser.add_argument("name", nargs="?", help="one method, in full")
     parser.add_argument(
         "--config-dir",
