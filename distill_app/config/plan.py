@@ -12,7 +12,6 @@ from distill_app.config.addresses import Address, addresses
 from distill_app.config.schema import AppConf, DatasetConf, MethodConf, ModelConf, SchedulerConf, StageConf
 from distill_app.words import unknown
 
-BATCH_KEYS = ("input", "target", "index")
 ROLES = ("student", "teacher")
 
 
