@@ -1,10 +1,13 @@
 """Values and gradients equal those of the reference implementations, in every case that computes what we define."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from distill_app import adapters, losses
+from distill_app.config.methods import methods_of
 
 CE, MSE = nn.CrossEntropyLoss(), nn.MSELoss()
 KL = losses.KLDivergence
@@ -372,3 +375,33 @@ def test_crd_value_is_the_same_in_all_references(golden):
     arrays = golden("crd").arrays
     values = torch.stack([value for key, value in arrays.items() if key.endswith("first_batch/loss")])
     torch.testing.assert_close(values, values[:1].expand_as(values), rtol=1e-9, atol=0)
+
+
+# What the files of conf/method call the implementations, and what the cases above are called after.
+CALLED = {
+    "torchdistill": "td",
+    "RepDistiller": "repdistiller",
+    "mdistiller": "mdistiller",
+    "MMRazor": "mmrazor",
+    "the authors' code": "authors",
+    "the paper's formula": "paper",
+}
+CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
+COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
+for _file, _case, _ in MODULES:
+    COMPARED.setdefault(_file, set()).add(_case)
+COMPARED["at"].add("authors: szagoruyko")
+COMPARED["cckd"].add("paper: aberhu_math_on_td_sq")
+COMPARED["crd"] = {"td_first_batch", "repdistiller_first_batch", "mdistiller_first_batch", "mmrazor_first_batch"}
+
+
+@pytest.mark.parametrize("method", methods_of(), ids=lambda method: method.name)
+def test_whose_numbers_a_method_says_it_has_are_compared_here(method):
+    told = re.sub(r"; not .*", "", method.about.matches)
+    cases = {case for file in CASES_OF.get(method.name, [method.name]) for case in COMPARED.get(file, ())}
+    named = [name for name in CALLED if name in told]
+    assert named or method.name in ("ce", "takd"), "whose?"
+    for name in named:
+        assert any(re.search(rf"(^|_){CALLED[name]}(_|:|$)", case) for case in cases), (
+            f"{name}: among no case of {cases}"
+        )
