@@ -95,7 +95,7 @@ def small(name: str, images: Path) -> list[str]:
     """The preset on data that is here."""
     if name.startswith("cifar100"):
         return [f"experiment={name}", "dataset=fake"]
-    size = ["dataset.num_classes=3", "dataset.image_size=64"]
+    size = ["dataset.num_classes=3", "dataset.image_size=64", "runtime.num_workers=0"]
     return [f"experiment={name}", f"dataset.root={images}", *size, *NO_DOWNLOADS.get(name, [])]
 
 
@@ -207,7 +207,6 @@ def test_a_preset_gives_way_to_the_command_line():
 @pytest.mark.parametrize("name", TABLE_5)
 def test_a_row_of_table_5_runs_two_steps(name, images, tmp_path):
     short = ["runtime.max_epochs=1", "runtime.max_steps_per_epoch=2", "runtime.threads=1", "runtime.tensorboard=false"]
-    short += ["runtime.num_workers=0"]
     small_batch = ["stage.batch_size=4", "teacher.weights=null"]
     cfg = compose([*small(f"imagenet/{name}", images), *short, *small_batch])
     OmegaConf.resolve(cfg)
