@@ -72,7 +72,7 @@ class BundledImages(Dataset):
         image_size: S, the side in pixels.
 
     Raises:
-        ValueError: an unknown name or split, or a size that the images cannot be fitted to.
+        ValueError: An unknown name or split, or a size that the images cannot be fitted to.
     """
 
     def __init__(self, name: str, split: str, *, image_size: int) -> None:

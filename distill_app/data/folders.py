@@ -36,7 +36,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         uint8 (3, H, W).
 
     Raises:
-        ValueError: another format, or more pixels than allowed.
+        ValueError: Another format, or more pixels than allowed.
         OSError, RuntimeError: damaged bytes.
     """
     with open(path, "rb") as file:
@@ -64,7 +64,7 @@ class ImageFolder(TorchvisionImageFolder):
         max_pixels: images with more are refused.
 
     Raises:
-        FileNotFoundError: no root, no class folder, or a class folder without an image.
+        FileNotFoundError: No root, no class folder, or a class folder without an image.
     """
 
     def __init__(self, root: str, *, max_pixels: int = MAX_PIXELS) -> None:

@@ -30,7 +30,7 @@ class _Mixing(SampleWrapper):
         probability: Of mixing a sample at all; else only its label becomes a vector.
 
     Raises:
-        ValueError: alpha not above 0, a probability outside of [0, 1], or images of two sizes.
+        ValueError: An alpha not above 0, a probability outside of [0, 1], or images of two sizes.
     """
 
     def __init__(self, samples: Any, *, num_classes: int, alpha: float = 1.0, probability: float = 1.0) -> None:

@@ -32,7 +32,7 @@ class EpochOrder(Sampler[list[Key]]):
         pad: give all ranks the same number of batches and samples; None: as `shuffle`.
 
     Raises:
-        ValueError: no samples, sizes below one, a rank outside of the world, or drop_last leaves nothing.
+        ValueError: No samples, sizes below one, a rank outside of the world, or drop_last leaves nothing.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def held_transforms(samples: Any) -> list[Any]:
     """The transforms that are the same in every view, and are applied once when the images are read.
 
     Raises:
-        NotResident: a wrapper, a policy, a transform or a data set that needs the samples one by one.
+        NotResident: A wrapper, a policy, a transform or a data set that needs the samples one by one.
     """
     if type(samples) is not Samples:
         raise NotResident(f"the wrapper {type(samples).__name__} works on single samples")
@@ -120,7 +120,7 @@ class Images:
             limit: in bytes; None: whatever there is room for.
 
         Raises:
-            NotResident: more bytes than the limit, images of several sizes or not of uint8, keys beside image and
+            NotResident: More bytes than the limit, images of several sizes or not of uint8, keys beside image and
                 label, or labels that are not whole numbers.
         """
         parts: list[Tensor] = []
@@ -193,8 +193,8 @@ class ResidentLoader:
         order: where each epoch's keys come from.
 
     Raises:
-        NotResident: a crop that is larger than the images.
-        Mismatch: some samples are not what `samples` makes of them.
+        NotResident: A crop that is larger than the images.
+        Mismatch: Some samples are not what `samples` makes of them.
     """
 
     def __init__(self, samples: Samples, images: Images, *, order: EpochOrder) -> None:

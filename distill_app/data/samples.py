@@ -66,7 +66,7 @@ class Samples(Dataset):
         max_skipped: how many different images may be skipped, by all workers of this process together.
 
     Raises:
-        ValueError: an unknown policy.
+        ValueError: An unknown policy.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ def labels_of(dataset: Any) -> np.ndarray:
     """The label of every item, int64, without reading images wherever the data set keeps its labels.
 
     Raises:
-        DataError: a large data set that has neither `targets` nor `labels` nor `samples`.
+        DataError: A large data set that has neither `targets` nor `labels` nor `samples`.
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
@@ -46,7 +46,7 @@ def hold_out(labels: np.ndarray, *, fraction: float, seed: int = 0) -> tuple[np.
         seed: fixed rather than the run's, so that runs of several seeds compare on the same images.
 
     Raises:
-        DataError: a fraction outside of [0, 1), or one so small that no image is held out.
+        DataError: A fraction outside of [0, 1), or one so small that no image is held out.
     """
     if not 0 <= fraction < 1:
         raise DataError(f"dataset.validation_fraction: from 0 to below 1, not {fraction}")
@@ -73,7 +73,7 @@ def budget(labels: np.ndarray, indices: np.ndarray, *, per_class: int | None, se
         seed: as in `hold_out`.
 
     Raises:
-        DataError: a budget below one, or a class that has fewer images.
+        DataError: A budget below one, or a class that has fewer images.
     """
     if per_class is None:
         return np.sort(indices)

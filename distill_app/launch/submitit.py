@@ -24,7 +24,7 @@ class Submitit:
     returns once the job is queued.
 
     Raises:
-        ValueError: an unknown cluster or parameter, or more than one process per run.
+        ValueError: An unknown cluster or parameter, or more than one process per run.
         RuntimeError: SLURM is not there or refuses the job; with `wait`: the job failed.
     """
 

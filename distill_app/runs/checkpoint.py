@@ -50,8 +50,8 @@ class Checkpoints:
         """Writes a checkpoint under `name` (`distill/epoch_0003`), then moves the marks, then prunes.
 
         Raises:
-            CheckpointError: it could not be written; older checkpoints and marks are as they were.
-            TypeError: the state holds something other than tensors and plain types.
+            CheckpointError: It could not be written; older checkpoints and marks are as they were.
+            TypeError: The state holds something other than tensors and plain types.
         """
         target = self._path(name)
         content = plain(state)
@@ -83,7 +83,7 @@ class Checkpoints:
         of the run.
 
         Raises:
-            CheckpointError: there is no such mark or name, or no valid checkpoint at all.
+            CheckpointError: There is no such mark or name, or no valid checkpoint at all.
         """
         if not self.has(mark_or_name):
             known = ", ".join([*self.marks(), *self.names()]) or "none"

@@ -27,7 +27,7 @@ def plain(state: Any, *, path: str = "state") -> Any:
     a state dict carries along are kept.
 
     Raises:
-        TypeError: anything else, named by its path in the state.
+        TypeError: Anything else, named by its path in the state.
     """
     if type(state) in _ATOMS:
         return state
@@ -68,7 +68,7 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes the state dict of the bare module atomically: no prefix of DDP, weight averaging or compile.
 
     Raises:
-        CheckpointError: it could not be written; a file that was there is as it was.
+        CheckpointError: It could not be written; a file that was there is as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -120,7 +120,7 @@ def load_file(path: str | os.PathLike[str], *, map_location: str | torch.device 
     """Reads a state dict or checkpoint file, verified by the manifest where one lies beside it.
 
     Raises:
-        CheckpointError: it is missing, damaged, or holds more than tensors and plain types.
+        CheckpointError: It is missing, damaged, or holds more than tensors and plain types.
     """
     path = Path(path)
     try:

@@ -117,7 +117,7 @@ def run_lock(output_dir: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the run directory for this process; the system lets go of it however the process ends.
 
     Raises:
-        RunLocked: another process (named by pid and host) holds it.
+        RunLocked: Another process (named by pid and host) holds it.
     """
     path = Path(output_dir) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
