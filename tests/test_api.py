@@ -46,7 +46,10 @@ def test_a_dry_run_prints_the_plan_and_makes_no_run(tiny, tmp_path, capsys):
     assert run(compose([*tiny, "method=fitnet", "prelude=none", "dry_run=true"]), output_dir=str(folder)) == {}
     plan = capsys.readouterr().out
     assert "stage hint: 100 images of digits, 100 epochs" in plan
-    assert "network student: trained, random initialisation, runs up to stage2 and no further" in plan and "stage2: (2, 8, 4, 4)" in plan
+    assert (
+        "network student: trained, random initialisation, runs up to stage2 and no further" in plan
+        and "stage2: (2, 8, 4, 4)" in plan
+    )
     assert "adapter regressor: trained" in plan and "term hint: 1 x MSELoss(input=adapters.regressor" in plan
     assert not folder.exists()
 
