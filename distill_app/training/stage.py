@@ -42,18 +42,23 @@ class Stage:
         self.networks = experiment.build_networks()
         self.data = experiment.data.stage(plan)
         self.task: Any = experiment.task(plan)
-        limit, sizes = app.runtime.max_steps_per_epoch, self.data.order.sizes
-        self.batch_sizes = sizes[:limit] if limit else sizes
+        self.batch_sizes = self.data.order.sizes[: app.runtime.max_steps_per_epoch]
         self.origins = {name: experiment.origin(name, plan) for name in plan.taps}
+
+        # Which networks train comes first: everything below looks at what wants a gradient.
         set_trainable(self.networks, plan)
 
         # Copies of networks, for averages of their weights, are made before there are hooks that would be copied along.
         averaged = plan.trained if plan.conf.ema.decay is not None else []
         self.averages = {name: WeightAverage.of(name, plan, experiment.parts) for name in averaged}
         call = self.task.call
+
+        # One forward of example images: from here on shapes are known, and nobody has to type any.
         self.examples = example_namespace(plan, self.networks, self.example_batch(), call, builder=builder)
         self.redesigns = {name: redesign_of(plan, name, builder) for name in plan.taps}
         self.precision = Precision(app.runtime.precision, device)
+
+        # Networks that are trained run with hooks inside of the step; those that are not are asked from outside.
         self._trained: dict[str, TappedModel] = {
             name: self.networks[name].tapped(plan.taps[name], stage=plan.name, redesign=self.redesigns[name])
             for name in plan.trained
@@ -69,6 +74,8 @@ class Stage:
             runtime=app.runtime,
             cache=cache,
         )
+
+        # The step is the one module that is trained: networks, adapters, terms.
         context = Context(builder, device, app.seed, self.data.arguments(num_classes=plan.data.num_classes))
         confs = adapter_confs(experiment.plans, plan)
         self.step = Step(
@@ -79,12 +86,16 @@ class Stage:
             precision=self.precision,
             eval_only=frozen_modules(self.networks, plan),
         )
+
+        # A trial of the step says what no term reads, and what is wrong or of no use, before the first batch does.
         on_examples = self.frozen.on_examples
         self.unread = freeze(self.step, plan, self.examples["batch"], on_examples(self.examples["batch"]))
         refuse_single_sample(self.step, plan, self.batch_sizes, example=self.example_batch, activations=on_examples)
         more = all(self.redesigns[name] != [] for name in self.frozen.names)
         idle = idle_terms(self.step, self.examples, example=self.example_batch, activations=on_examples, more=more)
         self.warnings = list(idle)
+
+        # Only what has run knows where to stop, and only what is left to train goes to the optimiser.
         if app.runtime.compile:
             torch.compiler.reset()  # stages share code objects, of which only a few versions are kept
             for network in self._trained.values():
@@ -98,7 +109,8 @@ class Stage:
             steps_per_epoch=steps,
             precision=self.precision,
         )
-        # What is done after every step of the optimiser, in this order: (steps of the epoch, batch, activations).
+
+        # What is done after every step of the optimiser, in this order: (number of the batch, batch, activations).
         self.after_step: list[AfterStep] = [average.update for average in self.averages.values()]
         self.data_wait = DataWait(plan.name, loader=self.data.train, workers=app.runtime.num_workers)
         self.gradient_norms = GradientNorms(self.step, every=app.runtime.gradient_norms_every)
