@@ -1,20 +1,19 @@
 """The application: Hydra composes the config, it is checked and opened, and a launcher carries it out."""
 
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from distill_app.check.quick import read
-from distill_app.config.tree import conf_dir, register
+from distill_app.check.quick import FOREIGN, read
+from distill_app.config.points import call
+from distill_app.config.schema import AppConf
 from distill_app.errors import ConfigError, PointFailed
 from distill_app.launch.job import Job
 from distill_app.launch.sweep import Sweep, SweepFolder, table
@@ -42,13 +41,11 @@ def start(arguments: list[str], *, show: Callable[[str], None], full: bool = Fal
     Returns:
         The jobs that failed; a sweep goes on past them.
     """
-    register()
     failures: list[Failure] = []
     sweep = Sweep(arguments, full=full)
     sweep.refuse_taken()
 
     # A point of a sweep may run in a copy of this function, in another process: what it has to tell, the sweep records.
-    @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
     def main(cfg: DictConfig) -> Any:
         hydra_conf = HydraConfig.get()
         output_dir, command = hydra_conf.runtime.output_dir, ["distill", *arguments]
@@ -66,9 +63,8 @@ def start(arguments: list[str], *, show: Callable[[str], None], full: bool = Fal
                 os.rmdir(output_dir)  # Hydra makes it, also for what is refused or only planned; a run's is not empty
         return None
 
-    sys.argv = [sys.argv[0], *arguments]
     try:
-        main()
+        call(main, arguments)
     except PointFailed:
         pass  # told with its point
     finally:
@@ -103,11 +99,14 @@ def carry_out(
         ConfigError: Something is wrong with the config; all of it.
         OtherExperiment: Another experiment lies in the folder.
     """
-    show = show or (lambda text: None)
+    if OmegaConf.get_type(cfg) is not AppConf:
+        raise ConfigError([FOREIGN])
+    waiting, show = show is not None, show or (lambda text: None)
     errors, app, plans = read(cfg)
     for text in errors:
         show(text)
-    if app is None:
+    # Who waits at a terminal gets this within a second, and the rest when it is put right.
+    if app is None or (errors and waiting):
         raise ConfigError(errors)
     config = asdict(app)
     if not errors and not app.dry_run:
