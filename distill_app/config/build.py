@@ -15,6 +15,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from distill_app.config.tree import mount_line
 from distill_app.errors import ConfigError
 from distill_app.words import unknown
 
@@ -76,7 +77,7 @@ class Builder:
         except InstantiationException as error:
             raise ConfigError([self._explain_nested(error, conf, key)]) from error
         except Exception as error:
-            raise ConfigError([f"{key}: {_explain(error, target, conf)}"]) from error
+            raise ConfigError([f"{key}: {_explain(error, target, conf, key)}"]) from error
 
     def locate(self, target: Any, *, key: str) -> Any:
         """Imports a dotted path.
@@ -85,10 +86,8 @@ class Builder:
             ConfigError: It is not there, or it is outside the allow-list.
         """
         path = str(target)
-        package = path.split(".", 1)[0]
-        known = package in {root.split(".", 1)[0] for root in ROOTS}
-        if not known and not self._inside(path):
-            raise ConfigError([self._outside(path, key=key, trust=package)])
+        if errors := self._foreign_package(path, key=key):
+            raise ConfigError(errors)
         try:
             places = list(_follow(path))
         except ImportError as error:
@@ -103,6 +102,21 @@ class Builder:
         if not callable(found):
             raise ConfigError([f"{key}._target_: {path!r} is a {type(found).__name__}, not something to call"])
         return found
+
+    def foreign(self, conf: Any, *, key: str) -> list[str]:
+        """What needs no import to be refused: a config without a target, and targets of packages that nobody named."""
+        if errors := untargeted(conf, key=key):
+            return errors
+        for name, value in conf.items():
+            for path, nested in _nested(value, f"{key}.{name}"):
+                errors += self.foreign(nested, key=path)
+        return errors + self._foreign_package(str(conf["_target_"]), key=key)
+
+    def _foreign_package(self, path: str, *, key: str) -> list[str]:
+        package = path.split(".", 1)[0]
+        if package in {root.split(".", 1)[0] for root in ROOTS} or self._inside(path):
+            return []
+        return [self._outside(path, key=key, trust=package)]
 
     def _outside(self, path: str, *, key: str, trust: str) -> str:
         return (
@@ -120,7 +134,9 @@ class Builder:
         for step in place[1].split(".") if place else ():
             nested = nested[int(step)] if isinstance(nested, list) else nested[step]
         where = f"{key}.{place[1]}" if place else key
-        return f"{where}: {_explain(error.__cause__ or error, self.locate(nested['_target_'], key=where), nested)}"
+        return (
+            f"{where}: {_explain(error.__cause__ or error, self.locate(nested['_target_'], key=where), nested, where)}"
+        )
 
     def problems(
         self, conf: Any, *, key: str, context: Iterable[str] = (), positional: int = 0, partial: bool = False
@@ -189,8 +205,10 @@ def _home(thing: Any) -> str | None:
 
 def untargeted(conf: Any, *, key: str) -> list[str]:
     """The error of a config that does not say what to build, if so."""
-    if isinstance(conf, Mapping) and "_target_" in conf:
+    if isinstance(conf, Mapping) and conf.get("_target_") is not None:
         return []
+    if line := mount_line(key, conf) if isinstance(conf, str) else None:
+        return [f"{key}: cannot be {conf!r}, which is an option of a group; write '{line}'"]
     return [f"{key}: needs a _target_, a dotted path to what shall be built; got {conf!r}"]
 
 
@@ -259,7 +277,7 @@ def _binding_problems(
     what = conf["_target_"]
     errors = []
     if not open_ended:
-        errors += [f"{key}.{name}: {unknown('argument', name, named)} of {what}" for name in given if name not in named]
+        errors += [f"{key}.{name}: {_untaken(key, name, conf, named)}" for name in given if name not in named]
     if not partial:
         errors += [
             f"{key}.{name}: {what} needs this argument; set it: '{key}.{name}=...'"
@@ -267,6 +285,16 @@ def _binding_problems(
             if p.default is kinds.empty and name not in given and name not in context
         ]
     return errors
+
+
+def _untaken(key: str, name: str, conf: Mapping[str, Any], named: Iterable[str]) -> str:
+    """The words for an argument that a target does not take."""
+    from distill_app.config.origin import left_over
+
+    what = conf["_target_"]
+    if origin := left_over(key, name, conf):
+        return f"{what} takes no such argument (it takes: {', '.join(named) or 'none'}); {origin}"
+    return f"{unknown('argument', name, named)} of {what}"
 
 
 def _hub_problems(conf: Mapping[str, Any], *, key: str, roots: Iterable[str]) -> list[str]:
@@ -282,11 +310,15 @@ def _hub_problems(conf: Mapping[str, Any], *, key: str, roots: Iterable[str]) ->
     ]
 
 
-def _explain(error: BaseException, target: Any, conf: Mapping[str, Any]) -> str:
+def _explain(error: BaseException, target: Any, conf: Mapping[str, Any], key: str) -> str:
     """An exception of a constructor; an unexpected keyword gets its nearest match."""
     what = conf["_target_"]
     if named := re.match(r"(\w+).*unexpected keyword argument '(\w+)'", str(error)):
         owner, given = named.groups()
+        from distill_app.config.origin import left_over
+
+        if given in conf and (origin := left_over(key, given, conf)):
+            return f"{what} takes no argument {given!r}; {origin}"
         signature = signature_of(getattr(inspect.getmodule(target), owner, target))
         if signature and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
             return f"{what}: {unknown('argument', given, [name for name in signature.parameters if name != 'self'])}"

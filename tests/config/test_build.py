@@ -150,7 +150,7 @@ def test_a_target_must_be_something_to_call(package):
     assert error == "student.net._target_: 'users_own.constant' is a int, not something to call"
 
 
-@pytest.mark.parametrize("conf", [None, "resnet18", 3, [], {"num_classes": 3}])
+@pytest.mark.parametrize("conf", [None, "resnet", 3, [], {"num_classes": 3}, {"_target_": None}])
 def test_a_config_must_say_what_to_build(conf):
     told = Builder().problems(conf, key="student.net")
     assert told == [f"student.net: needs a _target_, a dotted path to what shall be built; got {conf!r}"]
