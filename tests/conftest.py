@@ -55,8 +55,7 @@ def errors_of() -> Callable[..., list[str]]:
         except Exception as error:
             if not is_of_composition(error):
                 raise
-            flags = [word for folder in config_dirs for word in ("--config-dir", folder)]
-            return list(composition_errors(error, [*flags, *overrides]))
+            return list(composition_errors(error, overrides, config_dirs=config_dirs))
         return list(check(cfg))
 
     return errors

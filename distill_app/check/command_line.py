@@ -5,23 +5,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from distill_app.check.quick import check
+from distill_app.check.flags import Ordered, flag_errors
+from distill_app.check.quick import check, read
+from distill_app.check.quoting import quoted
+from distill_app.check.suggest import Suggestions, typed
 from distill_app.config import schema
-from distill_app.config.tree import compose, groups, options_of
+from distill_app.config.tree import compose_mounted, groups, options_of
 from distill_app.errors import is_of_composition, one_line
 from distill_app.words import unknown
 
 MOUNTED = {"LossTermConf": "loss", "ModelConf": "model"}
 
 
-def composition_errors(error: Exception, arguments: Sequence[str]) -> Iterator[str]:
+def composition_errors(
+    error: Exception, arguments: Sequence[str], *, config_dirs: Sequence[str] = (), quick: bool = False
+) -> Iterator[str]:
     """Everything that is wrong with a command line, one message each.
 
     What cannot be composed is taken out, one override at a time, until the rest composes and can be checked.
@@ -29,26 +33,38 @@ def composition_errors(error: Exception, arguments: Sequence[str]) -> Iterator[s
     Args:
         error: What Hydra raised.
         arguments: The command line.
+        config_dirs: Folders with config of the user's own, beside that of the command line.
+        quick: Whether to leave out what needs the import of torch.
     """
     line = _Line.parse(arguments)
+    line = replace(line, config_dirs=(*line.config_dirs, *config_dirs))
     if missing := [folder for folder in line.config_dirs if not Path(folder).is_dir()]:
         yield f"--config-dir: {missing[0]} is not a folder ({Path(missing[0]).absolute()})"
         return
     while True:
         culprit = line.culprit(error)
-        yield _Words(error, culprit, line).text()
+        rest = line if culprit is None else line.without(culprit)
+        yield _Words(error, culprit, rest).text()
         if culprit is None:
             return
-        line = line.without(culprit)
-        try:
-            cfg = line.compose()
-        except Exception as another:
-            if not is_of_composition(another):
-                raise
-            error = another
+        line = rest
+        outcome = _compose(line)
+        if isinstance(outcome, Exception):
+            error = outcome
         else:
-            yield from check(cfg)
+            yield from read(outcome.cfg)[0] if quick else check(outcome.cfg)
             return
+
+
+def refused(line: Ordered) -> Iterator[str]:
+    """Everything that is wrong with a command line that has flags which there are not, one message each."""
+    rest = _Line.parse(line.arguments)
+    yield from flag_errors(line, rest.suggestions)
+    outcome = _compose(rest)
+    if isinstance(outcome, Exception):
+        yield from composition_errors(outcome, line.arguments, quick=True)
+    else:
+        yield from read(outcome.cfg)[0]
 
 
 @dataclass(frozen=True)
@@ -58,21 +74,17 @@ class _Line:
     overrides: tuple[str, ...]
     config_dirs: tuple[str, ...]
     sweep: bool
+    config_name: str
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "_Line":
         parsed, _ = get_args_parser().parse_known_args(list(arguments))
         folders = (parsed.config_dir,) if parsed.config_dir else ()
-        return cls(tuple(parsed.overrides), folders, parsed.multirun)
+        return cls(tuple(parsed.overrides), folders, parsed.multirun, parsed.config_name or "config")
 
     def without(self, override: str) -> "_Line":
         """The line with an override taken out."""
         return replace(self, overrides=tuple(each for each in self.overrides if each != override))
-
-    def compose(self) -> DictConfig:
-        """The config, in a sweep that of its first point."""
-        overrides = [_first_point(each) if self.sweep else each for each in self.overrides]
-        return compose(overrides, config_dirs=self.config_dirs)
 
     def culprit(self, error: Exception) -> str | None:
         """The override that an exception is about: the one that it names, else the one without which it is gone."""
@@ -89,38 +101,38 @@ class _Line:
 
     def failure(self) -> str | None:
         """What composing the line raises."""
-        try:
-            self.compose()
-        except Exception as error:
-            return str(error)
-        return None
+        outcome = _compose(self)
+        return str(outcome) if isinstance(outcome, Exception) else None
 
     @property
-    def chosen(self) -> DictConfig:
-        """The config with the groups that the command line chooses, to look up keys in."""
+    def suggestions(self) -> Suggestions:
+        """The config to look for keys in: the whole line's, else that of the groups it chooses, else the default."""
         known = groups(self.config_dirs)
         options = tuple(each for each in self.overrides if _split(each)[0].split("@")[0] in known)
-        return _compose_options(replace(self, overrides=options))
+        for line in (self, replace(self, overrides=options), replace(self, overrides=())):
+            outcome = _compose(line)
+            if not isinstance(outcome, Exception):
+                return outcome
+            error = outcome
+        raise error
 
-    @property
-    def keys(self) -> list[str]:
-        """All keys of that config."""
-        return list(_keys(self.chosen, ""))
 
-
-@lru_cache(maxsize=4)
-def _compose_options(line: _Line) -> DictConfig:
+@lru_cache(maxsize=16)
+def _compose(line: _Line) -> Suggestions | Exception:
+    """The composed config, in a sweep that of its first point; or what was raised."""
+    overrides = [_first_point(each) if line.sweep else each for each in line.overrides]
     try:
-        return line.compose()
+        cfg, mounts = compose_mounted(overrides, config_dirs=line.config_dirs, config_name=line.config_name)
     except Exception as error:
         if not is_of_composition(error):
             raise
-        return compose()
+        return error
+    return Suggestions(cfg, mounts, line.config_dirs)
 
 
 @dataclass(frozen=True)
 class _Words:
-    """The message for one exception."""
+    """The message for one exception; `line` is the command line without its culprit."""
 
     error: Exception
     culprit: str | None
@@ -132,32 +144,87 @@ class _Words:
         if found := re.search(r"In '(?P<file>[^']+)': Could not (find|load) '(?P<path>[^']+)'", text):
             return self._option(found["file"], found["path"])
         if found := re.search(r"In '(?P<file>[^']+)': .*Key '(?P<key>[^']+)' not in '(?P<schema>\w+)'", text):
+            if self.culprit is not None and found["key"] == _split(self.culprit)[0]:
+                return self._group(*_split(self.culprit))
             names = [each.name for each in fields(getattr(schema, found["schema"]))]
             return f"{found['file']}: {unknown('key', found['key'], names)}"
+        if found := re.search(r"Cannot find primary config '(?P<name>[^']+)'", text):
+            return f"--config-name: {unknown('config', found['name'], options_of('', self.line.config_dirs))}"
         if self.culprit is None:
             key = getattr(self.error, "full_key", None)
             return f"{key}: {text}" if key else text
         if isinstance(self.error, OverrideParseException):
-            reason = text.removeprefix(f"Error parsing override {self.culprit!r} ")
-            return f"{self.culprit!r} is no override; write key=value ({reason})"
+            return self._unreadable(text)
         return self._override(text, *_split(self.culprit))
 
+    def _unreadable(self, text: str) -> str:
+        """What Hydra's grammar does not take: a value that needs quotes, else no override at all."""
+        assert self.culprit is not None
+        key, value = _split(self.culprit)
+        if line := quoted(self.culprit):
+            return f"{key}: {value!r} has signs that need quotes; write {typed(line)}"
+        reason = text.removeprefix(f"Error parsing override {self.culprit!r} ")
+        return f"{self.culprit!r} is no override; write key=value ({reason})"
+
     def _override(self, text: str, key: str, value: str) -> str:
-        cause = one_line(self.error.__cause__)
+        known = self.line.suggestions
         if "Ambiguous value" in text:
-            return f"{key}: {value!r} are several values; sweep over them with -m, or write [{value}] for a list"
+            return f"{key}: {value!r} are several values; {self._several(key, value)}"
         if "Could not delete" in text:
-            return f"{key}: {self._near(key)}, so there is nothing to take out"
+            return f"{key}: {known.key(key)}, so there is nothing to take out"
         if any(words in text for words in ("Could not append", "Multiple values", "appears more than once")):
             return f"{key}: is there already; write '{key}={value}', without +"
         if "config group" in text.lower() and "does not exist" in text:
-            return f"{key}: {unknown('group', key.split('@')[0], groups(self.line.config_dirs))}"
+            return f"{key}: {unknown('group', key.split('@')[0], known.groups)}"
         if "Config group override" in text:
-            return f"{key}: {unknown('option', value, options_of(key.split('@')[0], self.line.config_dirs))}"
-        if "Could not override" in text and key not in self.line.keys:
-            return f"{key}: {self._near(key)}{self._addition(key, value)}"
+            return f"{key}: {unknown('option', value, options_of(key.split('@')[0], self.line.config_dirs))}{_off(key)}"
+        if "Could not override" in text:
+            if key in known.groups:
+                return self._group(key, value)
+            if key not in known.keys:
+                return f"{key}: {self._unknown_key(key, value)}"
+        return f"{key}: {self._value(text, key, value)}"
+
+    def _group(self, key: str, value: str) -> str:
+        """A group that is mounted somewhere else than at its own name, typed as a key."""
+        known = self.line.suggestions
+        places = [mount for mount in known.mounts if mount.split("@")[0] == key]
+        options = options_of(key, self.line.config_dirs)
+        wrong = [each for each in value.split(",") if each not in options]
+        words = f"{key}: {unknown('option', wrong[0], options)}" if wrong else f"{key}: is a group and no key"
+        return f"{words}{known.hint(key, value) or '; write ' + ' or '.join(f'{each}=NAME' for each in places)}"
+
+    def _unknown_key(self, key: str, value: str) -> str:
+        known = self.line.suggestions
+        if "@" in key:
+            return f"{known.key(key)}; to mount the group at a new place, write '+{key}={value}'"
+        owner = OmegaConf.select(known.cfg, key.rpartition(".")[0], throw_on_missing=False)
+        if isinstance(owner, DictConfig) and "_target_" in owner:
+            return f"{known.key(key)}; to add an argument of {owner._target_}, write '+{key}={value}'"
+        if lines := known.lines(key, value):
+            nearest = known.key(key)  # left out where something else than the line to type is nearest
+            agrees = f"did you mean {lines[0].partition('=')[0]!r}" in nearest
+            return f"{nearest if agrees else f'unknown key {key!r}'}{known.hint(key, value)}"
+        group = key.split(".")[0]
+        places = sorted(mount.partition("@")[2] for mount in known.mounts if mount.split("@")[0] == group)
+        return known.key(key) + (f"; the group {group} is at {', '.join(filter(None, places))}" if any(places) else "")
+
+    def _value(self, text: str, key: str, value: str) -> str:
+        """What a key that is there cannot be."""
+        cause = one_line(self.error.__cause__)
+        if line := self.line.suggestions.mounted(key, value):
+            return f"cannot be {value!r}, which is an option of a group; write {typed(line)}"
+        if "to string" in cause and self.culprit and (line := quoted(self.culprit)):
+            return f"{value!r} has signs that need quotes; write {typed(line)}"
         hint = f"; to add an entry, write '+{key}={value}'" if "is not in struct" in cause else self._mount(key, cause)
-        return f"{key}: cannot be {value!r}: {cause or text}{hint}"
+        return f"cannot be {value!r}: {cause or text}{hint}"
+
+    def _several(self, key: str, value: str) -> str:
+        """What to do about a comma; in the name of a file it is part of a text."""
+        text = f"sweep over them with -m, or write [{value}] for a list"
+        plain = key.split("@")[0] in self.line.suggestions.groups or re.fullmatch(r"[-+\d.,eE ]+", value)
+        line = None if plain or self.culprit is None else quoted(self.culprit)
+        return f"{text}, or {typed(line)} for one text" if line else text
 
     def _option(self, file: str, path: str) -> str:
         """An option that is not there, chosen on the command line or in the defaults list of a file."""
@@ -168,20 +235,6 @@ class _Words:
             option = path.removeprefix(f"{group}/")
         return f"{where}: {unknown('option', option, options_of(group, self.line.config_dirs))}"
 
-    def _near(self, key: str) -> str:
-        group, at, _ = key.partition("@")
-        known = [f"{group}@{each}" for each in self.line.keys] if at else self.line.keys
-        return unknown("key", key, known).split(" (there are")[0]
-
-    def _addition(self, key: str, value: str) -> str:
-        """How to add the key, where a key may be added."""
-        if "@" in key:
-            return f"; to mount the group at a new place, write '+{key}={value}'"
-        owner = OmegaConf.select(self.line.chosen, key.rpartition(".")[0], throw_on_missing=False)
-        if isinstance(owner, DictConfig) and "_target_" in owner:
-            return f"; to add an argument of {owner._target_}, write '+{key}={value}'"
-        return ""
-
     def _mount(self, key: str, cause: str) -> str:
         """How a new entry of a typed dict comes about."""
         found = re.search(r"not a subclass of (\w+)", cause)
@@ -191,7 +244,9 @@ class _Words:
         entry = getattr(self.error.__cause__, "full_key", None) or parts[-1]
         place = ".".join(parts[: parts.index(entry) + 1]) if entry in parts else key
         if group := MOUNTED.get(found[1]):
-            return f"; a new entry comes from a file of the group: '+{group}@{place}=NAME'"
+            if (mount := f"{group}@{place}") in self.line.suggestions.mounts:
+                return f"; it comes from a file of the group {group}: '{mount}=NAME'"
+            return f"; a new entry comes from a file of the group: '+{mount}=NAME'"
         return "; a new entry comes from a config file"
 
 
@@ -220,9 +275,8 @@ def _first_point(override: str) -> str:
     return f"{override.partition('=')[0]}={first}"
 
 
-def _keys(node: Any, prefix: str) -> Iterator[str]:
-    if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
-        for name in node:
-            path = f"{prefix}.{name!s}" if prefix else str(name)
-            yield path
-            yield from _keys(node._get_node(name), path)
+def _off(mount: str) -> str:
+    """How a term or adapter that a group filled is switched off."""
+    place = mount.partition("@")[2]
+    off = place.split(".")[-2:-1] in (["losses"], ["adapters"])
+    return f"; to switch it off, write '{place}=null'" if off else ""

@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.cache import cache_errors
-from distill_app.config.build import untargeted
+from distill_app.check.interpolations import interpolation_errors
+from distill_app.check.suggest import Suggestions
+from distill_app.config.build import Builder
 from distill_app.config.inherit import inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
@@ -19,6 +21,11 @@ from distill_app.data.presence import missing_data
 from distill_app.errors import ConfigError
 from distill_app.words import unknown
 
+FOREIGN = (
+    "this config is not built on this program's own: begin the defaults list of a file of yours with `- config`, and "
+    "name it with --config-dir FOLDER --config-name FILE; from Python: distill_app.compose. To start a stored run "
+    "again: distill rerun RUN key=value"
+)
 CHOICES = {
     "select": ("last", "best"),
     "corrupt_images": ("raise", "skip"),
@@ -28,15 +35,17 @@ CHOICES = {
 }
 
 
-def check(cfg: DictConfig) -> Iterator[str]:
+def check(cfg: DictConfig, *, thorough: bool = True) -> Iterator[str]:
     """Yields every error, those found quickly first.
 
     Args:
         cfg: The composed config; it is not changed.
+        thorough: False: whatever is found quickly is all that is told. Who waits for the answer gets it within a
+            second, and need not wait for the import of torch.
     """
     errors, app, plans = read(cfg)
     yield from errors
-    if app is not None:
+    if app is not None and (thorough or not errors):
         from distill_app.check.shapes import opened
 
         try:
@@ -49,7 +58,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     """The quick part: the errors, and the typed config with its plans if it could be read."""
     resolved = cfg.copy()
     OmegaConf.set_struct(resolved, False)
-    errors = [*_dead_keys(resolved, ""), *_ghost_stages(resolved)]
+    errors = [*_told(cfg, _dead_keys(resolved, "")), *_ghost_stages(resolved)]
     try:
         errors += inherit(resolved)
         missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
@@ -58,13 +67,16 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
         OmegaConf.resolve(resolved)
         app = OmegaConf.to_object(resolved)
     except OmegaConfBaseException as error:
-        return [*errors, f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"], None, []
+        unresolved = cfg.copy()
+        OmegaConf.set_struct(unresolved, False)
+        list(_dead_keys(unresolved, ""))
+        failed = interpolation_errors(unresolved)
+        return [*errors, *(failed or [f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"])], None, []
     if not isinstance(app, AppConf):
         raise TypeError("the config is not an AppConf; compose it with distill_app.compose")
     plans, problems = plan_stages(app)
     errors += problems
-    for name, model in models_of(app).items():
-        errors += untargeted(model.net, key=f"{model_key(app, name)}.net")
+    errors += _unbuildable(app, plans)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += _values(app, plans)
@@ -72,8 +84,51 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     return list(dict.fromkeys(errors)), app, plans
 
 
-def _dead_keys(node: Any, key: str) -> Iterator[str]:
-    """Takes out the keys that `+key=value` put beside the schema, where nothing would ever read them."""
+def _told(cfg: DictConfig, dead: Iterator[tuple[str, str, list[str]]]) -> Iterator[str]:
+    """The words for keys that nothing reads."""
+    for path, value, known in dead:
+        name = path.rpartition(".")[2]
+        lines = Suggestions(cfg).lines(path, value) if "." not in path else []
+        lines = [line for line in lines if line.partition("=")[0] != path]
+        yield f"{path}: {unknown('key', name, known)}" + (f"; write '{lines[0]}'" if lines else "")
+
+
+def _unbuildable(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+    """What says nothing to build, most often since it is the name of an option, and what nobody allowed."""
+    builder = Builder(app.runtime.allow)
+    told: list[Any] = []
+    for conf, key in _built(app, plans):
+        if conf not in told:  # a network that is configured as another one has its errors
+            errors = builder.foreign(conf, key=key)
+            told += [conf] if errors else []
+            yield from errors
+
+
+def _built(app: AppConf, plans: list[StagePlan]) -> Iterator[tuple[Any, str]]:
+    """All that is built from a `_target_`, with its key."""
+    yield app.launcher, "launcher"
+    for name, model in models_of(app).items():
+        yield model.net, f"{model_key(app, name)}.net"
+    for plan in plans:
+        yield plan.optimizer, plan.optimizer_key
+        if plan.scheduler.schedule is not None:
+            yield plan.scheduler.schedule, f"{plan.scheduler_key}.schedule"
+        for part in ("train", "test", "task"):
+            yield getattr(plan.data, part), f"{plan.data_key}.{part}"
+        for part in ("train_transform", "eval_transform"):
+            yield from ((each, f"{plan.data_key}.{part}[{n}]") for n, each in enumerate(getattr(plan.data, part)))
+        yield from plan.wrappers.values()
+        for name, term in plan.terms.items():
+            yield term.loss, f"{plan.key}.losses.{name}.loss"
+            if isinstance(term.weight, Mapping):
+                yield term.weight, f"{plan.key}.losses.{name}.weight"
+        for name in plan.declared:
+            adapter: Any = plan.conf.adapters[name]
+            yield adapter.module, f"{plan.key}.adapters.{name}.module"
+
+
+def _dead_keys(node: Any, key: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Takes out and yields the keys that `+key=value` put beside the schema, where nothing would ever read them."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     schema = OmegaConf.get_type(node)
@@ -81,8 +136,8 @@ def _dead_keys(node: Any, key: str) -> Iterator[str]:
     for name in list(node):
         path = f"{key}.{name!s}" if key else str(name)
         if known is not None and name not in known:
-            node._content.pop(name)  # type: ignore[union-attr]
-            yield f"{path}: {unknown('key', str(name), known)}"
+            dead = node._content.pop(name)  # type: ignore[union-attr]
+            yield path, str(dead), known
         else:
             yield from _dead_keys(node._get_node(name), path)
 
