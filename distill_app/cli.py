@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.console import outlasted
 
-VERBS = ("resume", "evaluate", "export", "report", "cache", "methods")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `distill` and of `python -m distill_app`.
 
@@ -24,12 +21,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Hydra then raises instead of printing and exiting; what went wrong is told here, in one place.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     is_verb = bool(arguments) and arguments[0].isidentifier()
-    if not is_verb or any(word.startswith("--allow") for word in arguments):
+    if not is_verb or any(word.startswith(("--allow", "runtime.allow=")) for word in arguments):
         # For packages of your own in this folder; not where only the config of a run that exists could name them.
         sys.path.append(os.getcwd())
     with outlasted(), one_channel(Console()):  # `distill --help | head`
         try:
-            code = _verb(arguments) if is_verb else _experiment(arguments, full=full)
+            code = _verb(arguments, full=full) if is_verb else _experiment(arguments, full=full)
         except KeyboardInterrupt as error:
             print("; ".join(["interrupted", *getattr(error, "__notes__", [])]), file=sys.stderr)
             code = 130
@@ -41,29 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _verb(arguments: list[str]) -> int:
+def _verb(arguments: list[str], *, full: bool) -> int:
+    from distill_app.verbs import VERBS, call
+
     verb, *rest = arguments
-    if verb == "report":
-        from distill_app.verbs.report import main as report
-
-        return int(report(rest) or 0)
-    if verb == "cache":
-        from distill_app.verbs.cache import main as cache
-
-        return cache(rest)
-    if verb == "methods":
-        import argparse
-
-        from distill_app.verbs import methods
-
-        what = "Lists the methods, or says what one does: its stages, its losses and what to know."
-        parser = argparse.ArgumentParser(prog="distill methods", description=what)
-        methods.add(parser)
-        return methods.run(parser.parse_args(rest))
     if verb in VERBS:
-        from distill_app.verbs.stored import run_verb
-
-        return run_verb(verb, rest)
+        outcome = call(verb, rest)
+        return _experiment(outcome, full=full) if isinstance(outcome, list) else int(outcome or 0)
     from distill_app.words import unknown
 
     print(f"error: {unknown('verb', verb, VERBS)}; overrides have the form key=value", file=sys.stderr)
@@ -71,19 +52,33 @@ def _verb(arguments: list[str]) -> int:
 
 
 def _experiment(arguments: list[str], *, full: bool) -> int:
+    if "--version" in arguments:
+        print(_version())
+        return 0
+    from omegaconf import OmegaConf
+
+    from distill_app import verbs
     from distill_app.app import start
-    from distill_app.errors import ConfigError, is_of_composition
+    from distill_app.check.command_line import composition_errors, refused
+    from distill_app.check.flags import ordered, stored_run_errors
+    from distill_app.errors import ConfigError, UsageError, is_of_composition
     from distill_app.words import Listing
 
-    listing = Listing()
+    OmegaConf.register_new_resolver("verbs", verbs.listing, replace=True)  # for --help
+    listing, line = Listing(), ordered(arguments)
+    arguments = line.arguments
+    if behind := [word for word in line.overrides if word in verbs.VERBS]:
+        raise UsageError(f"a verb comes first: distill {behind[0]} ...")
+    for text in refused(line) if line.wrong else stored_run_errors(arguments):
+        listing.add(text)
+    if listing.texts:
+        return 2
     try:
         failures = start(arguments, show=listing.add, full=full)
     except Exception as error:
         if full or not is_of_composition(error):
             raise
-        from distill_app.check.command_line import composition_errors
-
-        for text in composition_errors(error, arguments):
+        for text in composition_errors(error, arguments, quick=True):
             listing.add(text)
         return 2
     codes = []
@@ -97,6 +92,21 @@ def _experiment(arguments: list[str], *, full: bool) -> int:
         else:
             codes.append(_tell(failure.error, full=full))
     return max(codes, default=0)
+
+
+def _version() -> str:
+    """This program's version, and those of what it stands on, without importing them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from distill_app import __version__
+
+    found = []
+    for package in ("torch", "torchvision", "hydra-core", "omegaconf"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} missing")
+    return f"distill-app {__version__} ({', '.join(found)}, Python {sys.version.split()[0]})"
 
 
 def _tell(error: Exception, *, full: bool) -> int:

@@ -1,6 +1,7 @@
 """The application from Python, as the README shows it."""
 
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -68,6 +69,46 @@ def test_composing_leaves_hydra_as_it_was():
     compose()
     assert not GlobalHydra.instance().is_initialized()
     assert compose(["seed=1"]).seed == 1 and compose().seed == 0
+
+
+@pytest.mark.parametrize("overrides", [["seed=1", "debug=null"], ["sede=1"]], ids=["right", "wrong"])
+def test_somebody_elses_hydra_is_theirs_again_afterwards(overrides, tmp_path):
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    (tmp_path / "theirs.yaml").write_text("defaults: [schema, debug: none]\nx: 1\n")
+    ConfigStore.instance().store(name="schema", node={"y": 2})
+    ConfigStore.instance().store(group="debug", name="none", node={"z": 3})
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
+        before = GlobalHydra.instance().hydra
+        try:
+            compose(overrides)
+        except ConfigError as error:
+            assert overrides == ["sede=1"] and "did you mean 'seed'?" in str(error)
+        assert GlobalHydra.instance().hydra is before and hydra.version.getbase().minor == 2
+        assert hydra.compose("theirs") == {"x": 1, "y": 2, "debug": {"z": 3}}
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_composing_inside_of_somebody_elses_application(tmp_path):
+    (tmp_path / "theirs.yaml").write_text("x: 1\n")
+    program = """
+import hydra, distill_app
+from hydra.core.hydra_config import HydraConfig
+@hydra.main(config_path=".", config_name="theirs", version_base="1.3")
+def main(cfg):
+    assert distill_app.compose(["method=at"]).method.name == "at"
+    assert hydra.compose("theirs").x == cfg.x == 1 and HydraConfig.get().job.name == "app"
+    assert hydra.utils.get_original_cwd()
+    print("done")
+main()
+"""
+    (tmp_path / "app.py").write_text(program)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "app.py", f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", done.stderr
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -1,0 +1,43 @@
+"""What can be typed after `distill` in the place of overrides: one file per verb, each with `add` and `run`.
+
+`add(parser)` adds the verb's arguments. `run(arguments)` carries it out and returns the exit code, or the command line
+of an experiment to go on with.
+"""
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+# Verb: what it does, for --help and at the top of its own -h. Nothing is listed anywhere else.
+VERBS = {
+    "resume": "goes on with an interrupted run after its last complete epoch; a finished run is left as it is",
+    "rerun": "starts a run again in a new folder, with other values for some of its keys",
+    "evaluate": "evaluates a network of a run, or of one of its checkpoints, and prints the metrics as JSON",
+    "export": "writes the weights of a network, of a run or of one of its checkpoints, as a plain state dict",
+    "report": "prints and plots the results of runs",
+    "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
+    "cache": "lists, verifies or clears teacher caches",
+}
+
+
+def call(verb: str, words: Sequence[str]) -> int | list[str]:
+    """Parses what follows a verb and carries it out.
+
+    Args:
+        verb: One of VERBS.
+        words: What was typed after it.
+
+    Returns:
+        The exit code, or the command line of an experiment to go on with.
+    """
+    module = import_module(f"distill_app.verbs.{verb}")
+    parser = argparse.ArgumentParser(prog=f"distill {verb}", description=f"{VERBS[verb].capitalize()}.")
+    module.add(parser)
+    # Options may stand between what is positional: distill rerun RUN seed=1 --allow mine
+    return module.run(parser.parse_intermixed_args(words))
+
+
+def listing() -> str:
+    """The verbs and what they do, one a line."""
+    width = max(map(len, VERBS))
+    return "\n".join(f"distill {verb:<{width}}  {text}" for verb, text in VERBS.items())

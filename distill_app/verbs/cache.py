@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,27 @@ from distill_app.words import size_text
 FILES = (META, CHECKS, *(f"{name}.npy" for name in ARRAYS))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Carries out `distill cache ...`.
-
-    Returns:
-        The exit code: 1 if damage was found.
-    """
-    parser = argparse.ArgumentParser(prog="distill cache", description=__doc__)
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
     parser.add_argument(
         "action",
         choices=("list", "verify", "clear"),
         help="list them; verify every row against its check; clear them, which costs no more than filling them again",
     )
     parser.add_argument(
-        "folder", nargs="?", default=CacheConf().folder, help="one cache, or a folder of caches (default: %(default)s)"
+        "folder",
+        nargs="?",
+        default=CacheConf().folder,
+        help=f"one cache, or a folder of caches (default: {CacheConf().folder})",
     )
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carries out the action.
+
+    Returns:
+        The exit code: 1 if damage was found.
+    """
     place = Path(arguments.folder)
     caches = list(_caches(place))
     if not caches and (arguments.action != "list" or not place.is_dir()):

@@ -1,117 +1,23 @@
-"""Evaluating and exporting networks of runs that exist."""
+"""`distill evaluate`: the metrics of a network of a run that exists."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import argparse
+import json
 
-from distill_app.config.plan import StagePlan, models_of
-from distill_app.errors import UsageError
-from distill_app.networks.network import Network
-from distill_app.runs.checkpoint import Checkpoints
-from distill_app.runs.statefile import load_file, weights_hash
-from distill_app.training.experiment import Experiment
-from distill_app.words import unknown
+from distill_app.verbs.stored import add_run, open_run
 
 
-def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, split: str) -> dict[str, Any]:
-    """Metrics of a network on the test or validation images of the stage that trained it last.
-
-    Args:
-        config: The resolved config of the run.
-        place: The run, or a checkpoint in it (its folder, or a file of weights).
-        folder: The run's folder.
-        network: Which network.
-        split: test or validation.
-
-    Returns:
-        The metrics of the task, with what was evaluated.
-
-    Raises:
-        UsageError: No such network, or no weights of it.
-        ConfigError: The stored config does not fit this version of the program.
-    """
-    with Experiment.of(config) as experiment:
-        loaded, source = stored_network(experiment, place, folder=folder, name=network)
-        plan = _last_plan(experiment.plans, network)
-        data = experiment.data
-        batches = data.test(plan) if split == "test" else data.stage(plan).judge
-        metrics = experiment.task(plan).evaluate(loaded.module, batches, device=experiment.device)
-    return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **metrics}
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    add_run(parser, checkpoints=True)
+    parser.add_argument("--network", default="student", help="student, teacher or another network of the run")
+    parser.add_argument("--split", default="test", choices=("test", "validation"), help="default: test")
 
 
-def stored_network(experiment: Experiment, place: Path, *, folder: Path, name: str) -> tuple[Network, str]:
-    """A network of a run with the weights that a path stands for, and where those were found.
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the metrics as JSON."""
+    place, folder, config = open_run(arguments)
+    from distill_app.verbs.networks import evaluate
 
-    Args:
-        experiment: That of the run.
-        place: The run, or a checkpoint in it (its folder, or a file of weights).
-        folder: The run's folder.
-        name: Which network; `<name>_ema` is the average of its weights.
-
-    Raises:
-        UsageError: No such network, or no weights of it.
-    """
-    bare, models = name.removesuffix("_ema"), models_of(experiment.app)
-    if bare not in models:
-        raise UsageError(f"--network: {unknown('network', name, models)}")
-    state, source = _weights(place, folder=folder, name=name)
-    if state is None:  # no stage changes it, so that the run has a hash in the place of its weights
-        network = experiment.network(bare)
-        if weights_hash(network.module) != source:
-            raise UsageError(
-                f"{name!r} was not trained in this run and so is not stored in it, and its weights are other ones now "
-                f"({network.origin}); put the file back that the run began with"
-            )
-        return network, f"{network.origin}, as in {folder}"
-    # The run's own weights follow: what the network started from is not looked for again.
-    models[bare].checkpoint = models[bare].weights = None
-    network = experiment.network(bare)
-    try:
-        network.module.load_state_dict(state)
-    except RuntimeError as error:
-        first = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise UsageError(f"{source} does not hold the weights of {name!r} (see --network): {first}") from error
-    return network, source
-
-
-def _weights(place: Path, *, folder: Path, name: str) -> tuple[Mapping[str, Any] | None, str]:
-    """The state dict that a path stands for, and where it was found; of a frozen network None and its hash."""
-    if place.is_file() and place.name != "state.pt":
-        return load_file(place), str(place)
-    if place != folder:
-        checkpoints = Checkpoints(folder / "checkpoints")
-        inside = place.parent if place.name == "state.pt" else place
-        mark = inside.relative_to(checkpoints.folder).as_posix() if checkpoints.folder in inside.parents else ""
-        known = [*checkpoints.marks(), *checkpoints.names()]
-        if mark not in known:
-            there = ", ".join(known) or "none"
-            raise UsageError(f"{place} is no checkpoint of {folder}; below {checkpoints.folder} there are: {there}")
-        return _from_checkpoint(checkpoints, mark, name, source=f"{folder}, checkpoint {mark}")
-    exported = folder / f"{name}.pt"
-    if exported.is_file():
-        return load_file(exported), str(exported)
-    checkpoints, source = Checkpoints(folder / "checkpoints"), f"{folder}, its last checkpoint"
-    return _from_checkpoint(checkpoints, "last", name, source=source)
-
-
-def _from_checkpoint(
-    checkpoints: Checkpoints, mark: str, name: str, *, source: str
-) -> tuple[Mapping[str, Any] | None, str]:
-    parts = checkpoints.load(mark)["parts"]
-    if name in parts["frozen"]:
-        return None, parts["frozen"][name]
-    averages = {f"{of}_ema": _bare(state) for of, state in parts["averages"].items()}
-    networks = {**parts["networks"], **averages}
-    if name not in networks:
-        raise UsageError(f"--network: {unknown('network', name, [*networks, *parts['frozen']])} in checkpoint {mark}")
-    return networks[name], source
-
-
-def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The averaged network's own weights."""
-    return {key.removeprefix("module."): value for key, value in state.items() if key.startswith("module.")}
-
-
-def _last_plan(plans: list[StagePlan], network: str) -> StagePlan:
-    trained = [plan for plan in plans if network.removesuffix("_ema") in plan.trained]
-    return (trained or plans)[-1]
+    metrics = evaluate(config, place, folder=folder, network=arguments.network, split=arguments.split)
+    print(json.dumps(metrics, indent=2))
+    return 0

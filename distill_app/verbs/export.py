@@ -1,21 +1,22 @@
 """`distill export`: a network's weights as a plain state dict."""
 
-from collections.abc import Mapping
+import argparse
 from pathlib import Path
-from typing import Any
 
-from distill_app.runs.statefile import save_weights
-from distill_app.training.experiment import Experiment
-from distill_app.verbs.evaluate import stored_network
+from distill_app.verbs.stored import add_run, open_run
 
 
-def export(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, output: Path) -> str:
-    """Writes a network's weights as a plain state dict; it loads into the bare architecture with `strict=True`.
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    add_run(parser, checkpoints=True)
+    parser.add_argument("--network", default="student", help="student, teacher or another network of the run")
+    parser.add_argument("--output", required=True, help="the file to write, a plain state dict")
 
-    Raises:
-        UsageError: No such network, or no weights of it.
-    """
-    with Experiment.of(config) as experiment:
-        loaded, source = stored_network(experiment, place, folder=folder, name=network)
-    save_weights(loaded.module, output)
-    return f"{network} of {source} -> {output}"
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the file and says what is in it."""
+    place, folder, config = open_run(arguments)
+    from distill_app.verbs.networks import export
+
+    print(export(config, place, folder=folder, network=arguments.network, output=Path(arguments.output)))
+    return 0

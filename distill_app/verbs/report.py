@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from distill_app.runs import plots
@@ -11,12 +10,14 @@ from distill_app.runs.files import write_text
 from distill_app.runs.report import aggregate, results_csv, results_table, status_text
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`distill report PATH [--csv]`: prints the table; writes report.md, .csv and .png under PATH."""
-    parser = argparse.ArgumentParser(prog="distill report", description="Table and plot over runs.")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
     parser.add_argument("path", type=Path, help="a run directory, or a folder of runs at any depth")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of the table")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table; writes report.md, .csv and .png under the path."""
     root: Path = arguments.path
     if not root.is_dir():
         print(f"report: {root} is no folder; give a run directory or a folder of runs", file=sys.stderr)

@@ -1,11 +1,10 @@
-"""What can be done with runs that exist: resume, evaluate, export.
+"""A run that exists, as its folder tells it.
 
 A run's folder may have come from somebody else, so its stored config is not trusted with more than a new config is
 by default: packages of your own are named again with --allow.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,62 +16,50 @@ from yaml import YAMLError
 
 from distill_app.config.schema import RuntimeConf
 from distill_app.errors import UsageError
-from distill_app.verbs.resume import _resume
+
+RESOLVED = "config_resolved.yaml"
 
 
-def run_verb(verb: str, argv: Sequence[str]) -> int:
-    """Parses the arguments of a verb and carries it out.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(prog=f"distill {verb}", description=_TEXTS[verb])
-    parser.add_argument("run", help="the folder of a run" + (", or a checkpoint in it" if verb != "resume" else ""))
+def add_run(parser: argparse.ArgumentParser, *, checkpoints: bool) -> None:
+    """Adds the arguments that say which run, and what it may build."""
+    parser.add_argument("run", help="the folder of a run" + (", or a checkpoint in it" if checkpoints else ""))
     parser.add_argument(
         "--allow", action="append", default=[], help="a package from which its config may build objects"
     )
-    if verb in ("evaluate", "export"):
-        parser.add_argument("--network", default="student", help="student, teacher or another network of the run")
-    if verb == "evaluate":
-        parser.add_argument("--split", default="test", choices=("test", "validation"), help="default: test")
-    if verb == "export":
-        parser.add_argument("--output", required=True, help="the file to write, a plain state dict")
-    arguments = parser.parse_args(argv)
+
+
+def open_run(arguments: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
+    """The place that was named, the folder of its run, and the run's config.
+
+    Raises:
+        UsageError: It is no run, or its config cannot be read or trusted.
+    """
     place = Path(os.path.abspath(arguments.run))
-    folder = _run_folder(place)
-    config = _stored_config(folder, allow=arguments.allow)
-    if verb == "resume":
-        return _resume(folder, config)
-    from distill_app.verbs.evaluate import evaluate
-    from distill_app.verbs.export import export
-
-    if verb == "evaluate":
-        metrics = evaluate(config, place, folder=folder, network=arguments.network, split=arguments.split)
-        print(json.dumps(metrics, indent=2))
-    else:
-        print(export(config, place, folder=folder, network=arguments.network, output=Path(arguments.output)))
-    return 0
+    folder = run_folder(place)
+    return place, folder, stored_config(folder, allow=arguments.allow)
 
 
-_TEXTS = {
-    "resume": "Goes on with an interrupted run after its last complete epoch; a finished run is left as it is.",
-    "evaluate": "Evaluates a network of a run, or of one of its checkpoints, and prints the metrics as JSON.",
-    "export": "Writes the weights of a network, of a run or of one of its checkpoints, as a plain state dict.",
-}
+def run_folder(place: Path) -> Path:
+    """The folder of the run that a path lies in.
 
-
-def _run_folder(place: Path) -> Path:
-    """The folder of the run that a path lies in."""
+    Raises:
+        UsageError: It lies in none.
+    """
     # A mark is no folder: checkpoints/distill/best stands for the file best.mark beside the checkpoints.
     if place.exists() or place.with_name(f"{place.name}.mark").is_file():
         for folder in (place, *place.parents):
-            if (folder / "config_resolved.yaml").is_file():
+            if (folder / RESOLVED).is_file():
                 return folder
-    raise UsageError(f"{place} is not a run nor in one: no config_resolved.yaml there or above")
+    raise UsageError(f"{place} is not a run nor in one: no {RESOLVED} there or above")
 
 
-def _stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
-    file = folder / "config_resolved.yaml"
+def stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
+    """The resolved config of a run, with only the given packages allowed.
+
+    Raises:
+        UsageError: It cannot be read, or has a network whose code lies in a folder.
+    """
+    file = folder / RESOLVED
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
@@ -80,13 +67,23 @@ def _stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.setdefault("runtime", {}), dict):
         raise UsageError(f"{file} is not the config of a run")
     config["runtime"]["allow"] = [*RuntimeConf().allow, *allow]
-    # In a config of your own, a local hubconf.py is your own code; in this one it is whoever's made the run.
+    refuse_hub(config, allow=allow, place=file)
+    return config
+
+
+def refuse_hub(config: Any, *, allow: Sequence[str], place: Path) -> None:
+    """Refuses a stored config with a network of torch.hub, unless it is allowed by name.
+
+    In a config of your own, a local hubconf.py is your own code; in this one it is whoever's made the run.
+
+    Raises:
+        UsageError: It has such a network.
+    """
     if "torch.hub.load" not in allow and "torch.hub.load" in _targets(config):
         raise UsageError(
-            f"{file} has a network built by torch.hub, which runs code from a folder; if you trust it: "
+            f"{place} has a network built by torch.hub, which runs code from a folder; if you trust it: "
             f"--allow torch.hub.load"
         )
-    return config
 
 
 def _targets(value: Any) -> Iterator[str]:

@@ -49,7 +49,7 @@ from distill_app.training.describe import stage_text
 from distill_app.training.optimize import Optimization
 from distill_app.training.preflight import refuse_what_does_not_fit
 from distill_app.training.stage import Stage
-from distill_app.verbs.cache import main as cache_verb
+from distill_app.verbs import call
 from distill_app.words import size_text
 
 MIXUP = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup, alpha: 0.4}"
@@ -321,12 +321,12 @@ def test_a_damaged_row_is_computed_again_and_never_used(tmp_path, caplog, file):
     folder = one(tmp_path)
     row = int(np.flatnonzero(np.load(folder / "checks.npy")[0])[5])
     damaged_byte(folder / file, at=128 + row * (20 if file == "values.npy" else 4) + 1)
-    assert cache_verb(["verify", str(tmp_path / "cache")]) == 1
+    assert call("cache", ["verify", str(tmp_path / "cache")]) == 1
     with caplog.at_level(logging.WARNING):
         again = losses_of(tmp_path, *overrides, epochs=1)
     assert again[0]["ran"] and "1 damaged rows" in caplog.text
     assert again[0]["total"] == expected[0]["total"]
-    assert cache_verb(["verify", str(tmp_path / "cache")]) == 0
+    assert call("cache", ["verify", str(tmp_path / "cache")]) == 0
 
 
 def test_a_file_that_was_cut_off_is_filled_again(tmp_path):
@@ -551,7 +551,7 @@ def test_a_process_killed_while_filling_goes_on_and_ends_the_same(tmp_path):
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert cache_verb(["verify", str(tmp_path / "killed" / "cache")]) == 0
+    assert call("cache", ["verify", str(tmp_path / "killed" / "cache")]) == 0
     subprocess.run([*program, "resume", str(tmp_path / "killed")], env=environment, check=True, capture_output=True)
     assert equal(load_file(tmp_path / "killed" / "student.pt"), load_file(tmp_path / "whole" / "student.pt"))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
@@ -795,7 +795,7 @@ def test_off_by_default_and_then_nothing_is_written(tmp_path, monkeypatch):
 
 def test_list_says_whose_rows_and_how_many(tmp_path, capsys):
     losses_of(tmp_path, *cached(tmp_path, "cache.views=2"), epochs=1)
-    assert cache_verb(["list", str(tmp_path / "cache")]) == 0
+    assert call("cache", ["list", str(tmp_path / "cache")]) == 0
     out = capsys.readouterr().out
     assert "teacher (PlainCNN) on digits, 1,200 images" in out
     assert "100 of 2,400 rows (2 views)" in out and "1 caches" in out
@@ -807,14 +807,14 @@ def test_clear_takes_away_caches_and_nothing_else(tmp_path, capsys):
     (tmp_path / "cache" / "mine").mkdir()
     (tmp_path / "cache" / "mine" / "values.npy").write_text("not a cache")
     (folder / "notes.txt").write_text("mine too")
-    assert cache_verb(["clear", str(tmp_path / "cache")]) == 0
+    assert call("cache", ["clear", str(tmp_path / "cache")]) == 0
     assert "kept, since there is more in it" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()) == [
         "notes.txt",
         "values.npy",
     ]
     with pytest.raises(UsageError, match="is no cache"):
-        cache_verb(["clear", str(tmp_path / "cache")])
+        call("cache", ["clear", str(tmp_path / "cache")])
 
 
 def test_the_verbs_import_no_torch(tmp_path):
@@ -833,7 +833,7 @@ def test_a_cache_whose_description_is_odd_is_listed_with_the_others(tmp_path, ca
     for name, content in (("a", parts), ("b", "{}")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "meta.json").write_text(f'{{"kind": "{cache_module.KIND}", "parts": {content}}}')
-    assert cache_verb(["list", str(tmp_path)]) == 0
+    assert call("cache", ["list", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "2 caches" in out and "? images" in out
 
@@ -842,7 +842,7 @@ def test_a_claim_that_no_cache_makes_is_refused(tmp_path, capsys):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     meta = one(tmp_path) / "meta.json"
     meta.write_text(meta.read_text().replace('"values"', '"../../secret"'))
-    assert cache_verb(["verify", str(tmp_path / "cache")]) == 1
+    assert call("cache", ["verify", str(tmp_path / "cache")]) == 1
     assert "claims arrays that no cache has" in capsys.readouterr().out
 
 

@@ -24,7 +24,7 @@ from distill_app.data import (
 )
 from distill_app.data.resident import Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.runs.statefile import load_file
-from distill_app.verbs.cache import main as cache_verb
+from distill_app.verbs import call
 
 CPU = torch.device("cpu")
 FLIP = v2.RandomHorizontalFlip()
@@ -377,7 +377,7 @@ def test_a_run_with_a_teacher_cache_ends_the_same_and_reads_what_the_other_wrote
         assert metrics(tmp_path / name) == metrics(tmp_path / "alone")
     (one,), (other,) = ([place.name for place in (tmp_path / "cache" / name).iterdir()] for name in ("alone", "held"))
     assert one == other, "the fingerprint is the same"
-    assert cache_verb(["list", str(tmp_path / "cache" / "held")]) == 0
+    assert call("cache", ["list", str(tmp_path / "cache" / "held")]) == 0
     assert "200 of 2,400 rows (2 views)" in capsys.readouterr().out
 
 

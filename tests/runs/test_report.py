@@ -11,7 +11,7 @@ import pytest
 
 from distill_app.runs.collect import collect
 from distill_app.runs.report import aggregate, final_plot, status_text, summary_table
-from distill_app.verbs.report import main
+from distill_app.verbs import call
 
 _ROWS = [
     {"name": "teacher", "network": "resnet20", "stage": "teacher", "accuracy": 0.9, "parameters": 272474},
@@ -75,7 +75,7 @@ def test_what_differs_is_a_column_and_what_follows_from_it_is_none(tmp_path):
 def test_runs_that_differ_in_nothing_have_no_further_column(tmp_path):
     _sweep(tmp_path, {"a": {"seed": 0}, "other place": {"seed": 1}})
     assert _columns(tmp_path) == {}
-    assert main([str(tmp_path)]) == 0
+    assert call("report", [str(tmp_path)]) == 0
 
 
 def test_keys_that_vary_together_are_shown_where_somebody_typed_them(tmp_path):
@@ -104,7 +104,7 @@ def test_columns_are_in_table_csv_and_picture(tmp_path, capsys, monkeypatch):
         return set_yticks(axis, ticks, labels, **how)
 
     monkeypatch.setattr(Axes, "set_yticks", drawing)
-    assert main([str(tmp_path)]) == 0
+    assert call("report", [str(tmp_path)]) == 0
     assert "stage.lr" in capsys.readouterr().out.splitlines()[0]
     assert [row["stage.lr"] for row in csv.DictReader((tmp_path / "report.csv").open())] == ["0.1", "0.1", "0.2", "0.2"]
     assert drawn[1::2] == ["kd, stage.lr=0.1: student", "kd, stage.lr=0.2: student"]
@@ -139,7 +139,7 @@ def test_a_config_of_somebody_elses_is_read_as_data(tmp_path):
         (folder / "config_resolved.yaml").write_text(text)
         (folder / ".hydra").mkdir()
         (folder / ".hydra/overrides.yaml").write_text(text)
-    assert main([str(tmp_path)]) == 0 and not canary.exists()
+    assert call("report", [str(tmp_path)]) == 0 and not canary.exists()
 
 
 def _is_png(path: Path) -> bool:
@@ -181,7 +181,7 @@ def test_report_prints_and_writes_table_csv_and_plot(tmp_path, capsys):
     _run(tmp_path / "b", seed=1, accuracy=0.9)
     _run(tmp_path / "c", seed=2, state="failed")
     _run(tmp_path / "d", seed=3, state="running")
-    assert main([str(tmp_path)]) == 0
+    assert call("report", [str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "80.00 +- 14.14%" in out and "4 runs: 2 done, 1 failed, 1 running (unknown: no process named)" in out
     assert "- c failed: loss kd is nan" in out
@@ -189,13 +189,13 @@ def test_report_prints_and_writes_table_csv_and_plot(tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "report.csv").open()))
     assert float(rows[1]["accuracy"]) == pytest.approx(0.8) and rows[1]["n"] == "2"
     assert _is_png(tmp_path / "report.png")
-    assert main([str(tmp_path), "--csv"]) == 0
+    assert call("report", [str(tmp_path), "--csv"]) == 0
     assert capsys.readouterr().out == (tmp_path / "report.csv").read_text()
 
 
 def test_report_without_runs_says_so(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
-    assert main([str(tmp_path / "missing")]) == 2
+    assert call("report", [str(tmp_path)]) == 1
+    assert call("report", [str(tmp_path / "missing")]) == 2
     err = capsys.readouterr().err
     assert "no summary.json" in err and "is no folder" in err
 
@@ -206,7 +206,7 @@ def test_foreign_files_do_not_break_the_report(tmp_path, content):
     run.mkdir()
     (run / "summary.json").write_text(content)
     (run / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": null}\n[]\n{"kind": "epoch"}\n')
-    assert main([str(tmp_path)]) == 0
+    assert call("report", [str(tmp_path)]) == 0
     assert _is_png(final_plot(run))
 
 

@@ -17,7 +17,7 @@ from distill_app.runs.statefile import load_file
 from distill_app.runs.status import Status
 from distill_app.training import runner as runner_module
 from distill_app.training.optimize import Optimization
-from distill_app.verbs.stored import run_verb
+from distill_app.verbs import call
 
 SLOW = pytest.mark.slow
 
@@ -152,10 +152,10 @@ def test_resume_verb_goes_on_with_the_stored_config(tmp_path, uninterrupted, cap
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         stop_at_step(patch, 6, Interrupted())
         run(tmp_path, *FT)
-    assert run_verb("resume", [str(tmp_path)]) == 0
+    assert call("resume", [str(tmp_path)]) == 0
     assert "going on after epoch 2 of stage paraphrase" in capsys.readouterr().out
     assert_same_outcome(tmp_path, uninterrupted)
-    assert run_verb("resume", [str(tmp_path)]) == 0
+    assert call("resume", [str(tmp_path)]) == 0
     assert "is finished" in capsys.readouterr().out
 
 
