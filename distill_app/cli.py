@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.console import outlasted
 
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `distill` and of `python -m distill_app`.
 
