@@ -34,7 +34,8 @@ def call(verb: str, words: Sequence[str]) -> int | list[str]:
     parser = argparse.ArgumentParser(prog=f"distill {verb}", description=f"{VERBS[verb].capitalize()}.")
     module.add(parser)
     # Options may stand between what is positional: distill rerun RUN seed=1 --allow mine
-    return module.run(parser.parse_intermixed_args(words))
+    outcome: int | list[str] = module.run(parser.parse_intermixed_args(words))
+    return outcome
 
 
 def listing() -> str:
