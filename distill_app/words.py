@@ -24,6 +24,13 @@ def warn(text: str) -> None:
     logging.getLogger("distill_app").warning("%s", text)
 
 
+def some(items: Iterable[Any], *, limit: int = 4) -> str:
+    """The first few of a list, and how many more there are."""
+    listed = [str(item) for item in items]
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
 HEADER = "the configuration cannot run:"
 
 

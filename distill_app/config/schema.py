@@ -18,9 +18,15 @@ class ModelConf:
     name: str | None = None  # what summaries and plots call it
     net: Any = MISSING
     taps: dict[str, str] = field(default_factory=dict)
-    # The first that is there wins: the checkpoint file, else torchvision's weights (an enum name), else scratch.
+    # Where its weights come from: the checkpoint, a file; else torchvision's weights, an enum name; else what its
+    # constructor loads; else chance.
     checkpoint: str | None = None
+    checkpoint_optional: bool = False  # a file that is not there is passed over, with a warning
+    checkpoint_key: str | None = None  # which of several state dicts in the file: model_ema, state_dict.student
+    drop_head: bool = False  # leave out the classifier of a checkpoint that has another number of classes
     weights: str | None = None
+    allow_random: bool = False  # run it frozen although nothing was loaded into it and no stage trains it
+    starts_like: str | None = None  # draws the random numbers, or loads the file, of this network instead of its own
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The networks of an experiment: building them from config, with their weights, and reading their taps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import StagePlan, model_key, models_of
-from distill_app.config.schema import AppConf
-from distill_app.errors import SettingError, TapError
+from distill_app.config.plan import StagePlan, model_key
+from distill_app.config.schema import AppConf, ModelConf
+from distill_app.config.start import asking_argument, chain_of, start_of
+from distill_app.errors import ConfigError, SettingError, TapError
+from distill_app.networks.constructed import constructed, download_problem, one_attempt, watched
 from distill_app.networks.hooks import TappedModel
+from distill_app.networks.origin import Origin
 from distill_app.networks.taps import Tap, resolve
 from distill_app.networks.weights import load_weights
 from distill_app.seeds import seeded
@@ -25,8 +28,12 @@ class Network:
     name: str
     module: nn.Module
     taps: dict[str, str]
-    origin: str = "random initialisation"
-    loaded: bool = False
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its weights were loaded, from wherever."""
+        return self.origin.loaded
 
     def paths(self, wanted: Iterable[str]) -> dict[str, str]:
         """Where these taps are read; `output` is the whole network's."""
@@ -121,19 +128,42 @@ def networks_read(plans: Iterable[StagePlan]) -> list[str]:
 def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.device | str) -> Network:
     """Builds one network.
 
-    Equal architectures start from equal weights within a seed: a student and its baseline differ in training alone.
+    Its random numbers are those of its name, so that two students of one architecture differ from the start, or those
+    of the network that it `starts_like`.
 
     Raises:
         ConfigError: It cannot be built.
         SettingError: Its weights cannot be loaded.
     """
-    conf, key = models_of(app)[name], f"{model_key(app, name)}.net"
-    with seeded(app.seed, "network"):
-        module = builder.build(conf.net, key=key)
-    origin, loaded = load_weights(module, model_conf_net=conf.net, checkpoint=conf.checkpoint, weights=conf.weights)
+    key, conf, first = model_key(app, name), start_of(app, name), chain_of(app, name)[-1]
+    with seeded(app.seed, f"network {first}"), watched() as loadings, one_attempt(conf.net):
+        module = _built(builder, conf, key)
+    origin = constructed(module, loadings, conf=conf.net, taps=conf.taps)
+    if first != name:
+        origin = replace(origin, notes=(*origin.notes, f"as {first} starts"))
+    origin = load_weights(module, conf, key=key, built=origin)
     # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
     layout = torch.channels_last if app.runtime.channels_last else torch.preserve_format
-    return Network(name, module.to(device, memory_format=layout), conf.taps, origin, loaded)
+    return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin)
+
+
+def _built(builder: Builder, conf: ModelConf, key: str) -> nn.Module:
+    """The network, or one message where its constructor cannot fetch weights that it was asked for."""
+    try:
+        return builder.build(conf.net, key=f"{key}.net")
+    except ConfigError as error:
+        asked, problem = asking_argument(conf.net), download_problem(error.__cause__)
+        if asked and "num_classes" in str(error.__cause__):  # torchvision takes its own number of classes only
+            instead = f"{key}.{asked} in the place of {key}.net.{asked} loads all but the classifier"
+            raise ConfigError([f"{text.rstrip('.')}; {instead}" for text in error.errors]) from error
+        if not (asked and problem):
+            raise
+        raise ConfigError(
+            [
+                f"{key}.net: {conf.net['_target_']} cannot get the weights that {asked} asks for ({problem}); take "
+                f"this out and set {key}.checkpoint=FILE to weights that are here, or start once with a network"
+            ]
+        ) from error
 
 
 def fitting_weights(network: Network, source: Network) -> dict[str, Tensor]:

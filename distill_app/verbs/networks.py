@@ -76,7 +76,7 @@ def stored_network(experiment: Experiment, place: Path, *, folder: Path, name: s
             )
         return network, f"{network.origin}, as in {folder}"
     # The run's own weights follow: what the network started from is not looked for again.
-    models[bare].checkpoint = models[bare].weights = None
+    models[bare].checkpoint = models[bare].weights = models[bare].starts_like = None
     network = experiment.network(bare)
     try:
         network.module.load_state_dict(state)

@@ -16,7 +16,9 @@ from torchvision.models import (
     shufflenet_v2_x0_5,
 )
 
+from distill_app.config.schema import ModelConf
 from distill_app.models import PlainCNN
+from distill_app.networks.origin import Origin
 from distill_app.networks.weights import load_weights
 
 SHUFFLENET = {"_target_": "torchvision.models.shufflenet_v2_x0_5"}
@@ -28,9 +30,9 @@ def plain(*, seed: int, num_classes: int = 10) -> PlainCNN:
     return PlainCNN([4, 8], num_classes=num_classes)
 
 
-def load(net: nn.Module, *, conf=PLAIN, checkpoint=None, weights=None) -> tuple[str, bool]:
+def load(net: nn.Module, *, conf=PLAIN, checkpoint=None, **more) -> Origin:
     checkpoint = None if checkpoint is None else str(checkpoint)
-    return load_weights(net, model_conf_net=conf, checkpoint=checkpoint, weights=weights)
+    return load_weights(net, ModelConf(net=conf, checkpoint=checkpoint, **more), key="student")
 
 
 def same(net: nn.Module, other: nn.Module) -> bool:
@@ -63,7 +65,8 @@ def test_a_checkpoint_loads_from_every_common_layout(under, prefix, tmp_path):
     saved, net, path = plain(seed=0), plain(seed=1), tmp_path / "net.pt"
     state = rename(saved.state_dict(), prefix)
     torch.save(state if under is None else {under: state, "epoch": 3}, path)
-    assert load(net, checkpoint=path) == (f"checkpoint {path}", True)
+    origin = load(net, checkpoint=path)
+    assert (origin.source, origin.loaded) == (f"checkpoint {path}", True)
     assert same(net, saved)
 
 
@@ -77,7 +80,7 @@ def test_a_network_that_has_a_child_called_module_keeps_its_names(tmp_path):
 def test_a_file_url_is_a_path_and_other_urls_are_refused(tmp_path):
     saved, net, path = plain(seed=0), plain(seed=1), tmp_path / "a net.pt"
     torch.save(saved.state_dict(), path)
-    assert load(net, checkpoint=path.as_uri())[1]
+    assert load(net, checkpoint=path.as_uri()).loaded
     assert same(net, saved)
     with pytest.raises(ValueError, match=r"'https://example\.org/net\.pt'; give a path or a file:// URL"):
         load(net, checkpoint="https://example.org/net.pt")
@@ -85,11 +88,21 @@ def test_a_file_url_is_a_path_and_other_urls_are_refused(tmp_path):
 
 def test_without_any_source_the_network_stays_as_it_was():
     net = plain(seed=1)
-    assert load(net) == ("random initialisation", False)
-    assert load(net, checkpoint="no/such.pt") == (
-        "random initialisation (checkpoint no/such.pt not found)",
-        False,
-    )
+    origin = load(net)
+    assert (str(origin), origin.loaded) == ("random initialisation", False)
+    assert same(net, plain(seed=1))
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match=r"student\.checkpoint: there is no file no/such\.pt"):
+        load(plain(seed=1), checkpoint="no/such.pt")
+
+
+def test_an_optional_checkpoint_that_is_not_there_is_passed_over_with_a_warning():
+    net = plain(seed=1)
+    origin = load(net, checkpoint="no/such.pt", checkpoint_optional=True)
+    assert not origin.loaded
+    assert origin.warning == "student.checkpoint: there is no file no/such.pt; instead: random initialisation"
     assert same(net, plain(seed=1))
 
 
@@ -97,7 +110,7 @@ def test_another_number_of_classes_is_named_as_the_cause(tmp_path):
     torch.save(plain(seed=0, num_classes=100).state_dict(), tmp_path / "net.pt")
     with pytest.raises(ValueError, match=r"fc.weight is \(100, 8\) in the file, \(10, 8\) here") as caught:
         load(plain(seed=1), checkpoint=tmp_path / "net.pt")
-    assert "num_classes=100" in str(caught.value)
+    assert "student.drop_head=true loads all but the classifier fc; or set num_classes=100" in str(caught.value)
     assert str(tmp_path / "net.pt") in str(caught.value)
 
 
@@ -153,7 +166,7 @@ def test_a_damaged_checkpoint_is_named_and_never_replaced_by_chance(damage, tmp_
     ("content", "found"),
     [
         ([torch.zeros(1)], "a list"),
-        ({"weights": plain(seed=0).state_dict(), "epoch": 1}, "a dict of weights, epoch"),
+        ({"optimizer": {"lr": 0.1}, "epoch": 1}, "a dict of optimizer, epoch"),
     ],
 )
 def test_a_file_without_a_state_dict_says_what_it_holds(content, found, tmp_path):
@@ -195,20 +208,19 @@ def save_published(hub: Path, *, num_classes: int = 1000) -> nn.Module:
 @pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"])
 def test_published_weights_load_by_enum_name(name, hub):
     published, net = save_published(hub), shufflenet_v2_x0_5()
-    description, loaded = load(net, conf=SHUFFLENET, weights=name)
-    assert loaded
-    assert description == f"weights {name} of torchvision.models.shufflenet_v2_x0_5"
+    origin = load(net, conf=SHUFFLENET, weights=name)
+    assert origin.loaded
+    assert str(origin) == f"weights {name} of torchvision.models.shufflenet_v2_x0_5"
     assert same(net, published)
 
 
 def test_published_weights_leave_out_only_a_head_of_another_size(hub):
     published, net = save_published(hub), shufflenet_v2_x0_5(num_classes=10)
     head = net.fc.weight.clone()
-    description, loaded = load(net, conf={"_target_": "x", "net": SHUFFLENET}, checkpoint="no.pt", weights="DEFAULT")
-    assert loaded
-    assert description.endswith(
-        "without the classifier head fc (1000 classes in the file, 10 here) (checkpoint no.pt not found)"
-    )
+    origin = load(net, conf={"_target_": "x", "net": SHUFFLENET}, weights="DEFAULT")
+    assert origin.loaded
+    assert str(origin).endswith("without the classifier fc (1000 classes in the file, 10 here)")
+    assert set(origin.random) == {"fc.weight", "fc.bias"}
     assert torch.equal(net.fc.weight, head)
     net.fc = published.fc
     assert same(net, published)
@@ -226,8 +238,15 @@ def test_a_checkpoint_wins_over_published_weights(hub, tmp_path):
     save_published(hub)
     saved, net, path = shufflenet_v2_x0_5(), shufflenet_v2_x0_5(), tmp_path / "mine.pt"
     torch.save(saved.state_dict(), path)
-    assert load(net, conf=SHUFFLENET, checkpoint=path, weights="DEFAULT") == (f"checkpoint {path}", True)
+    assert load(net, conf=SHUFFLENET, checkpoint=path, weights="DEFAULT").source == f"checkpoint {path}"
     assert same(net, saved)
+
+
+def test_published_weights_stand_in_for_an_optional_checkpoint(hub):
+    published, net = save_published(hub), shufflenet_v2_x0_5()
+    origin = load(net, conf=SHUFFLENET, checkpoint="no.pt", checkpoint_optional=True, weights="DEFAULT")
+    assert origin.warning.endswith("no file no.pt; instead: weights DEFAULT of torchvision.models.shufflenet_v2_x0_5")
+    assert same(net, published)
 
 
 def test_without_a_network_the_message_says_where_to_put_the_file(hub):
@@ -236,7 +255,7 @@ def test_without_a_network_the_message_says_where_to_put_the_file(hub):
     ) as caught:
         load(nn.Linear(1, 1), conf={"_target_": "torchvision.models.resnet18"}, weights="IMAGENET1K_V1")
     assert str(hub / Path(ResNet18_Weights.IMAGENET1K_V1.url).name) in str(caught.value)
-    assert "set checkpoint" in str(caught.value)
+    assert "set student.checkpoint" in str(caught.value)
 
 
 def test_a_hostile_file_in_the_hub_folder_is_not_run(hub, tmp_path):
@@ -263,8 +282,8 @@ def test_a_download_is_checked_against_its_hash(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("conf", "weights", "message"),
     [
-        (SHUFFLENET, "IMAGENET1K_V2", "has IMAGENET1K_V1, DEFAULT; nearest: weights=IMAGENET1K_V1"),
-        (PLAIN, "DEFAULT", "net is built by distill_app.models.PlainCNN; set checkpoint"),
+        (SHUFFLENET, "IMAGENET1K_V2", "has IMAGENET1K_V1, DEFAULT; nearest: student.weights=IMAGENET1K_V1"),
+        (PLAIN, "DEFAULT", "net is built by distill_app.models.PlainCNN; set student.checkpoint"),
         ({"_target_": "torchvision.models.nothing"}, "DEFAULT", "no weights for torchvision.models.nothing"),
     ],
 )
