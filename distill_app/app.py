@@ -117,7 +117,7 @@ def carry_out(
 
     # What is found without torch is told by now; importing it takes seconds.
     from distill_app.check.shapes import opened
-    from distill_app.training.describe import plan_text
+    from distill_app.training.describe import origins_text, plan_text
 
     outline: list[str] = []
     look = (lambda plan, stage: outline.append(plan_text(plan, stage))) if app.dry_run else None
@@ -130,7 +130,7 @@ def carry_out(
             raise
         with experiment:
             if app.dry_run:
-                print("\n".join(outline))
+                print("\n".join([origins_text(experiment.parts.networks), *outline]))
                 return {}
             launcher = experiment.builder.build(app.launcher, key="launcher")
             if hydra is not None:

@@ -23,6 +23,7 @@ TINY = (
     "stage=digits",
     "model@teacher=plain_32_64_128",
     "model@student=plain_8_16",
+    "teacher.allow_random=true",
     "runtime.threads=1",
     "runtime.tensorboard=false",
 )

@@ -10,6 +10,7 @@ ALL = [*ANY_PAIR, *SPLIT]
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
 TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
 PAIR = (*TINY, "prelude=none", "stage.batch_size=16", "model@teacher=cres_w32", "scheduler@stage.scheduler=constant")
+PAIR = (*PAIR, "teacher.allow_random=true")
 
 
 def base(method: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from distill_app.check.cache import cache_errors
 from distill_app.check.interpolations import interpolation_errors
 from distill_app.check.suggest import Suggestions
+from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
 from distill_app.config.inherit import inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
@@ -77,6 +78,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     plans, problems = plan_stages(app)
     errors += problems
     errors += _unbuildable(app, plans)
+    errors += weights_errors(app)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += _values(app, plans)

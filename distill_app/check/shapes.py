@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import ROLES, StagePlan, models_of
+from distill_app.config.plan import ROLES, StagePlan
 from distill_app.config.schema import AppConf
+from distill_app.config.start import start_of
 from distill_app.errors import ConfigError, DistillError
 from distill_app.machine.device import choose_device
 from distill_app.networks.network import networks_read
+from distill_app.training.chance import random_errors
 from distill_app.training.experiment import Experiment
 from distill_app.training.preflight import Look, refuse_what_does_not_fit
 from distill_app.words import unknown
@@ -38,7 +40,9 @@ def opened(app: AppConf, plans: list[StagePlan], *, told: Sequence[str] = (), lo
     experiment = Experiment(app, plans)
     found += _network_errors(experiment)
     if not found:
-        found += _misfits(experiment, _before_the_first_error(plans, told), look=look)
+        sound = _before_the_first_error(plans, told)
+        found += random_errors(experiment) if len(sound) == len(plans) else []
+        found += _misfits(experiment, sound, look=look)
     if told or found:
         experiment.close()
         raise ConfigError(list(dict.fromkeys([*told, *found])))
@@ -114,18 +118,19 @@ def _construction(conf: Any, *, key: str, builder: Builder) -> list[str]:
 
 def _network_errors(experiment: Experiment) -> list[str]:
     """Builds all networks; what is wrong with any of them."""
-    models = models_of(experiment.app)
     failed: list[Any] = []
     errors: list[str] = []
     # The roles first: a network that is configured as one of them has the same errors, told once.
     for name in sorted(networks_read(experiment.plans), key=lambda name: name not in ROLES):
+        start: Any = None
         try:
-            if models[name] not in failed:
+            start = replace(start_of(experiment.app, name), starts_like=None)
+            if start not in failed:
                 experiment.network(name)
         except ConfigError as error:
-            failed.append(models[name])
+            failed.append(start)
             errors += error.errors
         except DistillError as error:
-            failed.append(models[name])
+            failed.append(start)
             errors.append(str(error))
     return errors

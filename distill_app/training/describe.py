@@ -9,10 +9,20 @@ from distill_app.config.plan import StagePlan
 from distill_app.networks.flops import flops
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
-from distill_app.networks.network import parameter_count
+from distill_app.networks.network import Network, parameter_count
 from distill_app.networks.taps import shapes_in
 from distill_app.training.optimize import scaled_lr
 from distill_app.training.stage import Stage
+
+
+def origins_text(networks: Mapping[str, Network]) -> str:
+    """What every network starts with: what is loaded, and what is random."""
+    lines = ["networks:"]
+    for name, network in networks.items():
+        lines.append(f"  {name}: {parameter_count(network.module):,} parameters, {network.origin}")
+        if network.origin.warning:
+            lines.append(f"    warning: {network.origin.warning}")
+    return "\n".join(lines)
 
 
 def plan_text(plan: StagePlan, stage: Stage | None) -> str:

@@ -83,6 +83,7 @@ def summarize(
         "settings": fingerprint(asdict(app)),
         "student": _net_name(app.student),
         "teacher": _net_name(app.teacher) if "teacher" in experiment.parts.networks else None,
+        "origins": {name: str(network.origin) for name, network in experiment.parts.networks.items()},
         "objective": done.get(last.name, {}).get("best" if last.conf.select == "best" else "last"),
         "rows": rows,
         "files": dict(files),

@@ -78,6 +78,8 @@ class StageRunner:
         """Runs what is left of the schedule and tests what came out of it."""
         for name, network in self.experiment.build_networks().items():
             self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
+            if network.origin.warning:
+                self.tracker.warning(network.origin.warning)
         state = self.restore()
         # What a later stage would not accept is told now, and not when the stages before it have been trained.
         if not self.experiment.assembled:

@@ -47,6 +47,7 @@ class Size:
             f"model@teacher={self.teacher}",
             f"model@student={self.student}",
             "prelude=none",
+            "teacher.allow_random=true",
             "stage=sgd_100",
             f"stage.batch_size={self.batch}",
             "stage.lr=0.01",

@@ -252,6 +252,7 @@ def folders(root: Path, **images: int) -> None:
 FOLDERS = [
     "dataset=imagenet",
     "prelude=none",
+    "teacher.allow_random=true",
     "dataset.num_classes=2",
     "model@student=resnet8",
     "model@teacher=resnet8",
@@ -288,4 +289,4 @@ def test_a_term_that_needs_one_class_a_sample_says_so_where_a_wrapper_mixes_them
     wrapper = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup}"
     (error,) = errors_of("dataset=digits", "prelude=none", "method=tfkd_reg", wrapper)
     assert "labels are shares of all classes here, since a wrapper mixes samples" in error
-    assert errors_of("dataset=digits", "prelude=none", "method=kd", wrapper) == []
+    assert errors_of("dataset=digits", "prelude=none", "teacher.allow_random=true", "method=kd", wrapper) == []

@@ -21,6 +21,7 @@ from distill_app.training.precision import Precision
 from distill_app.training.step import Step
 
 CONF = Path(conf_dir())
+FROZEN = ("prelude=none", "teacher.allow_random=true")  # the teacher as it is built
 FILES = sorted(CONF.glob("**/*.yaml"))
 # The pairs that method=fitnet must take, one family after the other.
 PAIRED = [
@@ -106,7 +107,7 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
 @pytest.mark.slow
 def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
-    cfg = compose([f"dataset={option}", "prelude=none", "model@teacher=resnet8", "model@student=resnet8"])
+    cfg = compose([f"dataset={option}", *FROZEN, "model@teacher=resnet8", "model@student=resnet8"])
     expected = []
     if option in DATA_ELSEWHERE:
         root = tmp_path / option
@@ -166,7 +167,7 @@ def test_a_preset_passes(option, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["swin_t", "hub_local"])
 def test_a_model_passes_as_student_and_as_teacher(name, tmp_path):
     for role in ("student", "teacher"):
-        assert list(check(compose(["prelude=none", *model_overrides(name, role, tmp_path)]))) == []
+        assert list(check(compose([*FROZEN, *model_overrides(name, role, tmp_path)]))) == []
 
 
 @pytest.mark.slow
@@ -177,7 +178,7 @@ def test_every_model_passes_as_student_and_as_teacher(option, tmp_path):
         if option == "teacher_bottleneck" and role == "teacher":
             continue  # it is made from the teacher, and plays the student
         overrides = [f"method={method}", *model_overrides(option, role, tmp_path)]
-        assert list(check(compose(["prelude=none", *overrides]))) == [], role
+        assert list(check(compose([*FROZEN, *overrides]))) == [], role
 
 
 @cache

@@ -34,7 +34,8 @@ def overrides_of(method: str, pair: str = "plain") -> tuple[str, ...]:
     teacher, student = PAIRS[pair]
     own = of_the_default(f"method={method}").student != of_the_default().student
     networks = (f"model@teacher={teacher}", *(() if own else (f"model@student={student}",)))
-    return ("dataset=digits", "stage=digits", "prelude=none", f"method={method}", *networks, "stage.batch_size=16")
+    frozen = ("prelude=none", "teacher.allow_random=true")
+    return ("dataset=digits", "stage=digits", *frozen, f"method={method}", *networks, "stage.batch_size=16")
 
 
 def without_labels(method: str) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ FAKE = (
     "dataset.validation_fraction=0.0",
     "stage.batch_size=8",
     "prelude=none",
+    "teacher.allow_random=true",
 )
 SMALL = ("runtime.max_epochs=1", "runtime.max_steps_per_epoch=1")
 
