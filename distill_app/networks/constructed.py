@@ -41,7 +41,7 @@ def watched() -> Iterator[Loadings]:
         loadings.filled.append([parameter for name, parameter in names if name not in missing and name in state_dict])
         return outcome
 
-    nn.Module.load_state_dict = noting  # type: ignore[assignment]
+    nn.Module.load_state_dict = noting  # type: ignore[method-assign]
     try:
         yield loadings
     finally:

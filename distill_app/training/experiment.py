@@ -158,7 +158,7 @@ class Experiment:
 
     def origin(self, name: str, plan: StagePlan) -> str:
         """Where the weights come from with which a network begins a stage."""
-        text = self.network(name).origin
+        text = str(self.network(name).origin)
         for each in self.plans[: self.plans.index(plan) + 1]:
             starts = {each.network(role): source for role, source in each.conf.init_from.items()}
             if not self.is_skipped(each) and name in starts:

@@ -9,6 +9,7 @@ from distill_app.config.schema import StageConf
 from distill_app.config.tree import compose
 
 PAIR = ("dataset=digits", "stage=digits", "model@teacher=plain_32_64_128", "model@student=plain_8_16", "prelude=none")
+PAIR = (*PAIR, "teacher.allow_random=true")
 
 
 def second(method: str = "fitnet", like: str = "distill", **named) -> DictConfig:

@@ -19,6 +19,7 @@ from distill_app.training.preflight import refuse_what_does_not_fit
 from distill_app.training.stage import Stage
 
 TINY = ("dataset=digits", "stage=digits", "model@teacher=plain_32_64_128", "model@student=plain_8_16", "prelude=none")
+TINY = (*TINY, "teacher.allow_random=true")
 SCHEDULERS = "torch.optim.lr_scheduler"
 DISTILL = "method.stages.distill"
 
