@@ -5,10 +5,14 @@ from distill_app.config.schema import AppConf
 from distill_app.networks.network import Network
 from distill_app.networks.taps import Tap, resolve
 from distill_app.training.experiment import Experiment
+from distill_app.words import warn
 
 
 def random_errors(experiment: Experiment) -> list[str]:
-    """What stages would learn from chance: networks that they read and do not train, with random weights."""
+    """What stages would learn from chance: networks that they read and do not train, with random weights.
+
+    A classifier that alone is random is warned of.
+    """
     app, networks = experiment.app, experiment.build_networks()
     models = models_of(app)
     errors: dict[str, str] = {}
@@ -28,7 +32,7 @@ def random_errors(experiment: Experiment) -> list[str]:
             if name not in ready:
                 errors.setdefault(name, _nothing_loaded(app, plan, name))
             elif name not in trained and (taps := _of_a_random_head(networks[name], plan.taps[name])):
-                errors.setdefault(name, _random_head(app, plan, networks[name], taps))
+                warn(_random_head(app, plan, networks[name], taps))  # its other taps may be what one is after
         trained.update(plan.trained)
         ready.update(plan.trained)
     return list(errors.values())
@@ -69,5 +73,5 @@ def _random_head(app: AppConf, plan: StagePlan, network: Network, taps: list[str
     return (
         f"{key}: its classifier {network.origin.head} is random ({network.origin}), and stage {plan.name!r} learns "
         f"from {', '.join(f'{network.name}.{tap}' for tap in taps)};{train} {key}.checkpoint=FILE with a classifier "
-        f"of as many classes loads one, {key}.allow_random=true lets it be"
+        f"of as many classes loads one"
     )
