@@ -14,8 +14,8 @@ from distill_app.cache.store import differences, read_meta
 from distill_app.config.cached import AUGMENTATION
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.config.schema import AppConf, CacheConf
+from distill_app.data.labels import labels_of
 from distill_app.data.samples import Samples
-from distill_app.data.split import labels_of
 from distill_app.data.stage_data import StageData
 from distill_app.errors import CorruptImageError
 from distill_app.networks.network import Network

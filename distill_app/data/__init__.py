@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
-    from distill_app.data.folders import ImageFolder, load_image
+    from distill_app.data.folders import ImageFolder
+    from distill_app.data.images import load_image
+    from distill_app.data.labels import labels_of
     from distill_app.data.loading import Loader, make_loader
     from distill_app.data.mixing import CutMix, Mixup
     from distill_app.data.order import EpochOrder
     from distill_app.data.presence import missing_data
     from distill_app.data.samples import Samples, SampleWrapper
-    from distill_app.data.split import budget, hold_out, labels_of
+    from distill_app.data.split import budget, hold_out
     from distill_app.data.views import RotatedViews
 
 _HOME = {
     "BundledImages": "bundled_images",
     "FakeImages": "bundled_images",
     "ImageFolder": "folders",
-    "load_image": "folders",
+    "load_image": "images",
     "Loader": "loading",
     "make_loader": "loading",
     "CutMix": "mixing",
@@ -30,7 +32,7 @@ _HOME = {
     "Samples": "samples",
     "budget": "split",
     "hold_out": "split",
-    "labels_of": "split",
+    "labels_of": "labels",
 }
 __all__ = [
     "BundledImages",

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
+from distill_app.data.images import eight_bits, finished
 from distill_app.data.order import Key
 from distill_app.errors import CorruptImageError, DataError
 from distill_app.seeds import generator_kept, stable_hash
@@ -30,7 +30,7 @@ _BAD_IMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -48,8 +48,9 @@ def _splitmix64(value: Any) -> Any:
 class Samples(Dataset):
     """The samples of one split of one stage, loaded and augmented.
 
-    A sample is {"input", "target", "index"}: input as the transforms leave it (a PIL image becomes uint8
-    RGB), index the position in the underlying, unsplit data set. An item that is a dict keeps its other keys.
+    A sample is {"input", "target", "index"}: input as the transforms leave it, which see Pillow images with 8 bits a
+    channel (a Pillow image becomes uint8 RGB, uint16 becomes uint8); index the position in the underlying, unsplit data
+    set. An item that is a dict keeps its other keys.
 
     Each sample is made with torch's global CPU generator seeded by (seed, stage, view, index), which is what
     torchvision's v2 transforms draw from: neither workers nor ranks nor restarts change an image. A transform
@@ -138,20 +139,28 @@ class Samples(Dataset):
     def _transformed(self, image: Any, index: int) -> Tensor:
         for transform in self.transforms:
             image = transform(image)
-        return _as_tensor(image, index)
+        return finished(image, name=self._name(index))
 
     def _read(self, position: int, index: int) -> dict[str, Any] | None:
         if len(self._bad) and self._bad[position]:
             return None
         try:
             item = self.dataset[index]
+        except DataError:  # of all images alike, so that to skip this one would be no help
+            raise
         except _BAD_IMAGE as error:
             self._refuse_or_mark(position, index, error)
             return None
-        return _as_sample(item, index)
+        sample = _as_sample(item, index)
+        if isinstance(sample["input"], Image.Image):  # before the transforms: few of them know what white is
+            sample["input"] = eight_bits(sample["input"], name=self._name(index))
+        return sample
+
+    def _name(self, index: int) -> str:
+        return f"image {index}{_file_of(self.dataset, index)}"
 
     def _refuse_or_mark(self, position: int, index: int, error: Exception) -> None:
-        problem = f"image {index}{_file_of(self.dataset, index)} cannot be read: {_first_line(error)}"
+        problem = f"{self._name(index)} cannot be read: {_first_line(error)}"
         if self.corrupt == "raise":
             raise CorruptImageError(f"{problem}; mend or remove it, or set runtime.corrupt_images=skip") from error
         self._bad[position] = 1
@@ -177,10 +186,10 @@ def _as_sample(item: Any, index: int) -> dict[str, Any]:
     if isinstance(item, Mapping):
         if not {"input", "target"} <= item.keys():
             raise DataError(f"dataset: item {index} has the keys {sorted(item)}; input and target are needed")
-        return {**item, "index": index}
+        return {**item, "target": _as_target(item["target"], index), "index": index}
     if isinstance(item, tuple | list) and len(item) == 2:
         image, target = item
-        return {"input": image, "target": target, "index": index}
+        return {"input": image, "target": _as_target(target, index), "index": index}
     size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
     raise DataError(
         f"dataset: item {index} is a {type(item).__name__}{size}; (image, label) or a dict with the keys "
@@ -188,15 +197,17 @@ def _as_sample(item: Any, index: int) -> dict[str, Any]:
     )
 
 
-def _as_tensor(image: Any, index: int) -> Tensor:
-    if isinstance(image, Tensor):
-        return image
-    if isinstance(image, Image.Image):
-        return pil_to_tensor(image.convert("RGB"))
-    raise DataError(
-        f"dataset: the transforms leave image {index} as a {type(image).__name__}; end them with "
-        "torchvision.transforms.v2.PILToTensor or ToImage"
-    )
+def _as_target(target: Any, index: int) -> Any:
+    """One whole number of any type as int64, which is what losses take."""
+    if target is None:
+        raise DataError(
+            f"dataset: item {index} has no label (None); leave it out, for example by torch.utils.data.Subset"
+        )
+    if isinstance(target, np.integer):
+        return int(target)
+    if isinstance(target, Tensor) and target.dim() == 0 and target.dtype in _WHOLE:
+        return target.long()
+    return target
 
 
 def _file_of(dataset: Any, index: int) -> str:

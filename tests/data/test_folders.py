@@ -1,30 +1,20 @@
 """Files from strangers, and data that is not there."""
 
 import dataclasses
-import struct
+import os
+import shutil
 import subprocess
 import sys
-import zlib
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from torchvision.datasets import ImageFolder as TorchvisionImageFolder
 
 from distill_app.config.schema import DatasetConf
-from distill_app.data import ImageFolder, load_image, missing_data
-
-
-def png_that_claims(width, height):
-    """A PNG of some 70 bytes with any size in its header."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(b"\0" * 10))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+from distill_app.data import ImageFolder, missing_data
+from distill_app.data.notes import reading_notes
 
 
 def image_folder(root, classes=("a", "b")):
@@ -46,82 +36,11 @@ def conf(root, *, target="distill_app.data.ImageFolder", num_classes=2):
     )
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("size", [(60_000, 60_000), (12_000, 9_000)])
-def test_decompression_bomb_is_refused_by_its_header(tmp_path, size):
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png_that_claims(*size))
-    with pytest.raises(ValueError, match=r"bomb\.png.*pixels"):
-        load_image(path)
-
-
 def test_pixel_limit_can_be_lowered(tmp_path):
     root = image_folder(tmp_path)
     with pytest.raises(ValueError, match="8 x 8 pixels; at most 63"):
         ImageFolder(str(root), max_pixels=63)[0]
     assert ImageFolder(str(root), max_pixels=64)[0][0].shape == (3, 8, 8)
-
-
-@pytest.mark.parametrize("format", ["TIFF", "GIF", "ICO"])
-def test_formats_off_the_list_are_refused_whatever_their_name(tmp_path, format):
-    path = tmp_path / "innocent.png"
-    Image.new("RGB", (16, 16)).save(path, format=format)
-    with pytest.raises(ValueError, match=r"innocent\.png is not an image of the formats JPEG, PNG"):
-        load_image(path)
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "PPM"])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_common_formats_are_read_as_rgb(tmp_path, format, mode):
-    path = tmp_path / "image"
-    Image.effect_noise((60, 40), 80).convert(mode).save(path, format=format)
-    assert same_as_pillow(load_image(path), path)
-
-
-@pytest.mark.parametrize(("format", "mode"), [("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("PNG", "1")])
-def test_other_modes_are_read_as_pillow_converts_them(tmp_path, format, mode):
-    path = tmp_path / "image"
-    Image.effect_noise((60, 40), 80).convert("RGB").convert(mode).save(path, format=format)
-    assert same_as_pillow(load_image(path), path)
-
-
-def test_sixteen_bits_become_eight(tmp_path):
-    Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6)).save(tmp_path / "image.png")
-    assert same_as_pillow(load_image(tmp_path / "image.png"), tmp_path / "image.png")
-
-
-@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_sixteen_bits_of_every_kind_become_eight(tmp_path, kind, channels):
-    path = tmp_path / "image.png"
-    path.write_bytes(sixteen_bit_png(np.random.default_rng(0).integers(0, 2**16, (4, 6, channels)), kind=kind))
-    image = load_image(path)
-    assert image.dtype == torch.uint8 and image.shape == (3, 4, 6)
-
-
-def sixteen_bit_png(pixels, *, kind):
-    """A PNG of one of the colour types that have 16 bits a channel."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_truncated_images_are_errors_that_name_no_pixel(tmp_path, format):
-    path = tmp_path / "image"
-    Image.effect_noise((60, 40), 80).convert("RGB").save(path, format=format)
-    path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises((OSError, RuntimeError)):
-        load_image(path)
-
-
-def same_as_pillow(image, path):
-    assert image.dtype == torch.uint8
-    return np.array_equal(image.permute(1, 2, 0).numpy(), np.array(Image.open(path).convert("RGB")))
 
 
 def test_image_folder_names_the_empty_class_folder(tmp_path):
@@ -160,7 +79,8 @@ def test_each_bad_folder_is_one_message(tmp_path):
 def test_images_may_lie_deeper_in_a_class_folder(tmp_path):
     image_folder(tmp_path / "train" / "a")
     image_folder(tmp_path / "val" / "a")
-    assert missing_data(conf(tmp_path)) == []
+    assert missing_data(conf(tmp_path, num_classes=1)) == []
+    assert len(ImageFolder(str(tmp_path / "train"))) == 2
 
 
 def test_classes_that_would_shift_the_labels_are_found(tmp_path):
@@ -178,3 +98,145 @@ def test_root_without_the_files_torchvision_reads_is_found(tmp_path):
 def test_presence_is_told_without_torch():
     code = "import sys; from distill_app.data import missing_data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_root_that_is_not_there_is_told_with_what_is(tmp_path):
+    image_folder(tmp_path / "flowers" / "train")
+    [problem] = missing_data(conf(tmp_path / "flower" / "v2"))
+    assert f"nor is {tmp_path}/flower); did you mean {tmp_path}/flowers?" in problem
+    [problem] = missing_data(conf("~/flowers"))
+    assert f"write {Path.home()}/flowers" in problem
+    (tmp_path / "flowers.zip").write_bytes(b"")
+    [problem] = missing_data(conf(tmp_path / "flowers.zip"))
+    assert "flowers.zip is a file, not a folder" in problem
+
+
+def test_a_split_of_another_name_is_told_with_what_lies_beside_it(tmp_path):
+    image_folder(tmp_path / "train")
+    image_folder(tmp_path / "valid")
+    [problem] = missing_data(conf(tmp_path))
+    assert problem.startswith(f"dataset.test.root: {tmp_path}/val is not a folder ({tmp_path} has: train, valid)")
+
+
+def test_folders_are_looked_at_where_only_the_splits_have_a_root(tmp_path):
+    image_folder(tmp_path / "train")
+    part = {"_target_": "distill_app.data.ImageFolder", "root": str(tmp_path / "train")}
+    other = {**part, "root": str(tmp_path / "nowhere")}
+    [problem] = missing_data(dataclasses.replace(conf(tmp_path), root=None, train=part, test=other))
+    assert problem.startswith("dataset.test.root: ")
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_any_other_number_of_class_folders_is_an_error(tmp_path, count):
+    for split in ("train", "val"):
+        image_folder(tmp_path / split, [f"class{number}" for number in range(count)])
+    [problem] = missing_data(conf(tmp_path, num_classes=4))
+    assert problem.startswith("dataset.num_classes: 4 was given") and f"set dataset.num_classes={count}" in problem
+
+
+def test_which_split_lacks_which_class_is_told(tmp_path):
+    image_folder(tmp_path / "train", "abc")
+    image_folder(tmp_path / "val", "ab")
+    [problem] = missing_data(conf(tmp_path, num_classes=3))
+    assert problem.startswith("dataset.test.root: ") and f"{tmp_path}/train alone has c" in problem
+
+
+def test_a_class_folder_without_a_readable_image_is_told_with_what_it_has(tmp_path):
+    image_folder(tmp_path)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "photo.heic").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match=r"/c \(it has photo\.heic; images are \.jpg .*, not \.heic\)"):
+        ImageFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPG", "webp", "tif", "TIFF", "gif", "pgm", "bmp"])
+def test_the_check_and_the_reader_take_the_same_files_for_images(tmp_path, suffix):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            format = {"jfif": "JPEG", "JPG": "JPEG"}.get(suffix)
+            Image.new("L", (8, 8)).save(tmp_path / split / name / f"0.{suffix}", format=format)
+    assert missing_data(conf(tmp_path)) == []
+    read = ImageFolder(str(tmp_path / "train"))
+    assert len(read) == 2 and read.targets == [0, 1] and read[1][0].shape == (3, 8, 8)
+
+
+def test_the_order_is_that_of_torchvisions_own_reader(tmp_path):
+    for name in ("b/2", "b/10", "b/x/1", "b/x-y/1", "b/x/y/1", "B/1", "a/1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    mine, theirs = ImageFolder(str(tmp_path)), TorchvisionImageFolder(str(tmp_path))
+    assert mine.samples == theirs.samples and mine.classes == theirs.classes and mine.targets == theirs.targets
+
+
+@pytest.fixture
+def littered(tmp_path):
+    """Two classes of one image each, beside and inside of which other things lie."""
+    root = image_folder(tmp_path / "train")
+    for name in (".ipynb_checkpoints", "__MACOSX", "a/.ipynb_checkpoints"):
+        (root / name).mkdir()
+        shutil.copy(root / "a" / "0.png", root / name / "0-checkpoint.png")
+    for name in ("a/notes.txt", "a/1.heic", "b/._0.png", "stray.png"):
+        (root / name).write_bytes(b"x")
+    (root / "a" / "loop").symlink_to("..")
+    (root / "b" / "gone.png").symlink_to("/nowhere/gone.png")
+    return root
+
+
+def test_hidden_folders_are_no_classes_and_links_are_not_followed_in_circles(littered):
+    read = ImageFolder(str(littered))
+    assert read.classes == ["a", "b"] and [Path(path).name for path, _ in read.samples] == ["0.png", "0.png"]
+    shutil.copytree(littered, littered.parent / "val", symlinks=True)
+    assert missing_data(conf(littered.parent)) == []
+
+
+def test_all_that_is_not_read_is_counted_and_named(littered):
+    files, hidden, loops = reading_notes(ImageFolder(str(littered)))
+    assert files.startswith("5 files are not read as images (") and "a/1.heic" in files and "and 2 more" in files
+    for kind in ("1 .heic", "1 .txt", "1 hidden", "1 links to nothing", "1 beside the class folders"):
+        assert kind in files
+    assert hidden.startswith("3 hidden folders") and ".ipynb_checkpoints, __MACOSX, a/.ipynb_checkpoints" in hidden
+    assert loops.startswith("1 links lead back") and loops.endswith("a/loop")
+
+
+def test_clean_folders_give_no_notes(tmp_path):
+    assert reading_notes(ImageFolder(str(image_folder(tmp_path)))) == []
+    assert reading_notes([("an image", 0)]) == []
+
+
+def test_what_torchvisions_own_reader_passes_over_is_told_too(tmp_path):
+    image_folder(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "1.jfif", format="JPEG")
+    [note] = reading_notes(TorchvisionImageFolder(str(tmp_path)))
+    assert note.startswith("1 files are not read as images") and note.endswith("a/1.jfif")
+
+
+def test_a_hidden_folder_that_torchvisions_own_reader_would_take_for_a_class_is_an_error(tmp_path):
+    for split in ("train", "val"):
+        image_folder(tmp_path / split, ("a", ".hidden"))
+    problems = missing_data(conf(tmp_path, target="torchvision.datasets.ImageFolder", num_classes=1))
+    assert len(problems) == 2
+    assert f"takes the folder {tmp_path}/train/.hidden for a class" in problems[0]
+
+
+def test_classes_that_differ_by_their_spelling_alone_are_told(tmp_path):
+    [note] = reading_notes(ImageFolder(str(image_folder(tmp_path, ("Cat", "cat", "dog")))))
+    assert note.startswith("'Cat' and 'cat' are different classes")
+
+
+def test_links_to_each_others_folders_end(tmp_path):
+    image_folder(tmp_path)
+    (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
+    assert [label for _, label in ImageFolder(str(tmp_path)).samples] == [0, 0, 1, 1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_class_folder_that_cannot_be_listed_is_told(tmp_path):
+    image_folder(tmp_path)
+    (tmp_path / "a").chmod(0)
+    try:
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path}/a cannot be listed: Permission denied"):
+            ImageFolder(str(tmp_path))
+    finally:
+        (tmp_path / "a").chmod(0o700)
