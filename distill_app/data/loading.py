@@ -2,6 +2,7 @@
 
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from distill_app.data.order import EpochOrder
-from distill_app.errors import CorruptImageError, WorkerDied
+from distill_app.errors import CorruptImageError, DataError, WorkerDied
 
 
 class Loader(DataLoader):
@@ -32,11 +33,14 @@ class Loader(DataLoader):
         try:
             for batch in super().__iter__():
                 yield with_place(batch, view=view)
-        except CorruptImageError as error:
+        except (CorruptImageError, DataError) as error:
             # From a worker it arrives with the worker's traceback in its text.
-            raise CorruptImageError(str(error).rstrip().rsplit("CorruptImageError: ", 1)[-1]) from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            raise type(error)(str(error).rstrip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from error
+        except (TypeError, RuntimeError) as error:
+            if _is_of_collate(error):
+                raise DataError(_uncollated(error)) from error
+            # So says the process that has lost it; a worker's own errors come as "in DataLoader worker process".
+            if "DataLoader worker (pid" not in str(error):
                 raise
             reason = str(error).splitlines()[0]
             raise WorkerDied(
@@ -49,6 +53,22 @@ class Loader(DataLoader):
 def with_place(batch: dict[str, Any], *, view: int) -> dict[str, Any]:
     """The batch, and for the host in which `view` it shows which `rows` of the underlying data set, int64 (B,)."""
     return {**batch, "view": view, "rows": batch["index"].numpy()}
+
+
+def _is_of_collate(error: Exception) -> bool:
+    """Whether samples could be loaded and not be put together; an error of a worker has its traceback as text."""
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    return "default_collate" in frames or "in default_collate" in str(error)
+
+
+def _uncollated(error: Exception) -> str:
+    reason = str(error).rstrip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+    if "equal size" in reason or "not resizable" in reason:
+        return (
+            f"dataset: images, or what wrappers add to them, come out in several sizes ({reason}); end the transforms "
+            f"of the data set with one that gives one size, such as torchvision.transforms.v2.RandomResizedCrop"
+        )
+    return f"dataset: what the samples of a batch hold, labels or other things, is not of one kind: {reason}"
 
 
 def make_loader(samples: Any, *, order: EpochOrder, num_workers: int, device: torch.device) -> Loader:
