@@ -11,6 +11,7 @@ from distill_app.errors import SettingError
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating
 from distill_app.networks.taps import tensors_in
+from distill_app.tasks.labels import class_label_problems
 
 Batch = dict[str, Any]
 
@@ -53,6 +54,12 @@ class Classification:
             self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
         scaled = images.float().div_(255.0) if images.dtype == torch.uint8 else images
         return (scaled - self.mean) / self.std
+
+    def label_problems(self, dataset: Any) -> list[str]:
+        """What is wrong with the labels of a data set, a message each, without its config key."""
+        if self.example(image_size=1)["target"].dim() != 1:  # a task of its own kind, with labels of its own
+            return []
+        return class_label_problems(dataset, num_classes=self.num_classes)
 
     def call(self, network: TappedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The taps of a network on the batch's images."""
