@@ -130,7 +130,9 @@ def carry_out(
             raise
         with experiment:
             if app.dry_run:
-                print("\n".join([origins_text(experiment.parts.networks), *outline]))
+                notes = [f"warning: {note}" for note in experiment.data_notes()]
+                print("
+".join([*notes, origins_text(experiment.parts.networks), *outline]))
                 return {}
             launcher = experiment.builder.build(app.launcher, key="launcher")
             if hydra is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.cache import cache_errors
@@ -18,7 +18,7 @@ from distill_app.config.build import Builder
 from distill_app.config.inherit import inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
-from distill_app.data.presence import missing_data
+from distill_app.data.presence import count_classes, missing_data
 from distill_app.errors import ConfigError
 from distill_app.words import unknown
 
@@ -60,11 +60,13 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     resolved = cfg.copy()
     OmegaConf.set_struct(resolved, False)
     errors = [*_told(cfg, _dead_keys(resolved, "")), *_ghost_stages(resolved)]
+    fill_in(resolved)
     try:
         errors += inherit(resolved)
-        missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(OmegaConf.missing_keys(resolved))]
+        missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(_missing_keys(resolved, ""))]
         if missing:
             return errors + missing, None, []
+        OmegaConf.missing_keys(resolved)  # names the key whose interpolation fails, which `resolve` does not
         OmegaConf.resolve(resolved)
         app = OmegaConf.to_object(resolved)
     except OmegaConfBaseException as error:
@@ -84,6 +86,17 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     errors += _values(app, plans)
     errors += cache_errors(app, plans)
     return list(dict.fromkeys(errors)), app, plans
+
+
+def fill_in(cfg: DictConfig) -> None:
+    """Counts the classes of image folders where the config leaves `num_classes` open; before anything is resolved."""
+    stages = [stage for part in ("prelude", "method") for stage in cfg[part].stages.values()]
+    for data in (cfg.dataset, *(stage.data for stage in stages)):
+        if data is not None and OmegaConf.is_missing(data, "num_classes"):
+            count = count_classes(data)
+            if count is not None:
+                # Without a folder the data are refused; that the rest is checked too, there is some number.
+                data.num_classes = count or 1000
 
 
 def _told(cfg: DictConfig, dead: Iterator[tuple[str, str, list[str]]]) -> Iterator[str]:
@@ -144,6 +157,20 @@ def _dead_keys(node: Any, key: str) -> Iterator[tuple[str, str, list[str]]]:
             yield from _dead_keys(node._get_node(name), path)
 
 
+def _missing_keys(node: Any, key: str) -> Iterator[str]:
+    """What is left open; OmegaConf's own function names a key that refers to it instead."""
+    if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_interpolation():
+        return
+    names = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    for name in names:
+        path = f"{key}[{name}]" if isinstance(node, ListConfig) else f"{key}.{name!s}" if key else str(name)
+        child: Any = node._get_node(name)
+        if child._is_missing():
+            yield path
+        else:
+            yield from _missing_keys(child, path)
+
+
 def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
     """Stages that only an override brought into being: not scheduled, and without a loss."""
     for part in ("prelude", "method"):
@@ -165,6 +192,8 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     if app.runtime.num_workers < 0:
         yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
     for plan in plans:
+        if plan.data.num_classes < 1:
+            yield f"{plan.data_key}.num_classes: must be at least 1, got {plan.data.num_classes}"
         if not 0 <= plan.data.validation_fraction < 1:
             yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
         if str(plan.data.resident).lower() not in CHOICES["resident"]:

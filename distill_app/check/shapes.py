@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from distill_app.check.data import data_errors
 from distill_app.config.build import Builder
 from distill_app.config.plan import ROLES, StagePlan
 from distill_app.config.schema import AppConf
@@ -39,6 +40,8 @@ def opened(app: AppConf, plans: list[StagePlan], *, told: Sequence[str] = (), lo
         app = replace(app, runtime=replace(app.runtime, device="cpu"))
     experiment = Experiment(app, plans)
     found += _network_errors(experiment)
+    if not any(text.startswith("cache.") for text in told):  # it has a say in what is shown of the images
+        found += data_errors(plans, source=experiment.data, task_of=experiment.task, told=[*told, *found])
     if not found:
         sound = _before_the_first_error(plans, told)
         found += random_errors(experiment) if len(sound) == len(plans) else []

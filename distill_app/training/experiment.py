@@ -138,6 +138,10 @@ class Experiment:
         changed |= {plan.network(role) for plan in self.plans for role in plan.conf.init_from}
         return set(self.network_names) - changed
 
+    def data_notes(self) -> list[str]:
+        """What of the data may be a mistake and lets a run go on, each thing once."""
+        return list(dict.fromkeys(note for plan in self.plans for note in self.data.notes(plan)))
+
     def build_networks(self) -> dict[str, Network]:
         """All networks of the stages, by name."""
         return {name: self.network(name) for name in self.network_names}
