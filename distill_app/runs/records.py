@@ -1,5 +1,6 @@
 """What a run leaves behind besides metrics: configuration, code, environment, data, status; and its lock."""
 
+import json
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from distill_app.errors import DataError
 from distill_app.runs.files import write_json, write_text
 
 # Names only: an environment holds tokens and passwords, so nothing outside this list is written down.
@@ -71,6 +73,30 @@ def write_hydra_records(output_dir: str | os.PathLike[str], *, cfg: DictConfig, 
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+
+
+def refuse_other_classes(output_dir: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run whose labels would mean other classes than before.
+
+    Args:
+        output_dir: The run's folder, with the `data.json` of its beginning.
+        data: What its stages would see now.
+
+    Raises:
+        DataError: The names of classes or their order have changed.
+    """
+    file = Path(output_dir) / "data.json"
+    before: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for stage, now in data.items():
+        old, new = (before.get(stage) or {}).get("classes"), now.get("classes")
+        if old is not None and new is not None and old != new:
+            changed = [*(f"{name} is gone" for name in old if name not in new)]
+            changed += [f"{name} is new" for name in new if name not in old]
+            raise DataError(
+                f"the classes of stage {stage} are not those that this run began with, so labels would mean others: "
+                f"{', '.join(changed[:5]) or 'their order is another'} ({file}); put the data back as they were, or "
+                f"begin a new run"
+            )
 
 
 def git_state() -> tuple[dict[str, Any], str]:

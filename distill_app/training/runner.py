@@ -17,7 +17,7 @@ from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.files import write_json
 from distill_app.runs.lifecycle import recorded, run_folder
-from distill_app.runs.records import write_records
+from distill_app.runs.records import refuse_other_classes, write_records
 from distill_app.runs.report import final_plot, summary_table
 from distill_app.runs.statefile import save_weights
 from distill_app.runs.tracking import Tracker
@@ -55,7 +55,12 @@ def run_experiment(
             recorded(folder, tracker=tracker, config=config),
         ):
             runner = StageRunner(experiment, folder=folder, tracker=tracker)
-            write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=runner.data_identity())
+            data = runner.data_identity()
+            if runner.checkpoints.has("last"):
+                refuse_other_classes(folder, data)
+            write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=data)
+            for note in experiment.data_notes():
+                tracker.warning(note)
             return runner.run()
 
 
