@@ -13,7 +13,6 @@ from distill_app.data.images import MAX_PIXELS, load_image
 from distill_app.data.presence import folder_problems
 
 
-
 class ImageFolder(TorchvisionImageFolder):
     """torchvision's ImageFolder with `load_image`, all formats that it opens, and errors that name what is at fault.
 
