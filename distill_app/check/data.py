@@ -167,7 +167,7 @@ def _base(samples: Any) -> Samples:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
+    return [int(place) for place in np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))]
 
 
 def _file(dataset: Any, index: int) -> str | None:

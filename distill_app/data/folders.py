@@ -43,7 +43,7 @@ class ImageFolder(TorchvisionImageFolder):
         """The class folders and their labels."""
         return self.folders.classes, {name: label for label, name in enumerate(self.folders.classes)}
 
-    def make_dataset(self, directory: str | Path, *_: Any, **__: Any) -> list[tuple[str, int]]:  # type: ignore[override]
+    def make_dataset(self, directory: str | Path, *_: Any, **__: Any) -> list[tuple[str, int]]:
         """The images and their labels."""
         return self.folders.samples
 
