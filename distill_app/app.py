@@ -131,8 +131,7 @@ def carry_out(
         with experiment:
             if app.dry_run:
                 notes = [f"warning: {note}" for note in experiment.data_notes()]
-                print("
-".join([*notes, origins_text(experiment.parts.networks), *outline]))
+                print("\n".join([*notes, origins_text(experiment.parts.networks), *outline]))
                 return {}
             launcher = experiment.builder.build(app.launcher, key="launcher")
             if hydra is not None:

@@ -53,7 +53,9 @@ def opened(app: AppConf, plans: list[StagePlan], *, told: Sequence[str] = (), lo
 
 
 def _before_the_first_error(plans: list[StagePlan], told: Sequence[str]) -> list[StagePlan]:
-    wrong = (any(text.startswith((f"{plan.key}.", f"{plan.data_key}.")) for text in told) for plan in plans)
+    # What is said of the machine or of the cache, every stage would say again.
+    shared = ("runtime.", "cache.")
+    wrong = (any(text.startswith((f"{plan.key}.", f"{plan.data_key}.", *shared)) for text in told) for plan in plans)
     return plans[: next((number for number, is_wrong in enumerate(wrong) if is_wrong), len(plans))]
 
 
