@@ -13,7 +13,7 @@ from distill_app.check.quick import fill_in
 from distill_app.config.tree import compose
 
 NETS = ("model@teacher=plain_8_16", "model@student=plain_8_16", "stage=digits", "runtime.threads=1")
-PAIR = (*NETS, "prelude=none")
+PAIR = (*NETS, "prelude=none", "teacher.allow_random=true")
 NO_CROP = ("dataset.train_transform=[]", "dataset.eval_transform=[]")
 
 
