@@ -46,7 +46,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float |
 
     Raises:
         DataError: Whole numbers of 32 bits or floats without a `white`, or values that lie outside of it.
-        ValueError: another format, or more pixels than allowed.
+        ValueError: Another format, or more pixels than allowed.
         OSError, RuntimeError: damaged bytes.
     """
     with open_image(path, max_pixels=max_pixels) as image:
@@ -62,8 +62,8 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     """Reads an image's header; its mode and size are known then, and its pixels not yet read.
 
     Raises:
-        ValueError: another format, or more pixels than allowed.
-        OSError: a file that cannot be opened.
+        ValueError: Another format, or more pixels than allowed.
+        OSError: A file that cannot be opened.
     """
     try:
         image = Image.open(path, formats=FORMATS)

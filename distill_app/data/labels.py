@@ -55,7 +55,7 @@ def targets_of(dataset: Any) -> Any:
     """The target of every item, as the data set keeps them, else as the items have them.
 
     Raises:
-        DataError: a large data set that has neither `targets` nor `labels` nor `samples`.
+        DataError: A large data set that has neither `targets` nor `labels` nor `samples`.
     """
     targets = kept_labels(dataset)
     if targets is not None:
@@ -84,7 +84,7 @@ def labels_of(dataset: Any) -> np.ndarray:
     """The label of every item, int64 (N,), without reading images wherever the data set keeps its labels.
 
     Raises:
-        DataError: labels that are not one whole number each, or a large data set that has no list of them.
+        DataError: Labels that are not one whole number each, or a large data set that has no list of them.
     """
     array = numbers(targets_of(dataset))
     if array is not None and array.ndim == 2 and array.shape[1] == 1:
