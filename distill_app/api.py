@@ -42,7 +42,7 @@ def run(cfg: DictConfig, *, output_dir: str | None = None) -> dict[str, Any]:
         output_dir: The run's folder; a folder that holds an unfinished run resumes it. None: a new one.
 
     Returns:
-        The summary: method, seed, rows with accuracies in [0, 1], files.
+        The summary: method, seed, rows with the figures of every network, files.
 
     Raises:
         ConfigError: All that is wrong with the config.

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_app.config.cached import LOGITS
 from distill_app.errors import CacheError
 from distill_app.networks.taps import shapes_in
 
@@ -71,15 +70,15 @@ class Codec:
 
 
 def codec_of(
-    address: str, example: Any, *, count: int, num_classes: int, top_k: int | None, temperature: float = 1.0
+    address: str, example: Any, *, count: int, classes: int | None, top_k: int | None, temperature: float = 1.0
 ) -> Codec:
     """How a tap is stored, from an example of it.
 
     Args:
-        address: Of the tap, for messages; top_k is for those named `logits` and `output`.
+        address: Of the tap, for messages.
         example: Its activation.
         count: Of how many samples.
-        num_classes: The width of logits.
+        classes: How many class logits it holds that are read by their softmax, which top_k is for; None: none.
         top_k: As in the config.
         temperature: At which logits are read.
 
@@ -93,7 +92,6 @@ def codec_of(
             f"cache.enabled=false"
         )
     shape = tuple(example.shape[1:])
-    is_logits = address.rsplit(".", 1)[-1] in LOGITS and shape == (num_classes,)
-    if top_k is None or not is_logits:
+    if top_k is None or shape != (classes,):
         return Codec(len(example) // count, shape)
     return Codec(len(example) // count, shape, top_k, temperature)

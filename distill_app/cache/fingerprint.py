@@ -14,7 +14,6 @@ from distill_app.cache.store import differences, read_meta
 from distill_app.config.cached import AUGMENTATION
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.config.schema import AppConf, CacheConf
-from distill_app.data.labels import labels_of
 from distill_app.data.samples import Samples
 from distill_app.data.stage_data import StageData
 from distill_app.errors import CorruptImageError
@@ -33,6 +32,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
     training gets them, by their content; which tap is read is part of the folder below.
     """
     dataset, conf, redesign = base_samples(data).dataset, plan.data, plan.redesign(network.name)
+    labels = data.task.labels(dataset)
     return {
         "format": FORMAT,
         "network": {
@@ -45,7 +45,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
             "name": conf.name,
             "train": _placeless(conf.train, conf.root),
             "samples": len(dataset),
-            "labels": _hash(labels_of(dataset).tobytes()),
+            "labels": None if labels is None else _hash(labels.tobytes()),
             "files": _files_hash(dataset),
             "three_images": _content_hash(data, plan, app.cache),
         },
@@ -53,6 +53,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
             "train_transform": conf.train_transform,
             "wrappers": {name: wrapper for name, (wrapper, _) in plan.wrappers.items()},
             "task": conf.task,
+            **({"collate": conf.collate} if conf.collate else {}),
             "mean": list(conf.normalize.mean),
             "std": list(conf.normalize.std),
         },
@@ -106,14 +107,18 @@ def _content_hash(data: StageData, plan: StagePlan, conf: CacheConf) -> str:
     samples: Any = data.train.dataset
     if not plan.wrappers:  # those of the whole data set: stages with fewer labels share the cache
         base = base_samples(data)
-        samples = Samples(base.dataset, transforms=base.transforms, seed=conf.seed, stage=AUGMENTATION)
+        how: dict[str, Any] = {"transforms": base.transforms, "joint": base.joint, "finish": base.finish}
+        samples = Samples(base.dataset, **how, seed=conf.seed, stage=AUGMENTATION)
     try:
         loaded = samples.__getitems__([(position, 0) for position in (0, len(samples) // 2, len(samples) - 1)])
     except CorruptImageError:
         return "an image among them cannot be read"
     hasher = hashlib.blake2b(digest_size=8)
     for sample in loaded:
-        image = sample["input"].contiguous()
+        image = sample["input"]
+        if not isinstance(image, torch.Tensor):  # a text, or what else a collate function makes a tensor of
+            hasher.update(repr(image).encode())
+            continue
         hasher.update(f"{image.dtype} {tuple(image.shape)};".encode())
         hasher.update(tensor_bytes(image))
     return hasher.hexdigest()

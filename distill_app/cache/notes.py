@@ -1,21 +1,24 @@
 """What of the cache's settings does nothing in a stage, or not quite what one might think."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distill_app.config.addresses import Address
-from distill_app.config.cached import LOGITS, _readers, _reads, _temperature, cached_taps, temperature_of
+from distill_app.config.cached import _readers, _reads, _temperature, cached_taps, temperature_of
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import CacheConf
 
 
-def cache_notes(plan: StagePlan, conf: CacheConf, *, sources: Mapping[str, Any]) -> list[str]:
+def cache_notes(
+    plan: StagePlan, conf: CacheConf, *, sources: Mapping[str, Any], is_logits: Callable[[str], bool]
+) -> list[str]:
     """What of `cache.taps` and `cache.top_k` does nothing in a stage, or not quite what one might think.
 
     Args:
         plan: The stage.
         conf: The cache.
         sources: What every adapter of the experiment reads, by its name.
+        is_logits: Whether a tap holds class logits that are read by their softmax, which `cache.top_k` is for.
     """
     if not conf.enabled:
         return []
@@ -23,9 +26,9 @@ def cache_notes(plan: StagePlan, conf: CacheConf, *, sources: Mapping[str, Any])
     notes = [_left_out(plan, name, conf) for name in plan.taps if name not in plan.trained and name not in cached]
     if conf.top_k is None or not cached:
         return notes
-    logits = [(network, tap) for network, taps in cached.items() for tap in taps if tap in LOGITS]
+    logits = [(network, tap) for network, taps in cached.items() for tap in taps if is_logits(tap)]
     notes += [note for network, tap in logits if (note := _made_up(plan, network, tap, sources))]
-    return notes if logits else [*notes, "cache.top_k: does nothing here, since no logits are read"]
+    return notes if logits else [*notes, "cache.top_k: does nothing here, since no class logits are read"]
 
 
 def _left_out(plan: StagePlan, network: str, conf: CacheConf) -> str:

@@ -120,7 +120,7 @@ class StageCache:
                     f"{name}.{tap}",
                     examples[name][tap],
                     count=count,
-                    num_classes=plan.data.num_classes,
+                    classes=data.task.class_logits(tap),
                     top_k=app.cache.top_k,
                     temperature=temperature_of(plan, name, tap),
                 )
@@ -148,7 +148,8 @@ class StageCache:
         stages = {**self._app.prelude.stages, **self._app.method.stages}.values()
         adapters = {name: conf for stage in stages for name, conf in stage.adapters.items() if conf is not None}
         sources = {name: conf.source for name, conf in adapters.items()}
-        lines = cache_notes(self._plan, self._conf, sources=sources)
+        classes = self._data.task.class_logits
+        lines = cache_notes(self._plan, self._conf, sources=sources, is_logits=lambda tap: classes(tap) is not None)
         for name, taps in self._taps.items():
             for tap, of in taps.items():
                 samples, layout, room = len(self._data.indices), of.layout, self._room(of)

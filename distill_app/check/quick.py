@@ -196,6 +196,8 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
             yield f"{plan.data_key}.num_classes: must be at least 1, got {plan.data.num_classes}"
         if not 0 <= plan.data.validation_fraction < 1:
             yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
+        if plan.data.eval_batch_size < 1:
+            yield f"{plan.data_key}.eval_batch_size: must be at least 1, got {plan.data.eval_batch_size}"
         if str(plan.data.resident).lower() not in CHOICES["resident"]:
             yield f"{plan.data_key}.resident: {unknown('choice', plan.data.resident, CHOICES['resident'])}"
         if plan.scheduler.interval not in CHOICES["interval"]:

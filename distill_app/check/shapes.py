@@ -11,9 +11,11 @@ from distill_app.config.build import Builder
 from distill_app.config.plan import ROLES, StagePlan
 from distill_app.config.schema import AppConf
 from distill_app.config.start import start_of
+from distill_app.data.sampling import sampling_problems
 from distill_app.errors import ConfigError, DistillError
 from distill_app.machine.device import choose_device
 from distill_app.networks.network import networks_read
+from distill_app.tasks.build import task_problems
 from distill_app.training.chance import random_errors
 from distill_app.training.experiment import Experiment
 from distill_app.training.preflight import Look, refuse_what_does_not_fit
@@ -93,7 +95,8 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
                 yield from _construction(transform, key=f"{key}.{part}[{position}]", builder=builder)
         for wrapper, where in plan.wrappers.values():
             yield from builder.problems(wrapper, key=where, positional=1, context=("num_classes",))
-        yield from builder.problems(data.task, key=f"{key}.task", context=("normalize", "num_classes"))
+        yield from task_problems(plan, builder)
+        yield from sampling_problems(data, key=key, builder=builder)
         yield from builder.problems(plan.optimizer, key=plan.optimizer_key, positional=1, context=("params", "lr"))
         if plan.scheduler.schedule is not None:
             filled = ("T_max", "total_steps", "total_iters", "max_lr")

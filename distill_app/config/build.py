@@ -7,7 +7,7 @@ the user names in `runtime.allow`. Everything else is refused: Hydra itself woul
 import inspect
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -78,6 +78,20 @@ class Builder:
             raise ConfigError([self._explain_nested(error, conf, key)]) from error
         except Exception as error:
             raise ConfigError([f"{key}: {_explain(error, target, conf, key)}"]) from error
+
+    def function(self, conf: Mapping[str, Any], *, key: str) -> Callable[..., Any]:
+        """A function that is called later, with its settings from config and one positional argument.
+
+        Raises:
+            ConfigError: It cannot be imported, is not allowed, or has no such settings.
+        """
+        if errors := self.problems(conf, key=key, positional=1):
+            raise ConfigError(errors)
+        try:
+            function: Callable[..., Any] = instantiate({**conf, "_partial_": True}, _convert_="all")
+        except InstantiationException as error:
+            raise ConfigError([self._explain_nested(error, conf, key)]) from error
+        return function
 
     def locate(self, target: Any, *, key: str) -> Any:
         """Imports a dotted path.

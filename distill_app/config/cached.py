@@ -9,7 +9,6 @@ from distill_app.config.schema import CacheConf
 
 # In the place of the stage's name: stages and methods see the same views, whatever they are called.
 AUGMENTATION = "cache"
-LOGITS = ("logits", "output")  # taps that cache.top_k is for
 
 
 def cached_taps(plan: StagePlan, conf: CacheConf) -> dict[str, list[str]]:

@@ -43,7 +43,7 @@ class DatasetConf:
 
     name: str = MISSING
     num_classes: int = MISSING
-    image_size: int = MISSING
+    image_size: int | None = None  # of one side in pixels; null where inputs are no images
     root: str | None = None
     get: str | None = None  # what to type when root is not there
     train: Any = MISSING
@@ -54,6 +54,15 @@ class DatasetConf:
     normalize: NormalizeConf = field(default_factory=NormalizeConf)
     wrappers: dict[str, Any] = field(default_factory=dict)
     student_labels_per_class: int | None = None
+    # How samples become batches; null: all of them in an order of the program's, in batches of stage.batch_size,
+    # collated by the task. Constructors get what they have parameters for: dataset, labels, num_samples, seed,
+    # generator and epoch, a batch sampler also sampler, batch_size and drop_last.
+    sampler: Any = (
+        None  # which training samples in which order: {_target_: torch.utils.data.WeightedRandomSampler, ...}
+    )
+    batch_sampler: Any = None  # which of them together
+    collate: Any = None  # a function of a list of samples, or a class of such; for evaluation too
+    eval_batch_size: int = 256
     # Images in memory as one tensor on the device, batches cropped and flipped there: true, false, or auto: where it is
     # possible and takes up to 2 GB. It changes no batch; runtime.num_workers is for what is loaded sample by sample.
     resident: Any = "auto"

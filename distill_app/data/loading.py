@@ -3,13 +3,13 @@
 import os
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
-from distill_app.data.order import EpochOrder
+from distill_app.data.order import Order
 from distill_app.errors import CorruptImageError, DataError, WorkerDied
 
 
@@ -71,7 +71,39 @@ def _uncollated(error: Exception) -> str:
     return f"dataset: what the samples of a batch hold, labels or other things, is not of one kind: {reason}"
 
 
-def make_loader(samples: Any, *, order: EpochOrder, num_workers: int, device: torch.device) -> Loader:
+class Collate:
+    """A collate function that is not torch's own: its batches keep the indices of their samples, and are dicts.
+
+    Args:
+        function: Makes a batch of a list of samples.
+        key: Config key of where it comes from, for messages.
+    """
+
+    def __init__(self, function: Callable[[list[Any]], Any], *, key: str):
+        self.function, self.key = function, key
+
+    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """One batch.
+
+        Raises:
+            DataError: It is no dict with `input` and `target`.
+        """
+        batch = self.function(samples)
+        if not isinstance(batch, Mapping) or not {"input", "target"} <= batch.keys():
+            what = f"the keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+            raise DataError(f"{self.key}: a batch is a dict with the keys input and target; it returned {what}")
+        index = torch.tensor([sample["index"] for sample in samples])
+        return {"index": index, **batch}
+
+
+def make_loader(
+    samples: Any,
+    *,
+    order: Order,
+    num_workers: int,
+    device: torch.device,
+    collate: Callable[[list[Any]], Any] = default_collate,
+) -> Loader:
     """A loader of collated batches, in the given order.
 
     Args:
@@ -79,9 +111,11 @@ def make_loader(samples: Any, *, order: EpochOrder, num_workers: int, device: to
         order: where each epoch's keys come from; call its `set_epoch` before iterating.
         num_workers: processes that load; they live as long as the loader. 0: this process loads.
         device: where the batches will go; memory is pinned for cuda only.
+        collate: makes a batch of a list of samples.
     """
     return Loader(
         samples,
+        collate_fn=collate,
         batch_sampler=order,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

@@ -4,7 +4,7 @@ The batches are those of `Samples`, bit for bit: every image has the place, the 
 loaded alone. Whatever cannot be held so is loaded sample by sample.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 
 from distill_app.data import draws
 from distill_app.data.loading import with_place
-from distill_app.data.order import EpochOrder, Key
-from distill_app.data.samples import Samples
+from distill_app.data.order import Key, Order
+from distill_app.data.samples import Samples, finished_image
 from distill_app.words import size_text
 
 LIMIT = 2 * 10**9  # bytes that `auto` takes of the device
@@ -40,14 +40,18 @@ class Mismatch(NotResident):
     """Batches differ from the samples made one by one: this version of torch draws otherwise."""
 
 
-def held_transforms(samples: Any) -> list[Any]:
+def held_transforms(samples: Any, *, collate: Callable[..., Any] = default_collate) -> list[Any]:
     """The transforms that are the same in every view, and are applied once when the images are read.
 
     Raises:
-        NotResident: A wrapper, a policy, a transform or a data set that needs the samples one by one.
+        NotResident: A wrapper, a task, a policy, a transform or a data set that needs the samples one by one.
     """
     if type(samples) is not Samples:
         raise NotResident(f"the wrapper {type(samples).__name__} works on single samples")
+    if collate is not default_collate:
+        raise NotResident("a collate function of its own works on single samples")
+    if samples.joint or samples.finish is not finished_image:
+        raise NotResident("the task makes every sample in a way of its own")
     if samples.corrupt != "raise":
         raise NotResident(f"runtime.corrupt_images={samples.corrupt} replaces single images")
     held, random = [], False
@@ -197,7 +201,7 @@ class ResidentLoader:
         Mismatch: Some samples are not what `samples` makes of them.
     """
 
-    def __init__(self, samples: Samples, images: Images, *, order: EpochOrder) -> None:
+    def __init__(self, samples: Samples, images: Images, *, order: Order) -> None:
         self.dataset = samples
         self.order = order
         self._images = images

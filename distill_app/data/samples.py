@@ -48,7 +48,7 @@ def _splitmix64(value: Any) -> Any:
 class Samples(Dataset):
     """The samples of one split of one stage, loaded and augmented.
 
-    A sample is {"input", "target", "index"}: input as the transforms leave it, which see Pillow images with 8 bits a
+    A sample is {"input", "target", "index"}: input as the transforms and `finish` leave it; transforms see Pillow images with 8 bits a
     channel (a Pillow image becomes uint8 RGB, uint16 becomes uint8); index the position in the underlying, unsplit data
     set. An item that is a dict keeps its other keys.
 
@@ -60,6 +60,8 @@ class Samples(Dataset):
         dataset: items are (image, label) or dicts with `input` and `target`.
         indices: which items of the data set, in which positions; None: all.
         transforms: applied to the image in this order.
+        joint: they are called with (input, target) and return both.
+        finish: makes of a sample what is collated; by default a PIL image becomes uint8 RGB.
         seed: of the run.
         stage: name of the stage.
         corrupt: `raise` at an image that cannot be read, or `skip`: take the next position that can, in the
@@ -75,7 +77,9 @@ class Samples(Dataset):
         dataset: Any,
         *,
         indices: Sequence[int] | np.ndarray | None = None,
-        transforms: Sequence[Callable[[Any], Any]] = (),
+        transforms: Sequence[Callable[..., Any]] = (),
+        joint: bool = False,
+        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         seed: int,
         stage: str,
         corrupt: str = "raise",
@@ -86,6 +90,8 @@ class Samples(Dataset):
         self.dataset = dataset
         self.indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
         self.transforms = list(transforms)
+        self.joint = joint
+        self.finish = finished_image if finish is None else finish
         self.corrupt = corrupt
         self.max_skipped = max_skipped
         self._base = stable_hash("sample", seed, stage)
@@ -131,15 +137,29 @@ class Samples(Dataset):
             sample = self._read(position, index)
             if sample is not None:
                 image = sample["input"]
-                made = [self._transformed(change(image), index) for change in variants or [lambda image: image]]
-                return sample | {"input": made[0] if variants is None else _stacked(made)}
+                made = [self._made({**sample, "input": change(image)}) for change in variants or [lambda image: image]]
+                return made[0] if variants is None else made[0] | {"input": _stacked([each["input"] for each in made])}
             position = (position + 1) % len(self)
         raise CorruptImageError("runtime.corrupt_images=skip: not one image of the data set can be read")
 
-    def _transformed(self, image: Any, index: int) -> Tensor:
+    def _made(self, sample: dict[str, Any]) -> dict[str, Any]:
         for transform in self.transforms:
-            image = transform(image)
-        return finished(image, name=self._name(index))
+            self._apply(transform, sample)
+        if self.finish is finished_image:
+            return sample | {"input": finished(sample["input"], name=self._name(sample["index"]))}
+        return self.finish(sample)
+
+    def _apply(self, transform: Callable[..., Any], sample: dict[str, Any]) -> None:
+        if not self.joint:
+            sample["input"] = transform(sample["input"])
+            return
+        both = transform(sample["input"], sample["target"])
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise DataError(
+                f"dataset: the transform {transform} is called with (input, target), as the task has "
+                f"joint_transforms, and must return both; it returned a {type(both).__name__}"
+            )
+        sample["input"], sample["target"] = both
 
     def _read(self, position: int, index: int) -> dict[str, Any] | None:
         if len(self._bad) and self._bad[position]:
@@ -208,6 +228,15 @@ def _as_target(target: Any, index: int) -> Any:
     if isinstance(target, Tensor) and target.dim() == 0 and target.dtype in _WHOLE:
         return target.long()
     return target
+
+
+def finished_image(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample whose image is a tensor of 8 bits a channel.
+
+    Raises:
+        DataError: the image is nothing that becomes one.
+    """
+    return sample | {"input": finished(sample["input"], name=f"image {sample['index']}")}
 
 
 def _file_of(dataset: Any, index: int) -> str:

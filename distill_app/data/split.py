@@ -12,7 +12,7 @@ def hold_out(
     """Divides the training images into (train, validation) indices, the same share of every class, ascending.
 
     Args:
-        labels: (N,) of all training images.
+        labels: (N,) of all training images; where there are none, all zeros: all are divided alike.
         fraction: share of each class that goes to validation, in [0, 1).
         seed: fixed rather than the run's, so that runs of several seeds compare on the same images.
         key: where the fraction stands in the config.

@@ -1,6 +1,6 @@
 """The data of one stage: training samples within the label budget, the split that judges epochs, the test set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,14 @@ from torch.utils.data import default_collate
 from distill_app.config.build import Builder
 from distill_app.config.cached import AUGMENTATION, views_of
 from distill_app.config.plan import StagePlan
-from distill_app.config.schema import CacheConf, DatasetConf, RuntimeConf
-from distill_app.data.labels import class_names, labels_of
-from distill_app.data.loading import Loader, make_loader, with_place
+from distill_app.config.schema import CacheConf, RuntimeConf
+from distill_app.data.labels import class_names
+from distill_app.data.loading import Collate, Loader, make_loader, with_place
 from distill_app.data.notes import class_notes, reading_notes
-from distill_app.data.order import EpochOrder
+from distill_app.data.order import EpochOrder, Order
 from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.data.samples import Samples
+from distill_app.data.sampling import collate_of, training_order
 from distill_app.data.split import budget, hold_out
 from distill_app.errors import DataError
 from distill_app.words import warn
@@ -27,28 +28,37 @@ from distill_app.words import warn
 class StageData:
     """Loaders of a stage, and what its losses may ask for."""
 
+    task: Any
     train: Loader | ResidentLoader
-    order: EpochOrder
+    order: Order
     judge: Loader | ResidentLoader
     judged_on: str  # validation, or test where nothing is held out
-    labels: np.ndarray  # of the training samples, in their order
+    labels: np.ndarray | None  # of the training samples, in their order; None where samples have no single label
     indices: np.ndarray  # of the training samples in the underlying data set
+    collate: Callable[[list[Any]], Any] = default_collate
     identity: dict[str, Any] = field(default_factory=dict)
 
     def example_batch(self, task: Any, *, device: torch.device, count: int = 2) -> dict[str, Any]:
         """The first training samples, as a task prepares them."""
-        samples = self.train.dataset
-        keys = [(position % len(samples), 0) for position in range(count)]  # type: ignore[arg-type]
-        batch = default_collate(samples.__getitems__(keys))  # type: ignore[attr-defined]
+        return self._first(self.train.dataset, task, device=device, count=count)
+
+    def example_to_judge(self, *, device: torch.device, count: int = 2) -> dict[str, Any]:
+        """The first samples of the split that judges epochs, prepared."""
+        return self._first(self.judge.dataset, self.task, device=device, count=count)
+
+    def _first(self, samples: Any, task: Any, *, device: torch.device, count: int) -> dict[str, Any]:
+        keys = [(position % len(samples), 0) for position in range(count)]
+        batch = self.collate(samples.__getitems__(keys))
         return prepared(with_place(batch, view=0), task, device=device)
 
     def arguments(self, *, num_classes: int) -> dict[str, Any]:
         """What constructors of losses and adapters may ask for by name."""
+        labels = {} if self.labels is None else {"labels": self.labels}
         return {
             "num_classes": num_classes,
             "num_samples": len(self.indices),
-            "labels": self.labels,
             "sample_indices": self.indices,
+            **labels,
         }
 
 
@@ -62,7 +72,7 @@ class TrainingSet:
     """Which images of the training data set a stage trains on, and which judge its epochs."""
 
     dataset: Any
-    labels: np.ndarray  # of all its images
+    labels: np.ndarray | None  # of all its images; None where they have no single label
     train: np.ndarray  # indices, within the label budget
     validation: np.ndarray
 
@@ -75,6 +85,7 @@ class DataSource:
         runtime: Workers, policies for corrupt images.
         device: Where batches go.
         seed: Of the run; splits do not depend on it, so that seeds are compared on the same images.
+        task_of: Makes the task of a stage's data.
         cache: Stages that read from the teacher cache go through a fixed number of views, of a seed of its own.
     """
 
@@ -85,12 +96,15 @@ class DataSource:
         runtime: RuntimeConf,
         device: torch.device,
         seed: int,
+        task_of: Callable[[StagePlan, Builder], Any],
         cache: CacheConf | None = None,
     ):
         self._builder, self._runtime, self._device, self._seed = builder, runtime, device, seed
         self._cache = cache or CacheConf()
         self._built: dict[str, Any] = {}
-        self._labels: dict[int, np.ndarray] = {}
+        self._task_of = task_of
+        self._tasks: dict[str, Any] = {}
+        self._labels: dict[tuple[int, str], np.ndarray | None] = {}
         self._resident: dict[str, Images] = {}
         self._evaluation: dict[str, Loader | ResidentLoader] = {}
         self._stages: dict[str, StageData] = {}
@@ -108,11 +122,11 @@ class DataSource:
         return self._stages[plan.name]
 
     def _stage(self, plan: StagePlan) -> StageData:
-        conf, key = plan.data, plan.data_key
+        conf = plan.data
         chosen, order = self.training_set(plan), self.order(plan)
-        loader = self._loader(self.samples(plan, chosen.train), order, conf=conf, key=key)
+        loader = self._loader(plan, self.samples(plan, chosen.train), order)
         judge = self._judge(plan, chosen.dataset, chosen.validation)
-        train, labels = chosen.train, chosen.labels[chosen.train]
+        train, labels = chosen.train, None if chosen.labels is None else chosen.labels[chosen.train]
         identity = {
             "dataset": conf.name,
             "train": len(train),
@@ -120,10 +134,26 @@ class DataSource:
             "labels_per_class": plan.conf.labels_per_class,
             "root": conf.root,
             "classes": class_names(chosen.dataset),
-            "label_counts": np.bincount(labels, minlength=conf.num_classes).tolist(),
+            "label_counts": None if labels is None else np.bincount(labels, minlength=conf.num_classes).tolist(),
         }
         judged_on = "validation" if len(chosen.validation) else "test"
-        return StageData(loader, order, judge, judged_on, labels, train, identity)
+        task, collate = self.task(plan), self._collate(plan)
+        return StageData(task, loader, order, judge, judged_on, labels, train, collate, identity)
+
+    def task(self, plan: StagePlan) -> Any:
+        """The task of a stage's data, built once.
+
+        Raises:
+            ConfigError: It cannot be built.
+        """
+        if plan.data_key not in self._tasks:
+            self._tasks[plan.data_key] = self._task_of(plan, self._builder)
+        return self._tasks[plan.data_key]
+
+    def _collate(self, plan: StagePlan) -> Callable[[list[Any]], Any]:
+        task, key = self.task(plan), plan.data_key
+        function = collate_of(plan.data, key=key, builder=self._builder, default=task.collate)
+        return function if function is default_collate else Collate(function, key=f"{key}.collate")
 
     def dataset(self, plan: StagePlan, part: str) -> Any:
         """The data set that `train` or `test` of a stage's data names, built once.
@@ -153,30 +183,37 @@ class DataSource:
         """
         conf, key, per_class = plan.data, plan.data_key, plan.conf.labels_per_class
         dataset = self.dataset(plan, "train")
-        labels = self._labels_of(dataset)
-        train, validation = np.arange(len(labels)), np.arange(0)
+        labels = self._labels_of(plan, dataset)
+        train, validation = np.arange(len(dataset)), np.arange(0)
         if conf.validation_fraction:
-            fraction = conf.validation_fraction
-            train, validation = hold_out(labels, fraction=fraction, key=f"{key}.validation_fraction")
+            fraction, alike = conf.validation_fraction, np.zeros(len(dataset), np.int64)
+            given = alike if labels is None else labels
+            train, validation = hold_out(given, fraction=fraction, key=f"{key}.validation_fraction")
         of_data = per_class == conf.student_labels_per_class
         where = f"{key}.student_labels_per_class" if of_data else f"{plan.key}.labels_per_class"
-        return TrainingSet(dataset, labels, budget(labels, train, per_class=per_class, key=where), validation)
+        if labels is not None:
+            return TrainingSet(dataset, labels, budget(labels, train, per_class=per_class, key=where), validation)
+        if per_class is not None:
+            raise DataError(
+                f"{where}: {per_class} was given, but samples of {conf.name} have no single label by which "
+                f"{type(self.task(plan)).__name__} could count them; set {where}=null, or give the task a method "
+                f"`labels`"
+            )
+        return TrainingSet(dataset, None, np.sort(train), validation)
 
-    def order(self, plan: StagePlan) -> EpochOrder:
+    def order(self, plan: StagePlan) -> Order:
         """The order in which a stage sees its training samples.
 
         Raises:
-            DataError: There are none, or none is left by `drop_last`.
+            ConfigError: A sampler that cannot be built.
+            DataError: There are no samples, none is left by `drop_last`, or a sampler gives something else.
         """
-        return EpochOrder(
-            len(self.training_set(plan).train),
-            batch_size=plan.conf.batch_size,
-            seed=self._seed,
-            stage=plan.name,
-            shuffle=True,
-            drop_last=plan.conf.drop_last,
-            views=views_of(plan, self._cache),
-        )
+        chosen = self.training_set(plan)
+        labels = None if chosen.labels is None else chosen.labels[chosen.train]
+        sampled = plan.data.sampler is not None or plan.data.batch_sampler is not None
+        samples = self.samples(plan, chosen.train) if sampled else chosen.train
+        views = views_of(plan, self._cache)
+        return training_order(plan, samples, labels=labels, builder=self._builder, seed=self._seed, views=views)
 
     def samples(self, plan: StagePlan, chosen: np.ndarray) -> Any:
         """The training samples of a stage, augmented, with what its wrappers add.
@@ -190,7 +227,7 @@ class DataSource:
         """
         conf, dataset, key = plan.data, self.dataset(plan, "train"), f"{plan.data_key}.train_transform"
         drawn = (self._seed, plan.name) if views_of(plan, self._cache) is None else (self._cache.seed, AUGMENTATION)
-        samples: Any = self._samples(dataset, chosen, conf.train_transform, drawn, key=key)
+        samples: Any = self._samples(plan, dataset, chosen, conf.train_transform, drawn, key=key)
         for wrapper, where in plan.wrappers.values():
             samples = self._builder.build(wrapper, samples, key=where, num_classes=conf.num_classes)
         return samples
@@ -224,23 +261,25 @@ class DataSource:
         self, plan: StagePlan, dataset: Any, indices: np.ndarray, *, name: str
     ) -> Loader | ResidentLoader:
         conf = plan.data
-        cache = f"{name} {conf.eval_transform} {conf.resident}"
+        cache = f"{name} {conf.eval_transform} {conf.resident} {conf.eval_batch_size} {conf.collate} {conf.task}"
         if cache not in self._evaluation:
             samples = self._evaluation_samples(plan, dataset, indices)
-            order = EpochOrder(len(indices), batch_size=256, seed=self._seed, stage=name, shuffle=False)
-            self._evaluation[cache] = self._loader(samples, order, conf=conf, key=plan.data_key)
+            size = conf.eval_batch_size
+            order = EpochOrder(len(indices), batch_size=size, seed=self._seed, stage=name, shuffle=False)
+            self._evaluation[cache] = self._loader(plan, samples, order)
         return self._evaluation[cache]
 
     def _evaluation_samples(self, plan: StagePlan, dataset: Any, indices: np.ndarray) -> Samples:
         key = f"{plan.data_key}.eval_transform"
-        return self._samples(dataset, indices, plan.data.eval_transform, (self._seed, plan.name), key=key)
+        return self._samples(plan, dataset, indices, plan.data.eval_transform, (self._seed, plan.name), key=key)
 
-    def _loader(self, samples: Any, order: EpochOrder, *, conf: DatasetConf, key: str) -> Loader | ResidentLoader:
+    def _loader(self, plan: StagePlan, samples: Any, order: Order) -> Loader | ResidentLoader:
         """Batches made on the device where that is possible, else sample by sample."""
-        wanted, reason = str(conf.resident).lower(), ""
+        wanted, key, reason, collate = str(plan.data.resident).lower(), plan.data_key, "", self._collate(plan)
         if wanted != "false":
             try:
-                return self._resident_loader(samples, order, limit=LIMIT if wanted == "auto" else None)
+                transforms = held_transforms(samples, collate=collate)
+                return self._resident_loader(samples, order, transforms, limit=LIMIT if wanted == "auto" else None)
             except NotResident as error:
                 if wanted == "true":
                     raise DataError(
@@ -250,12 +289,14 @@ class DataSource:
                 if isinstance(error, Mismatch):
                     warn(f"{key}.resident: images are loaded sample by sample, which is slower: {error}")
                 reason = f", since {error}"
-        loader = make_loader(samples, order=order, num_workers=self._runtime.num_workers, device=self._device)
+        workers = self._runtime.num_workers
+        loader = make_loader(samples, order=order, num_workers=workers, device=self._device, collate=collate)
         loader.how += reason
         return loader
 
-    def _resident_loader(self, samples: Any, order: EpochOrder, *, limit: int | None) -> ResidentLoader:
-        transforms = held_transforms(samples)
+    def _resident_loader(
+        self, samples: Any, order: Order, transforms: list[Any], *, limit: int | None
+    ) -> ResidentLoader:
         # Data sets live as long as this object: each has one id.
         name = f"{id(samples.dataset)} {transforms}"
         if name not in self._resident:
@@ -268,20 +309,31 @@ class DataSource:
             self._built[name] = self._builder.build(conf, key=key)
         return self._built[name]
 
-    def _labels_of(self, dataset: Any) -> np.ndarray:
+    def _labels_of(self, plan: StagePlan, dataset: Any) -> np.ndarray | None:
         # Some data sets have to be read for them.
-        if id(dataset) not in self._labels:
-            self._labels[id(dataset)] = labels_of(dataset)
-        return self._labels[id(dataset)]
+        known = id(dataset), plan.data_key
+        if known not in self._labels:
+            self._labels[known] = self.task(plan).labels(dataset)
+        return self._labels[known]
 
     def _samples(
-        self, dataset: Any, indices: np.ndarray, transforms: list[Any], drawn: tuple[int, str], *, key: str
+        self,
+        plan: StagePlan,
+        dataset: Any,
+        indices: np.ndarray,
+        transforms: list[Any],
+        drawn: tuple[int, str],
+        *,
+        key: str,
     ) -> Samples:
         """Samples whose augmentation is drawn by a seed and a name."""
+        task = self.task(plan)
         return Samples(
             dataset,
             indices=indices,
             transforms=[self._builder.build(conf, key=f"{key}[{i}]") for i, conf in enumerate(transforms)],
+            joint=task.joint_transforms,
+            finish=task.finish,
             seed=drawn[0],
             stage=drawn[1],
             corrupt=self._runtime.corrupt_images,

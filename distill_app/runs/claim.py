@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from distill_app.errors import OtherExperiment
 from distill_app.runs.files import read_object, write_text
+from distill_app.runs.metrics import Metric, metrics_of
 from distill_app.runs.settings import changes, listed
 from distill_app.runs.status import Status, state_of
 
@@ -72,7 +73,7 @@ def finished_summary(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 def finished_line(folder: str | os.PathLike[str], summary: Mapping[str, Any]) -> str:
     """One line about a run that need not run again: where, and what came out."""
     rows = [row for row in summary.get("rows") or [] if isinstance(row, Mapping)]
-    results = [f"{row.get('name')} {_result(row)}" for row in rows]
+    results = [f"{row.get('name')} {_result(row, metrics_of(summary))}" for row in rows]
     return f"finished already: {folder}: {', '.join(results) or 'no results'}"
 
 
@@ -111,8 +112,9 @@ def _begun(place: Path) -> bool:
     return (state is not None and state != "refused") or any((place / name).exists() for name in _TRACES)
 
 
-def _result(row: Mapping[str, Any]) -> str:
-    for metric in ("accuracy", "loss"):
-        if isinstance(value := row.get(metric), float):
-            return f"{100 * value:.2f}%" if metric == "accuracy" else f"{metric} {value:.4g}"
+def _result(row: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
+    """The leading figure of a row, or the first one that it has."""
+    for number, metric in enumerate(metrics):
+        if isinstance(value := row.get(metric.name), float):
+            return f"{metric.name} {metric.text(value)}" if number else metric.text(value)
     return "-"

@@ -12,6 +12,7 @@ import yaml
 
 from distill_app.runs.claim import stored_config
 from distill_app.runs.files import read_object
+from distill_app.runs.metrics import metrics_of
 from distill_app.runs.settings import leading, settings_of
 from distill_app.runs.status import state_of
 
@@ -63,6 +64,7 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
         "point": [str(each) for each in point] if isinstance(point, list) else [],
         **{key: about.get(key) for key in (*BASE, "seed")},
         "rows": rows_of(summary or {}),
+        "metrics": metrics_of(summary or {}),
         "settings": settings,
         **_hydra(folder / ".hydra"),
     }

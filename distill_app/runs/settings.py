@@ -26,6 +26,7 @@ NEUTRAL = {
     "cache.max_gb": "a limit",
     "cache.reuse": "a place; refused where something else lies there",
     "dataset.get": "what to type when data are not there",
+    "eval_batch_size": "the same figures",  # as the next one
     "resident": "the same batches, bit for bit",  # of every data set, wherever it stands in the config
 }
 _ABSENT = "null"

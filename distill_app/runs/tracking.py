@@ -7,7 +7,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from distill_app.runs.files import finite, read_jsonl, to_json, write_text
+from distill_app.runs.metrics import Metric
 
-_PERCENT = ("accuracy", "agreement", "top5", "data_wait")
 _CLOCK = ("seconds", "images_per_second", "data_wait")
 
 
@@ -51,6 +51,7 @@ class Tracker:
         self._bar: Any = None
         self._process = os.getpid()
         self._stage, self._epochs, self._steps = "", 0, 0
+        self._metrics_of_stage: list[Metric] = []
         if enabled:
             self.folder.mkdir(parents=True, exist_ok=True)
             _drop_partial_line(self.folder / "metrics.jsonl")
@@ -76,12 +77,21 @@ class Tracker:
         if self.enabled:
             self._write_log(level, text)
 
-    def start_stage(self, name: str, *, epochs: int, steps_per_epoch: int, first_epoch: int = 0) -> None:
-        """Begins a stage, or goes on with it at `first_epoch` after a resume."""
+    def start_stage(
+        self,
+        name: str,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        first_epoch: int = 0,
+        metrics: Sequence[Metric] = (),
+    ) -> None:
+        """Begins a stage, or goes on with it at `first_epoch` after a resume; `metrics` say how figures are shown."""
         if not self.enabled:
             return
         self._end_bar()
         self._stage, self._epochs, self._steps = name, epochs, steps_per_epoch
+        self._metrics_of_stage = list(metrics)
         resumed = f", from epoch {first_epoch + 1}" if first_epoch else ""
         self.info(f"stage {name}: {epochs} epochs of {steps_per_epoch} steps{resumed}")
         self._begun, self._values = time.monotonic(), ""
@@ -156,14 +166,16 @@ class Tracker:
         metrics: Mapping[str, Any],
         timing: Mapping[str, float] | None = None,
     ) -> None:
-        """Records the metrics of an epoch; accuracies and agreements are fractions and shown in percent."""
+        """Records the losses and figures of an epoch; figures are shown as the stage's metrics say."""
         if not self.enabled:
             return
         clock = {key: metrics[key] for key in metrics if key in _CLOCK} | dict(timing or {})
         values = {key: value for key, value in metrics.items() if key not in _CLOCK}
         self._record({"kind": "epoch", "stage": stage, "epoch": epoch, "metrics": values}, timing=clock)
         os.fsync(self._metrics.fileno())
-        shown = "  ".join(_show(key, value) for key, value in {**values, **clock}.items())
+        shown = "  ".join(
+            self._show(key, value) for key, value in {**values, **clock}.items() if not isinstance(value, list)
+        )
         self.info(f"{stage} epoch {epoch + 1}/{self._epochs}  {shown}")
         self._scalars(f"{stage}/epoch", {**values, **clock}, x=epoch)
         if self._writer is not None:
@@ -246,18 +258,20 @@ class Tracker:
             if isinstance(value, (int, float)):
                 self._writer.add_scalar(f"{prefix}/{key}", value, x)
 
+    def _show(self, key: str, value: Any) -> str:
+        metric = next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)
+        if value is None or not isinstance(value, float):
+            return f"{key} {'-' if value is None else value}"
+        if key == "data_wait":
+            return f"{key} {100 * value:.2f}%"
+        if key in _CLOCK:
+            return f"{key} {value:.1f}"
+        return f"{key} {value:.4g}" if metric is None else f"{key} {metric.text(value)}"
+
     def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _show(key: str, value: Any) -> str:
-    if isinstance(value, float):
-        if any(word in key for word in _PERCENT):
-            return f"{key} {100 * value:.2f}%"
-        return f"{key} {value:.1f}" if key in _CLOCK else f"{key} {value:.4g}"
-    return f"{key} {value}"
 
 
 def _duration(seconds: float) -> str:

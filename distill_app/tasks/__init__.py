@@ -1,5 +1,9 @@
-"""Tasks: how a batch meets a network, and how networks are evaluated."""
+"""Tasks: what a batch is, how a network is asked about it, and how answers are judged."""
 
+from distill_app.runs.metrics import Metric
+from distill_app.tasks.base import Task
 from distill_app.tasks.classification import Classification
+from distill_app.tasks.images import ImageTask
+from distill_app.tasks.multilabel import MultiLabel
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "ImageTask", "Metric", "MultiLabel", "Task"]

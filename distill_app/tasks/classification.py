@@ -1,127 +1,95 @@
-"""Image classification: how a batch meets a network, and how networks are evaluated and compared."""
+"""Image classification: one class for each image."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 from torch.nn import functional
 
-from distill_app.errors import SettingError
-from distill_app.networks.hooks import TappedModel
-from distill_app.networks.modes import evaluating
-from distill_app.networks.taps import tensors_in
+from distill_app.data.labels import numbers, targets_of
+from distill_app.runs.metrics import Metric
+from distill_app.tasks.base import Sums, tensor_answer
+from distill_app.tasks.images import ImageTask
 from distill_app.tasks.labels import class_label_problems
 
-Batch = dict[str, Any]
+_TOP5_FROM = 10  # classes; of fewer, the five best say little
 
 
-class Classification:
-    """Images in, logits out.
+class Classification(ImageTask):
+    """Images in, the logits of classes out.
+
+    Metrics: accuracy; top5 from 10 classes on; loss, the cross-entropy in nats; agreement, the share of answers that
+    are the teacher's. A target may be a class, or the shares of all classes: then the largest share is the class.
 
     Args:
         normalize: `mean` and `std` per channel, of images scaled to [0, 1].
         num_classes: How many classes there are.
     """
 
-    metric = "accuracy"
-
     def __init__(self, *, normalize: Any, num_classes: int):
-        self.mean = torch.tensor(normalize.mean).view(1, -1, 1, 1)
-        self.std = torch.tensor(normalize.std).view(1, -1, 1, 1)
-        self.num_classes = num_classes
+        super().__init__(normalize=normalize, num_classes=num_classes)
+        self.metrics = [
+            Metric("accuracy", percent=True),
+            *([Metric("top5", percent=True, table=False)] if num_classes >= _TOP5_FROM else []),
+            Metric("loss", direction="min", table=False),
+            Metric("agreement", percent=True),
+        ]
 
-    def prepare(self, batch: Batch, *, device: torch.device) -> Batch:
-        """Moves a batch to the device; uint8 images become floats in [0, 1], and all images are normalised there.
-
-        Whatever a wrapper added as uint8 (B, 3, H, W) under a key of its own is an image too. An input of several
-        images per sample, (B, V, 3, H, W), becomes (B * V, 3, H, W), rows grouped by sample; labels and indices stay
-        one per sample.
-        """
-        prepared = {
-            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
-        if prepared["input"].dim() == 5:
-            prepared["input"] = prepared["input"].flatten(0, 1)
-        for key, value in prepared.items():
-            if key == "input" or (isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() >= 4):
-                prepared[key] = self._normalized(value)
-        return prepared
-
-    def _normalized(self, images: Tensor) -> Tensor:
-        if self.mean.device != images.device:
-            self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        scaled = images.float().div_(255.0) if images.dtype == torch.uint8 else images
-        return (scaled - self.mean) / self.std
+    def labels(self, dataset: Any) -> np.ndarray | None:
+        """The class of every item; None where targets are no single numbers."""
+        array = numbers(targets_of(dataset))
+        return array.astype(np.int64) if array is not None and array.ndim == 1 else None
 
     def label_problems(self, dataset: Any) -> list[str]:
-        """What is wrong with the labels of a data set, a message each, without its config key."""
-        if self.example(image_size=1)["target"].dim() != 1:  # a task of its own kind, with labels of its own
-            return []
-        return class_label_problems(dataset, num_classes=self.num_classes)
+        """Labels that are not one class each; a task derived from this one may have targets of another kind."""
+        own = type(self) is not Classification
+        return [] if own else class_label_problems(dataset, num_classes=self.num_classes)
 
-    def call(self, network: TappedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The taps of a network on the batch's images."""
-        return network(batch["input"])
+    def class_logits(self, tap: str) -> int | None:
+        return self.num_classes if tap in ("logits", "output") else None
 
-    def example(self, *, image_size: int, count: int = 2) -> Batch:
-        """A batch of noise in the shape of real ones, before `prepare`."""
+    def misfit(self, answer: Any, batch: Mapping[str, Any]) -> str | None:
+        width = _logits(answer).shape[1]
+        if width == self.num_classes:
+            return None
+        return f"gives {width} logits, and there are {self.num_classes} classes"
+
+    def mismatch(self, answer: Any, other: Any) -> str | None:
+        mine, theirs = _logits(answer).shape[1], _logits(other).shape[1]
+        return None if mine == theirs else f"one gives {mine} logits and the other {theirs}"
+
+    def start(self) -> Sums:
+        return {"count": 0, "compared": 0}
+
+    def add(self, sums: Sums, answer: Any, batch: Mapping[str, Any]) -> None:
+        logits, target = _logits(answer), batch["target"]
+        label = target.argmax(dim=1) if target.dim() == 2 else target
+        found = {"accuracy": (logits.argmax(dim=1) == label).sum()}
+        if self.num_classes >= _TOP5_FROM:
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            found["top5"] = (best == label.unsqueeze(1)).any(dim=1).sum()
+        found["loss"] = functional.cross_entropy(logits.float(), target, reduction="sum").double()
+        sums["count"] += len(target)
+        _add(sums, found)
+
+    def compare(self, sums: Sums, answer: Any, other: Any, batch: Mapping[str, Any]) -> None:
+        same = (_logits(answer).argmax(dim=1) == _logits(other).argmax(dim=1)).sum()
+        sums["compared"] += len(batch["target"])
+        _add(sums, {"agreement": same})
+
+    def figures(self, sums: Sums) -> dict[str, Any]:
         return {
-            "input": torch.randint(0, 256, (count, 3, image_size, image_size), dtype=torch.uint8),
-            "target": torch.arange(count) % self.num_classes,
-            "index": torch.arange(count),
+            metric.name: float(sums[metric.name]) / sums["compared" if metric.name == "agreement" else "count"]
+            for metric in self.metrics
+            if metric.name in sums
         }
 
-    @torch.no_grad()
-    def evaluate(
-        self,
-        network: nn.Module,
-        batches: Iterable[Batch],
-        *,
-        device: torch.device,
-        reference: nn.Module | None = None,
-    ) -> dict[str, float]:
-        """Accuracy and cross-entropy over a data set, every sample counted once.
 
-        Args:
-            network: The bare network; runs in eval mode, its modes are given back.
-            batches: Unprepared batches.
-            device: Where to run.
-            reference: A second network, to compare answers with.
-
-        Returns:
-            accuracy, top5 (from 10 classes on) and loss; with a reference agreement, the share of equal answers.
-            Shares lie in [0, 1], the loss is in nats.
-        """
-        sums: dict[str, Tensor] = {}
-        count = 0
-        with evaluating(network), evaluating(reference or network):
-            for batch in batches:
-                batch = self.prepare(batch, device=device)
-                logits = logits_of(network(batch["input"]))
-                other = logits_of(reference(batch["input"])) if reference is not None else None
-                for name, value in _sums(logits, batch["target"], other).items():
-                    sums[name] = sums.get(name, torch.zeros((), device=device, dtype=torch.float64)) + value
-                count += len(batch["target"])
-        return {name: float(value) / max(count, 1) for name, value in sums.items()}
+def _add(sums: Sums, found: Mapping[str, Tensor]) -> None:
+    for name, value in found.items():
+        sums[name] = sums.get(name, 0) + value
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits in what a classifier returns: a tensor, or the first tensor of a tuple or a mapping."""
-    tensors = tensors_in(output)
-    if not tensors:
-        raise SettingError(f"a classifier must return logits, got {type(output).__name__}")
-    return tensors[0]
-
-
-def _sums(logits: Tensor, target: Tensor, other: Tensor | None) -> dict[str, Tensor]:
-    answers = logits.argmax(dim=1)
-    sums = {"accuracy": (answers == target).sum()}
-    if logits.shape[1] >= 10:
-        top = logits.topk(5, dim=1).indices
-        sums["top5"] = (top == target.unsqueeze(1)).any(dim=1).sum()
-    sums["loss"] = functional.cross_entropy(logits.float(), target, reduction="sum").double()
-    if other is not None:
-        sums["agreement"] = (answers == other.argmax(dim=1)).sum()
-    return sums
+def _logits(answer: Any) -> Tensor:
+    return tensor_answer(answer, shape="(B, classes)")

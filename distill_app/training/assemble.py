@@ -43,7 +43,7 @@ def example_namespace(
         tapped = networks[name].tapped(wanted, stage=plan.name, redesign=redesign)
         with tapped, evaluating(tapped), torch.no_grad():
             try:
-                namespace[name] = call(tapped, batch)
+                namespace[name] = call(tapped, batch, name=name)
             except (RuntimeError, TypeError) as error:
                 if redesign is None or isinstance(error, TapError | torch.OutOfMemoryError):
                     raise

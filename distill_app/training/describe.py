@@ -82,9 +82,11 @@ def _extent(stage: Stage, name: str) -> str:
     if entries == []:
         return "nothing: it comes from the cache"
     with untouched(bare.module), evaluating(network):
-        own = [flops(lambda: stage.task.call(network, batch)) for _ in range(2)][1]  # the first one learns the end
+        own = [flops(lambda: stage.task.call(network, batch, name=name)) for _ in range(2)][
+            1
+        ]  # the first learns the end
         with TappedModel(bare.module, {"output": ""}) as whole:
-            full = flops(lambda: stage.task.call(whole, batch))
+            full = flops(lambda: stage.task.call(whole, batch, name=name))
     end = f"up to {network.stops_at} and no further" if network.stops_at else "to its end"
     redesigned = f"redesigned as {len(entries)} modules, " if entries is not None else ""
     return f"{redesigned}{end}, {100 * own / max(full, 1):.0f} % of its FLOPs"

@@ -15,6 +15,8 @@ from distill_app.errors import CheckpointError, ConfigError
 from distill_app.machine.device import choose_device, set_up
 from distill_app.networks.network import Network, build_network, networks_read
 from distill_app.runs.statefile import weights_hash
+from distill_app.tasks.base import Task
+from distill_app.tasks.build import task_of
 
 
 @dataclass
@@ -90,11 +92,15 @@ class Experiment:
         self.app, self.plans = app, plans
         self.device, self.builder = choose_device(app.runtime), Builder(app.runtime.allow)
         self.data = DataSource(
-            builder=self.builder, runtime=app.runtime, device=self.device, seed=app.seed, cache=app.cache
+            builder=self.builder,
+            runtime=app.runtime,
+            device=self.device,
+            seed=app.seed,
+            task_of=task_of,
+            cache=app.cache,
         )
         self.parts = Parts()
         self.assembled = False  # whether all stages have been assembled on trial
-        self._tasks: dict[str, Any] = {}
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Experiment":
@@ -146,14 +152,9 @@ class Experiment:
         """All networks of the stages, by name."""
         return {name: self.network(name) for name in self.network_names}
 
-    def task(self, plan: StagePlan) -> Any:
+    def task(self, plan: StagePlan) -> Task:
         """The task that the data of a stage is for."""
-        if plan.data_key not in self._tasks:
-            data = plan.data
-            self._tasks[plan.data_key] = self.builder.build(
-                data.task, key=f"{plan.data_key}.task", normalize=data.normalize, num_classes=data.num_classes
-            )
-        return self._tasks[plan.data_key]
+        return self.data.task(plan)
 
     def is_skipped(self, plan: StagePlan) -> bool:
         """Whether a stage would train only what already came trained, and may be left out then."""

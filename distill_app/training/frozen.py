@@ -69,7 +69,7 @@ class FrozenNetworks:
         """The same of some of them, or of all, computed."""
         with self._precision.forward():
             wanted = self.names if names is None else names
-            return {name: self._call(self.running(name), batch) for name in wanted}
+            return {name: self._call(self.running(name), batch, name=name) for name in wanted}
 
     @torch.no_grad()
     def on_examples(self, batch: Mapping[str, Any]) -> Namespace:
@@ -80,7 +80,7 @@ class FrozenNetworks:
         return {
             name: first_rows(self._examples[name], count, of=of)
             if self._redesigns[name] == []  # runs nothing
-            else self._call(self.tapped[name], batch)
+            else self._call(self.tapped[name], batch, name=name)
             for name in self.names
         }
 
@@ -95,7 +95,7 @@ class FrozenNetworks:
         network = self._hooked(name, self.forms[name].build())
         if self._redesigns[name] != []:
             with self._precision.forward(), untouched(network), torch.no_grad():
-                self._call(network, self._examples["batch"])  # learns where to stop
+                self._call(network, self._examples["batch"], name=name)  # learns where to stop
         self.tapped[name] = network
         self._ready.add(name)
         compile_network(network, self._runtime)
@@ -112,11 +112,11 @@ class FrozenNetworks:
 
         def run(module: nn.Module) -> dict[str, Any]:
             with self._hooked(name, module) as tapped:
-                return self._call(tapped, batch)
+                return self._call(tapped, batch, name=name)
 
         def own() -> dict[str, Any]:
             with evaluating(self.tapped[name]):
-                return self._call(self.tapped[name], batch)
+                return self._call(self.tapped[name], batch, name=name)
 
         if fold:
             with untouched(network.module), torch.no_grad():

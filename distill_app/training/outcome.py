@@ -1,21 +1,24 @@
 """What came out of a run: every network on the test set, and the summary."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import ModelConf
 from distill_app.networks.network import Network, parameter_count
+from distill_app.runs.metrics import joined
 from distill_app.runs.settings import fingerprint
+from distill_app.tasks.evaluation import evaluate, figure_of
 from distill_app.training.experiment import Experiment
 
-COLUMNS = ("name", "accuracy", "agreement", "parameters", "seconds")
 Done = Mapping[str, Mapping[str, Any]]
 
 
 def test_rows(experiment: Experiment, done: Done) -> list[dict[str, Any]]:
-    """One row for every network that was trained or learnt from: its metrics on the test set of its data.
+    """One row for every network that was trained or learnt from: its figures on the test set of its data.
+
+    Where a network that no stage trains cannot be judged by that data, its figures are None, and `reasons` says why.
 
     Args:
         experiment: Its stages are over.
@@ -38,19 +41,35 @@ def _test_row(
     experiment: Experiment, done: Done, name: str, plan: StagePlan, *, averaged: bool = False
 ) -> dict[str, Any]:
     network, teacher = experiment.parts.networks[name], _teacher_for(experiment, plan)
-    reference = teacher.module if teacher is not None and teacher is not network else None
-    module = experiment.parts.averages[name].module if averaged else network.module
-    batches = experiment.data.test(plan)
-    metrics = experiment.task(plan).evaluate(module, batches, device=experiment.device, reference=reference)
+    average: Any = experiment.parts.averages.get(name)
+    found = evaluate(
+        experiment.task(plan),
+        replace(network, module=average.module) if averaged else network,
+        experiment.data.test(plan),
+        device=experiment.device,
+        reference=teacher if teacher is not network else None,
+        trained=any(name in other.trained for other in experiment.plans),
+    )
     seconds = [stage["seconds"] for stage in done.values() if name in stage["trained"]]
     return {
         "name": _label(experiment, name, plan) + (", average of weights" if averaged else ""),
         "network": f"{name}_ema" if averaged else name,
         "stage": plan.name,
-        **metrics,
+        **found.figures,
         "parameters": parameter_count(network.module),
         "seconds": round(sum(seconds), 1) if seconds else None,
+        **({"reasons": found.reasons} if found.reasons else {}),
     }
+
+
+def reasons_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why there are figures that networks do not have, each reason once, with the figures."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for name, reason in row.get("reasons", {}).items():
+            if name not in names.setdefault(reason, []):
+                names[reason].append(name)
+    return [f"no {', '.join(figures)}: {reason}" for reason, figures in names.items()]
 
 
 def _teacher_for(experiment: Experiment, plan: StagePlan) -> Network | None:
@@ -76,6 +95,9 @@ def summarize(
     the test set.
     """
     app, last = experiment.app, experiment.plans[-1]
+    # The tasks of other stages follow: what their networks were judged by has a place of its own.
+    metrics = joined(experiment.task(plan).metrics for plan in reversed(experiment.plans))
+    stages = {plan.name: _reached(experiment, plan, done[plan.name]) for plan in experiment.plans if plan.name in done}
     return {
         "method": app.method.name,
         "dataset": app.dataset.name,
@@ -84,12 +106,19 @@ def summarize(
         "student": _net_name(app.student),
         "teacher": _net_name(app.teacher) if "teacher" in experiment.parts.networks else None,
         "origins": {name: str(network.origin) for name, network in experiment.parts.networks.items()},
-        "objective": done.get(last.name, {}).get("best" if last.conf.select == "best" else "last"),
+        "objective": stages.get(last.name, {}).get("best" if last.conf.select == "best" else "last"),
+        "metrics": [metric.described() for metric in metrics],
         "rows": rows,
         "files": dict(files),
         "student_file": files.get("student"),
-        "stages": dict(done),
+        "stages": stages,
     }
+
+
+def _reached(experiment: Experiment, plan: StagePlan, done: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage took and reached, as the metric has it; epochs are selected by what is larger when better."""
+    task, judged = experiment.task(plan), bool(plan.trained)
+    return {**done, **{key: figure_of(task, done[key], judged=judged) for key in ("best", "last")}}
 
 
 def _net_name(conf: ModelConf) -> str:

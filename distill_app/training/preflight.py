@@ -6,6 +6,7 @@ from contextlib import closing
 from distill_app.config.plan import StagePlan, adapter_confs
 from distill_app.errors import ConfigError, DistillError
 from distill_app.networks.network import fitting_weights
+from distill_app.tasks.rehearsal import evaluation_problems
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
 from distill_app.training.experiment import Experiment
 from distill_app.training.stage import Stage
@@ -45,6 +46,10 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
             fitting_weights(trial.network(plan.network(role)), trial.network(source))
         with closing(Stage(plan, trial)) as stage:
             stage.frozen.cache.refuse_reuse(unknown=changed)
+            batch = stage.data.example_to_judge(device=stage.device)
+            trained = [stage.networks[name] for name in plan.trained]
+            if problems := evaluation_problems(stage.task, trained, batch, key=f"{plan.data_key}.task"):
+                return problems
             if look is not None:
                 look(plan, stage)
     except ConfigError as error:

@@ -18,13 +18,13 @@ from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.files import write_json
 from distill_app.runs.lifecycle import recorded, run_folder
 from distill_app.runs.records import refuse_other_classes, write_records
-from distill_app.runs.report import final_plot, summary_table
+from distill_app.runs.report import final_plot, results_of
 from distill_app.runs.statefile import save_weights
 from distill_app.runs.tracking import Tracker
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import train_epoch
-from distill_app.training.outcome import COLUMNS, summarize, test_rows
+from distill_app.training.outcome import reasons_of, summarize, test_rows
 from distill_app.training.preflight import refuse_what_does_not_fit, revive
 from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
@@ -154,6 +154,7 @@ class StageRunner:
             epochs=stage.plan.conf.epochs,
             steps_per_epoch=len(stage.batch_sizes),
             first_epoch=self.progress.epoch,
+            metrics=stage.task.metrics,
         )
 
     def train(self, stage: Stage) -> None:
@@ -201,6 +202,8 @@ class StageRunner:
         """The test set, once; then weights, summary, table and plot."""
         experiment, done = self.experiment, self.progress.done
         rows = test_rows(experiment, done)
+        for reason in reasons_of(rows):
+            self.tracker.warning(reason)
         self.tracker.final(rows)
         trained = {name: experiment.network(name).module for plan in self.plans for name in plan.trained}
         averages = {f"{name}_ema": average for name, average in experiment.parts.averages.items()}
@@ -209,7 +212,7 @@ class StageRunner:
             save_weights(module, self.folder / files[name])
         summary = summarize(experiment, done, rows=rows, files=files)
         write_json(self.folder / "summary.json", summary)
-        self.tracker.info("\n" + summary_table(rows, COLUMNS))
+        self.tracker.info("\n" + results_of(summary))
         plot = final_plot(self.folder)
         self.tracker.info(f"\nplot: {plot}\nrun:  {self.folder}")
         return summary

@@ -1,6 +1,7 @@
 """One stage, built: its data, the networks it runs with hooks up to the last tap read, its step and its optimiser."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from distill_app.config.plan import StagePlan, adapter_confs
 from distill_app.data.stage_data import prepared
 from distill_app.networks.hooks import TappedModel
 from distill_app.seeds import stable_hash
+from distill_app.tasks.evaluation import evaluate, score
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace, redesign_of
 from distill_app.training.average import WeightAverage
 from distill_app.training.experiment import Experiment
@@ -41,8 +43,8 @@ class Stage:
         self.plan, self.device, self._seed = plan, device, app.seed
         self.networks = experiment.build_networks()
         self.data = experiment.data.stage(plan)
-        self.task: Any = experiment.task(plan)
-        self.batch_sizes = self.data.order.sizes[: app.runtime.max_steps_per_epoch]
+        self.task = experiment.task(plan)
+        self._limit = app.runtime.max_steps_per_epoch
         self.origins = {name: experiment.origin(name, plan) for name in plan.taps}
 
         # Which networks train comes first: everything below looks at what wants a gradient.
@@ -123,6 +125,11 @@ class Stage:
         both = {**self._trained, **self.frozen.tapped}
         return {name: both[name] for name in self.plan.taps}
 
+    @property
+    def batch_sizes(self) -> list[int]:
+        """How many samples each batch of the epoch has; a batch sampler may make others in the next one."""
+        return self.data.order.sizes[: self._limit or None]
+
     def example_batch(self, count: int = 2) -> dict[str, Any]:
         """The first samples of the training data, prepared."""
         return self.data.example_batch(self.task, device=self.device, count=count)
@@ -139,24 +146,27 @@ class Stage:
         self.step.train()
         self.frozen.eval()
 
-    def judge(self) -> dict[str, float]:
+    def judge(self) -> dict[str, Any]:
         """Metrics of all that the stage trains, on the split that epochs are judged on.
 
         Returns:
             `<split>_<metric>` of the first network; those of others and of averages begin with their names.
         """
-        modules = {name: self.networks[name].module for name in self.plan.trained}
-        modules |= {f"{name}_ema": average.module for name, average in self.averages.items()}
-        metrics: dict[str, float] = {}
-        for name, module in modules.items():
+        networks = {name: self.networks[name] for name in self.plan.trained}
+        networks |= {
+            f"{name}_ema": replace(self.networks[name], module=average.module)
+            for name, average in self.averages.items()
+        }
+        metrics: dict[str, Any] = {}
+        for name, network in networks.items():
             prefix = "" if name == self.plan.trained[0] else f"{name}_"
-            found = self.task.evaluate(module, self.data.judge, device=self.device)
+            found = evaluate(self.task, network, self.data.judge, device=self.device).figures
             metrics |= {f"{prefix}{self.data.judged_on}_{metric}": value for metric, value in found.items()}
         return metrics
 
-    def value_of(self, metrics: Mapping[str, float]) -> float:
-        """What epochs are selected by, larger is better: the first network's metric, else the total loss."""
-        return metrics.get(f"{self.data.judged_on}_{self.task.metric}", -metrics["loss_total"])
+    def value_of(self, metrics: Mapping[str, Any]) -> float:
+        """What epochs are selected by, larger is better: the first network's leading metric, else the total loss."""
+        return score(self.task, metrics, split=self.data.judged_on)
 
     def close(self) -> None:
         """Takes the hooks out and ends the processes that load."""

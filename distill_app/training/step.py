@@ -93,7 +93,7 @@ class Step(nn.Module):
         namespace: Namespace = {"batch": batch, **activations}
         with self._precision.forward():
             for name, network in self.networks.items():
-                namespace[name] = self._call(network, batch)  # type: ignore[arg-type]
+                namespace[name] = self._call(network, batch, name=name)
             run_adapters(self._slots, namespace)
         if self._precision.reduced:
             namespace = self._precision.for_losses(namespace)

@@ -9,6 +9,7 @@ from distill_app.errors import UsageError
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file, save_weights, weights_hash
+from distill_app.tasks import evaluation
 from distill_app.training.experiment import Experiment
 from distill_app.words import unknown
 
@@ -35,8 +36,10 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
         plan = _last_plan(experiment.plans, network)
         data = experiment.data
         batches = data.test(plan) if split == "test" else data.stage(plan).judge
-        metrics = experiment.task(plan).evaluate(loaded.module, batches, device=experiment.device)
-    return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **metrics}
+        trained = any(loaded.name in plan.trained for plan in experiment.plans)
+        found = evaluation.evaluate(experiment.task(plan), loaded, batches, device=experiment.device, trained=trained)
+    about = {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found.figures}
+    return about | ({"reasons": found.reasons} if found.reasons else {})
 
 
 def export(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, output: Path) -> str:

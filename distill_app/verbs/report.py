@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     records = aggregate(runs)
     table, status = results_csv(records), status_text(runs)
     print(table if arguments.csv else f"{results_table(records)}\n\n{status}", end="" if arguments.csv else "\n")
-    image = "\n\n![Test accuracy](report.png)" if records else ""
+    image = "\n\n![Results on the test set](report.png)" if records else ""
     try:
         write_text(root / "report.csv", table)
         markdown = results_table(records, markdown=True)

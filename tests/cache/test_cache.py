@@ -675,7 +675,7 @@ def test_what_a_finished_stage_would_need_is_not_asked_for_again(tmp_path):
     [
         (("method=at", "cache.taps=[teacher.logits]"), "cache: teacher runs in every epoch, since cache.taps leaves"),
         (("cache.taps=[]",), "cache: teacher runs in every epoch, since cache.taps leaves out logits of it"),
-        (("method=l2", "cache.top_k=3"), "cache.top_k: does nothing here, since no logits are read"),
+        (("method=l2", "cache.top_k=3"), "cache.top_k: does nothing here, since no class logits are read"),
     ],
 )
 def test_settings_that_do_nothing_are_told(tmp_path, overrides, note):
@@ -694,15 +694,15 @@ def test_top_k_trains_without_the_teacher_and_reads_what_it_wrote(tmp_path):
 
 
 def test_top_k_leaves_other_taps_whole():
-    features = codec_of("teacher.pooled", torch.zeros(2, 10), count=2, num_classes=10, top_k=3)
-    logits = codec_of("teacher.logits", torch.zeros(2, 10), count=2, num_classes=10, top_k=3)
+    features = codec_of("teacher.pooled", torch.zeros(2, 10), count=2, classes=None, top_k=3)
+    logits = codec_of("teacher.logits", torch.zeros(2, 10), count=2, classes=10, top_k=3)
     assert (features.top_k, logits.top_k) == (None, 3)
 
 
 @pytest.mark.parametrize("example", [[torch.zeros(2, 3)], torch.zeros(2, dtype=torch.long), torch.zeros(3, 4)])
 def test_a_tap_that_has_no_rows_of_floats_is_refused(example):
     with pytest.raises(CacheError, match=r"cache.taps: teacher.boxes cannot be cached"):
-        codec_of("teacher.boxes", example, count=2, num_classes=10, top_k=None)
+        codec_of("teacher.boxes", example, count=2, classes=10, top_k=None)
 
 
 # Limits and config

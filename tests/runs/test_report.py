@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill_app.runs.collect import collect
-from distill_app.runs.report import aggregate, final_plot, status_text, summary_table
+from distill_app.runs.report import aggregate, final_plot, results_of, status_text, summary_table
 from distill_app.verbs import call
 
 _ROWS = [
@@ -147,8 +147,7 @@ def _is_png(path: Path) -> bool:
 
 
 def test_table_is_aligned_and_in_percent():
-    columns = ("name", "accuracy", "agreement", "parameters", "seconds")
-    assert summary_table(_ROWS, columns).splitlines() == [
+    assert results_of({"rows": _ROWS}).splitlines() == [
         "name     accuracy  agreement  parameters  seconds",
         "-------  --------  ---------  ----------  -------",
         "teacher    90.00%          -     272,474        -",

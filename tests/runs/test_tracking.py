@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from distill_app.runs.files import read_jsonl
+from distill_app.runs.metrics import Metric
 from distill_app.runs.tracking import Tracker
 
 
 def _train(folder: Path, *, images_per_second: float = 100.0, start: int = 0, **options) -> None:
     with Tracker(folder, tensorboard=False, **options) as tracker:
-        tracker.start_stage("distill", epochs=3, steps_per_epoch=2, first_epoch=start)
+        shown = [Metric("accuracy", percent=True)]
+        tracker.start_stage("distill", epochs=3, steps_per_epoch=2, first_epoch=start, metrics=shown)
         for epoch in range(start, 3):
             for step in range(2):
                 tracker.advance(1)

@@ -32,9 +32,11 @@ from distill_app.config.schema import NormalizeConf
 from distill_app.config.tree import compose
 from distill_app.errors import NonFiniteLoss, TapError
 from distill_app.models import PlainCNN
+from distill_app.networks.network import Network
 from distill_app.runs.statefile import load_file
 from distill_app.runs.status import Status
 from distill_app.tasks import Classification
+from distill_app.tasks.evaluation import evaluate
 from distill_app.training import runner as runner_module
 from distill_app.training.optimize import Optimization
 
@@ -188,7 +190,8 @@ def test_accuracies_equal_the_goldens():
     task = Classification(normalize=NormalizeConf(), num_classes=20)
     batches = [{"input": logits[i : i + 30], "target": labels[i : i + 30]} for i in range(0, 64, 30)]
     task.prepare = lambda batch, device: batch  # type: ignore[method-assign]
-    found = task.evaluate(torch.nn.Identity(), batches, device=torch.device("cpu"), reference=torch.nn.Identity())
+    student, teacher = (Network(name, torch.nn.Identity(), {}) for name in ("student", "teacher"))
+    found = evaluate(task, student, batches, device=torch.device("cpu"), reference=teacher).figures
     assert found["accuracy"] == pytest.approx(golden["out/top1"] / 100)
     assert found["top5"] == pytest.approx(golden["out/top5"] / 100)
     assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-6)

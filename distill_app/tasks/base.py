@@ -1,0 +1,135 @@
+"""A task: what a batch is, how a network is asked about it, and how answers are judged."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from distill_app.networks.taps import map_tensors
+from distill_app.runs.metrics import Metric
+
+Batch = dict[str, Any]
+Sums = dict[str, Any]
+
+
+class Task:
+    """What belongs to a task and to nothing else; a task of your own derives from this or from one of its kinds.
+
+    In the config: `dataset.task: {_target_: mypackage.MyTask}`. A constructor gets `normalize`, `num_classes` and
+    `image_size` of the data set if it has parameters of these names.
+
+    Attributes:
+        metrics: What `figures` gives, and how it is shown; the first one leads: it decides which epoch is best.
+        answer: The tap that is evaluated, where a network has a tap of this name; None: whatever the network returns.
+        joint_transforms: The transforms of the data set are called with (input, target) and return both, as
+            torchvision's v2 transforms do with boxes and masks; else they get the input alone.
+    """
+
+    metrics: Sequence[Metric] = ()
+    answer: str | None = "logits"
+    joint_transforms: bool = False
+
+    @property
+    def leading(self) -> Metric | None:
+        """The metric that decides; None where there is none, and the total loss decides."""
+        return self.metrics[0] if self.metrics else None
+
+    def labels(self, dataset: Any) -> np.ndarray | None:
+        """The one label of every item, int64 (N,), for label budgets and splits of equal shares.
+
+        None where items have no such label: then there are no budgets, and splits are drawn from all items alike.
+        """
+        return None
+
+    def label_problems(self, dataset: Any) -> list[str]:
+        """What is wrong with the targets of a data set, a message each, without its config key."""
+        return []
+
+    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The last step of making a sample, after the transforms: a PIL image becomes uint8 (3, H, W)."""
+        image = sample["input"]
+        return sample | {"input": pil_to_tensor(image.convert("RGB"))} if isinstance(image, Image.Image) else sample
+
+    # Static here and a method wherever it needs one: the program asks whether it is the plain one.
+    collate = staticmethod(default_collate)
+
+    def prepare(self, batch: Mapping[str, Any], *, device: torch.device) -> Batch:
+        """Moves a batch to the device; what else is to be done to every batch belongs here."""
+        return {
+            key: map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True)) for key, value in batch.items()
+        }
+
+    def call(self, network: nn.Module, batch: Mapping[str, Any], *, name: str) -> Any:
+        """Runs a network on a prepared batch and returns what the network returns.
+
+        Args:
+            network: In training and in evaluation alike; what it returns is the program's business.
+            batch: Prepared.
+            name: Of the network: `student`, `teacher` or another. Networks may be asked in different ways.
+        """
+        return network(batch["input"])
+
+    def class_logits(self, tap: str) -> int | None:
+        """How many class logits a tap holds that are read by their softmax; None: it holds others, or none."""
+        return None
+
+    def misfit(self, answer: Any, batch: Mapping[str, Any]) -> str | None:
+        """Why answers of this shape cannot be judged by the targets (`gives 1000 logits ...`); None where they can.
+
+        Asked for networks that no stage of the run trains: a teacher may have learnt other classes.
+        """
+        return None
+
+    def mismatch(self, answer: Any, other: Any) -> str | None:
+        """Why the answers of two networks cannot be compared; None where they can."""
+        return None
+
+    def start(self) -> Sums:
+        """Sums over no samples.
+
+        Numbers and tensors are added up over batches and processes, lists are joined. What is kept in them is exact:
+        figures of sums that were merged are figures over all samples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method `start`: the sums of an evaluation")
+
+    def add(self, sums: Sums, answer: Any, batch: Mapping[str, Any]) -> None:
+        """Adds a batch to the sums, in place.
+
+        Args:
+            sums: What `start` gave, with the batches so far.
+            answer: What the network says: the tap `answer`, or what `call` returned.
+            batch: Prepared.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method `add`: what a batch adds to the sums")
+
+    def compare(self, sums: Sums, answer: Any, other: Any, batch: Mapping[str, Any]) -> None:
+        """Adds to the sums how an answer compares with that of the teacher, in place; by default nothing."""
+
+    def figures(self, sums: Sums) -> dict[str, Any]:
+        """Metric name -> number, or a list of numbers such as one for each class; None where it is not defined."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `figures`: metrics from the sums")
+
+
+def merged(parts: Sequence[Sums]) -> Sums:
+    """The sums of several processes, or of several parts of a data set, as one."""
+    whole: Sums = {}
+    for part in parts:
+        for name, value in part.items():
+            whole[name] = whole[name] + value if name in whole else value
+    return whole
+
+
+def tensor_answer(answer: Any, *, shape: str) -> Tensor:
+    """The answer, if it is one tensor.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(answer, Tensor):
+        raise TypeError(f"the answer of a network is a {type(answer).__name__}, and a tensor {shape} is needed")
+    return answer
