@@ -2,6 +2,7 @@
 
 from functools import partial
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,25 +101,31 @@ class FakeImages(Dataset):
     """Noise, the same for the same index, with balanced labels: for wiring tests and timing, not learning.
 
     Unlike torchvision's FakeData it never touches torch's global generator (nor CUDA's) and knows its labels.
-    An item is (uint8 tensor (3, S, S), label).
+    An item is (uint8 tensor (3, S, S), label), or with `multilabel` (image, float tensor (num_classes,)).
 
     Args:
         size: number of images.
         image_size: S, the side in pixels.
         num_classes: the labels are index modulo this.
         seed: images of different seeds differ; give train and test different ones.
+        multilabel: every third class, counted from the index, is there instead.
     """
 
-    def __init__(self, size: int, *, image_size: int, num_classes: int, seed: int = 0) -> None:
+    def __init__(
+        self, size: int, *, image_size: int, num_classes: int, seed: int = 0, multilabel: bool = False
+    ) -> None:
         self.image_size = image_size
         self.seed = seed
-        self.targets = [index % num_classes for index in range(size)]
+        self.targets: list[Any] = [index % num_classes for index in range(size)]
+        if multilabel:
+            classes = torch.arange(num_classes)
+            self.targets = [((index + classes) % 3 == 0).float() for index in range(size)]
         self.classes = [str(label) for label in range(num_classes)]
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         count = 3 * self.image_size**2
         words = np.random.Philox(key=stable_hash("fake", self.seed, index)).random_raw(-(-count // 8))
         pixels = words.astype("<u8").view(np.uint8)[:count].reshape(3, self.image_size, self.image_size)

@@ -48,9 +48,9 @@ def _splitmix64(value: Any) -> Any:
 class Samples(Dataset):
     """The samples of one split of one stage, loaded and augmented.
 
-    A sample is {"input", "target", "index"}: input as the transforms and `finish` leave it; transforms see Pillow images with 8 bits a
-    channel (a Pillow image becomes uint8 RGB, uint16 becomes uint8); index the position in the underlying, unsplit data
-    set. An item that is a dict keeps its other keys.
+    A sample is {"input", "target", "index"}: input as the transforms and `finish` leave it; transforms
+    see Pillow images with 8 bits a channel (a Pillow image becomes uint8 RGB, uint16 becomes uint8); index the position
+    in the underlying, unsplit data set. An item that is a dict keeps its other keys.
 
     Each sample is made with torch's global CPU generator seeded by (seed, stage, view, index), which is what
     torchvision's v2 transforms draw from: neither workers nor ranks nor restarts change an image. A transform

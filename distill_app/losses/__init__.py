@@ -13,7 +13,7 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
-from distill_app.losses.logits import KLDivergence, VirtualTeacherKL
+from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,
@@ -41,6 +41,7 @@ __all__ = [
     "RelationalAngle",
     "RelationalDistance",
     "RotatedKL",
+    "SigmoidKL",
     "SimilarityKL",
     "SimilarityPreserving",
     "VariationalInformation",

@@ -54,6 +54,42 @@ class KLDivergence(nn.Module):
         return F.kl_div(log_student, probabilities, reduction="sum") * (self.temperature**2 / divisor)
 
 
+class SigmoidKL(nn.Module):
+    """Knowledge distillation of several labels for each image: KL between softened yes-or-no probabilities.
+
+    L = T^2 / (B C) * sum_b sum_c KL(Bernoulli(sigmoid(z_t / T)) || Bernoulli(sigmoid(z_s / T)))
+
+    The logit part of Yang et al. 2023, Multi-Label Knowledge Distillation, https://arxiv.org/abs/2308.06453, which
+    takes every label for a question of its own. Deliberately different: there is a temperature, and the mean over
+    labels, so that the term has the size of `torch.nn.BCEWithLogitsLoss` beside it; with "batchmean" it is their sum.
+
+    Args:
+        temperature: Of both sides.
+        reduction: "mean" over samples and labels; "batchmean" sums over labels; "sum" over both.
+    """
+
+    def __init__(self, temperature: float = 1.0, *, reduction: str = "mean"):
+        super().__init__()
+        require_choice(reduction, REDUCTIONS, argument="reduction")
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} must be above 0")
+        self.temperature, self.reduction = temperature, reduction
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar, of logits (B, C) each.
+
+        Raises:
+            ValueError: The logits differ in shape.
+        """
+        require_same_shape(student, teacher, loss="SigmoidKL")
+        student, teacher = full_precision(student) / self.temperature, as_target(teacher) / self.temperature
+        probabilities = teacher.sigmoid()
+        cross = F.binary_cross_entropy_with_logits(student, probabilities, reduction="sum")
+        entropy = F.binary_cross_entropy_with_logits(teacher, probabilities, reduction="sum")
+        divisor = {"batchmean": len(student), "mean": student.numel(), "sum": 1}[self.reduction]
+        return (cross - entropy) * (self.temperature**2 / divisor)
+
+
 class VirtualTeacherKL(nn.Module):
     """Teacher-free regularisation (Tf-KD reg): KL to a teacher that exists only as a label distribution.
 

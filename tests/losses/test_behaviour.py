@@ -46,6 +46,7 @@ def views(student, teacher, **others):
 LOSSES = {
     "kl": (losses.KLDivergence, lambda b: inputs(b, (5,))),
     "kl_dense": (losses.KLDivergence, lambda b: inputs(b, (5, 3, 3))),
+    "sigmoid_kl": (losses.SigmoidKL, lambda b: inputs(b, (5,))),
     "at": (losses.AttentionTransfer, lambda b: inputs(b, (4, 8, 8), (6, 4, 4))),
     "at_norm": (lambda: losses.AttentionTransfer(norm="p"), lambda b: inputs(b, (4, 4, 4), (6, 8, 8))),
     "ft": (losses.FactorTransfer, lambda b: inputs(b, (4, 8, 8), (4, 4, 4))),
@@ -175,6 +176,7 @@ def test_zero_features_give_finite_gradients(name):
     ("loss", "student", "teacher"),
     [
         (losses.KLDivergence(), (8, 5), (8, 7)),
+        (losses.SigmoidKL(), (8, 5), (8, 7)),
         (losses.FactorTransfer(), (8, 4, 8, 8), (8, 6, 8, 8)),
         (losses.ActivationBoundary(), (8, 4, 8, 8), (8, 4, 4, 4)),
         (losses.VariationalInformation({"teacher": (8, 6, 4, 4)}), (8, 4, 4, 4), (8, 6, 4, 4)),
@@ -205,6 +207,7 @@ def test_fsp_names_all_shapes_and_the_adapter():
         lambda: losses.AttentionTransfer(norm="l2"),
         lambda: losses.FlowOfSolution(pool="avg"),
         lambda: losses.KLDivergence(reduction="batch"),
+        lambda: losses.SigmoidKL(reduction="batch"),
         lambda: losses.CorrelationCongruence(kernel="rbf"),
         lambda: losses.VirtualTeacherKL(form="paper"),
     ],
@@ -288,3 +291,20 @@ def test_weight_schedules_reach_their_ends():
     assert losses.LinearWarmup(value=1.0, epochs=4)(2.5) == 0.625
     with pytest.raises(ValueError, match="epochs=0"):
         losses.LinearWarmup(value=1.0, epochs=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_every_label_is_a_distribution_of_two_for_the_sigmoid_loss(temperature):
+    pair = inputs(6, (4,))
+    two = {side: torch.stack([value, torch.zeros_like(value)], dim=-1).view(-1, 2) for side, value in pair.items()}
+    expected = losses.KLDivergence(temperature)(**two)  # the mean over 6 x 4 questions
+    torch.testing.assert_close(losses.SigmoidKL(temperature)(**pair), expected)
+    torch.testing.assert_close(losses.SigmoidKL(temperature, reduction="batchmean")(**pair), 4 * expected)
+    torch.testing.assert_close(losses.SigmoidKL(temperature, reduction="sum")(**pair), 24 * expected)
+
+
+def test_the_sigmoid_loss_by_hand():
+    # Teacher says 3/4, student 1/2: 3/4 log(3/2) + 1/4 log(1/2).
+    student, teacher = torch.tensor([[0.0]]), torch.tensor([[3.0]]).log()
+    assert float(losses.SigmoidKL()(student=student, teacher=teacher)) == pytest.approx(0.130812, abs=1e-6)
+    assert float(losses.SigmoidKL()(student=teacher, teacher=teacher)) == pytest.approx(0.0, abs=1e-7)
