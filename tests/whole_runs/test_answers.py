@@ -38,6 +38,7 @@ def test_the_verb_judges_the_logits_too(tmp_path, distill):
         "dataset=digits",
         "stage=digits",
         "prelude=none",
+        "teacher.allow_random=true",
         "model@teacher=plain_32_64_128",
         "model@student=plain_8_16",
     )

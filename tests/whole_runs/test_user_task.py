@@ -172,7 +172,15 @@ stages:
         weight: 0.1
 """,
 }
-SHORT = ("prelude=none", "stage=digits", "stage.epochs=4", "stage.batch_size=16", "runtime.threads=1", "stage.lr=0.05")
+SHORT = (
+    "prelude=none",
+    "teacher.allow_random=true",
+    "stage=digits",
+    "stage.epochs=4",
+    "stage.batch_size=16",
+    "runtime.threads=1",
+    "stage.lr=0.05",
+)
 TINY = ("model@teacher=plain_32_64_128", "model@student=plain_8_16")
 
 
