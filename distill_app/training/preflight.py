@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from distill_app.config.plan import StagePlan, adapter_confs
-from distill_app.errors import ConfigError, DistillError
+from distill_app.errors import ConfigError, CorruptImageError, DistillError
 from distill_app.networks.network import fitting_weights
 from distill_app.tasks.rehearsal import evaluation_problems
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
@@ -46,9 +46,7 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
             fitting_weights(trial.network(plan.network(role)), trial.network(source))
         with closing(Stage(plan, trial)) as stage:
             stage.frozen.cache.refuse_reuse(unknown=changed)
-            batch = stage.data.example_to_judge(device=stage.device)
-            trained = [stage.networks[name] for name in plan.trained]
-            if problems := evaluation_problems(stage.task, trained, batch, key=f"{plan.data_key}.task"):
+            if problems := _evaluation_problems(stage):
                 return problems
             if look is not None:
                 look(plan, stage)
@@ -60,6 +58,16 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
     except Exception as error:
         return [f"{plan.key}: a network of this stage cannot run on {_images(plan, trial)}: {_told(error)}"]
     return []
+
+
+def _evaluation_problems(stage: Stage) -> list[str]:
+    """What would stop an evaluation of what the stage trains."""
+    try:
+        batch = stage.data.example_to_judge(device=stage.device)
+    except CorruptImageError:  # an image that cannot be read is the business of runtime.corrupt_images
+        return []
+    trained = [stage.networks[name] for name in stage.plan.trained]
+    return evaluation_problems(stage.task, trained, batch, key=f"{stage.plan.data_key}.task")
 
 
 def _images(plan: StagePlan, trial: Experiment) -> str:
