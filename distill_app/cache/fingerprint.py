@@ -54,6 +54,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
             "wrappers": {name: wrapper for name, (wrapper, _) in plan.wrappers.items()},
             "task": conf.task,
             **({"collate": conf.collate} if conf.collate else {}),
+            **({"channels": conf.channels} if conf.channels != 3 else {}),
             "mean": list(conf.normalize.mean),
             "std": list(conf.normalize.std),
         },

@@ -198,6 +198,12 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
             yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
         if plan.data.eval_batch_size < 1:
             yield f"{plan.data_key}.eval_batch_size: must be at least 1, got {plan.data.eval_batch_size}"
+        channels, normalize = plan.data.channels, plan.data.normalize
+        if channels not in (1, 3):
+            yield f"{plan.data_key}.channels: must be 1 or 3, got {channels}"
+        for name in ("mean", "std"):
+            if (count := len(getattr(normalize, name))) not in (channels, 3):
+                yield f"{plan.data_key}.normalize.{name}: {count} values for images of {channels} channels"
         if str(plan.data.resident).lower() not in CHOICES["resident"]:
             yield f"{plan.data_key}.resident: {unknown('choice', plan.data.resident, CHOICES['resident'])}"
         if plan.scheduler.interval not in CHOICES["interval"]:

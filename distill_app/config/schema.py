@@ -44,6 +44,7 @@ class DatasetConf:
     name: str = MISSING
     num_classes: int = MISSING
     image_size: int | None = None  # of one side in pixels; null where inputs are no images
+    channels: int = 3  # of images as networks get them; 1 makes them grey
     root: str | None = None
     get: str | None = None  # what to type when root is not there
     train: Any = MISSING
@@ -57,9 +58,7 @@ class DatasetConf:
     # How samples become batches; null: all of them in an order of the program's, in batches of stage.batch_size,
     # collated by the task. Constructors get what they have parameters for: dataset, labels, num_samples, seed,
     # generator and epoch, a batch sampler also sampler, batch_size and drop_last.
-    sampler: Any = (
-        None  # which training samples in which order: {_target_: torch.utils.data.WeightedRandomSampler, ...}
-    )
+    sampler: Any = None  # which training samples in which order, such as torch.utils.data.WeightedRandomSampler
     batch_sampler: Any = None  # which of them together
     collate: Any = None  # a function of a list of samples, or a class of such; for evaluation too
     eval_batch_size: int = 256

@@ -27,7 +27,7 @@ BLOCK = 4096
 CHUNK = 256  # samples read together
 COMPARED = 16  # samples that are made both ways before a loader is used
 # Per pixel, and black stays black: it does not matter whether they come before or after a crop or flip.
-_PER_PIXEL = (v2.PILToTensor, v2.ToImage, v2.RGB)
+_PER_PIXEL = (v2.PILToTensor, v2.ToImage, v2.RGB, v2.Grayscale)
 _FIXED = (*_PER_PIXEL, v2.CenterCrop, v2.Resize)
 _RANDOM = (v2.RandomCrop, v2.RandomHorizontalFlip)
 

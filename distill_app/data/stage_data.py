@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import default_collate
+from torchvision.transforms import v2
 
 from distill_app.config.build import Builder
 from distill_app.config.cached import AUGMENTATION, views_of
@@ -328,10 +329,13 @@ class DataSource:
     ) -> Samples:
         """Samples whose augmentation is drawn by a seed and a name."""
         task = self.task(plan)
+        built = [self._builder.build(conf, key=f"{key}[{i}]") for i, conf in enumerate(transforms)]
+        if plan.data.channels == 1 and not task.joint_transforms:
+            built += [v2.PILToTensor(), v2.Grayscale()]
         return Samples(
             dataset,
             indices=indices,
-            transforms=[self._builder.build(conf, key=f"{key}[{i}]") for i, conf in enumerate(transforms)],
+            transforms=built,
             joint=task.joint_transforms,
             finish=task.finish,
             seed=drawn[0],

@@ -18,8 +18,9 @@ class CifarResNet(nn.Module):
         widths: Channels of the three stages.
         stem_stride: 2 halves the resolution of every map: the cheap choice on a CPU.
         stem_width: Channels of the stem; that of the first stage unless given.
+        in_channels: Of the images.
 
-    Shapes: images (B, 3, H, W) to logits (B, num_classes); stages at H/s, H/2s, H/4s for a stem of stride s.
+    Shapes: images (B, in_channels, H, W) to logits (B, num_classes); stages at H/s, H/2s, H/4s for a stem of stride s.
 
     Raises:
         ValueError: A depth other than 6n + 2, or not three widths.
@@ -33,6 +34,7 @@ class CifarResNet(nn.Module):
         widths: Sequence[int] = (16, 32, 64),
         stem_stride: int = 1,
         stem_width: int | None = None,
+        in_channels: int = 3,
     ):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
@@ -41,7 +43,7 @@ class CifarResNet(nn.Module):
             raise ValueError(f"widths: got {list(widths)}, a CIFAR ResNet has three stages: widths=[16,32,64]")
         blocks = (depth - 2) // 6
         stem = widths[0] if stem_width is None else stem_width
-        self.conv1 = nn.Conv2d(3, stem, 3, stride=stem_stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, stem, 3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
         self.layer1 = _stage(stem, width=widths[0], blocks=blocks, stride=1)

@@ -13,18 +13,19 @@ class PlainCNN(nn.Module):
     Args:
         widths: Channels of the blocks; each block halves the resolution.
         num_classes: Size of the output.
+        in_channels: Of the images.
 
-    Shapes: images (B, 3, H, W) to logits (B, num_classes); block i, counted from 0, at H / 2^(i + 1).
+    Shapes: images (B, in_channels, H, W) to logits (B, num_classes); block i, counted from 0, at H / 2^(i + 1).
 
     Raises:
         ValueError: No widths.
     """
 
-    def __init__(self, widths: Sequence[int], *, num_classes: int):
+    def __init__(self, widths: Sequence[int], *, num_classes: int, in_channels: int = 3):
         super().__init__()
         if not widths:
             raise ValueError("widths: got none, a plain network needs at least one, e.g. widths=[16,32,64]")
-        channels = [3, *widths]
+        channels = [in_channels, *widths]
         self.features = nn.Sequential(*map(_block, channels, channels[1:]))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels[-1], num_classes)

@@ -17,20 +17,21 @@ class WideResNet(nn.Module):
         depth: 6n + 4.
         num_classes: Size of the output.
         widening: The factor k on the channels of the three stages.
+        in_channels: Of the images.
 
-    Shapes: images (B, 3, H, W) to logits (B, num_classes); stages at H, H/2 and H/4.
+    Shapes: images (B, in_channels, H, W) to logits (B, num_classes); stages at H, H/2 and H/4.
 
     Raises:
         ValueError: A depth other than 6n + 4.
     """
 
-    def __init__(self, depth: int, *, num_classes: int, widening: int):
+    def __init__(self, depth: int, *, num_classes: int, widening: int, in_channels: int = 3):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"depth: got {depth}, a wide ResNet has 6n + 4 layers: 10, 16, 22, 28, 40, ...")
         blocks = (depth - 4) // 6
         widths = [16 * widening, 32 * widening, 64 * widening]
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.layer1 = _stage(16, width=widths[0], blocks=blocks, stride=1)
         self.layer2 = _stage(widths[0], width=widths[1], blocks=blocks, stride=2)
         self.layer3 = _stage(widths[1], width=widths[2], blocks=blocks, stride=2)

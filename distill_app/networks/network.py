@@ -137,7 +137,7 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     """
     key, conf, first = model_key(app, name), start_of(app, name), chain_of(app, name)[-1]
     with seeded(app.seed, f"network {first}"), watched() as loadings, one_attempt(conf.net):
-        module = _built(builder, conf, key)
+        module = _built(builder, conf, key, channels=app.dataset.channels)
     origin = constructed(module, loadings, conf=conf.net, taps=conf.taps)
     if first != name:
         origin = replace(origin, notes=(*origin.notes, f"as {first} starts"))
@@ -147,10 +147,11 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin)
 
 
-def _built(builder: Builder, conf: ModelConf, key: str) -> nn.Module:
+def _built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
     """The network, or one message where its constructor cannot fetch weights that it was asked for."""
     try:
-        return builder.build(conf.net, key=f"{key}.net")
+        grey = {"in_channels": channels, "in_chans": channels} if channels != 3 else {}
+        return builder.build(conf.net, key=f"{key}.net", **grey)
     except ConfigError as error:
         asked, problem = asking_argument(conf.net), download_problem(error.__cause__)
         if asked and "num_classes" in str(error.__cause__):  # torchvision takes its own number of classes only

@@ -81,7 +81,7 @@ def student(
 
 def trains_the_student(stage: DictConfig) -> bool:
     """Whether a stage counts against the budget; one in which another network plays the student does not."""
-    return "student" in stage.train and "student" not in stage.roles
+    return (stage.train is None or "student" in stage.train) and "student" not in stage.roles
 
 
 def tuned(dataset: str) -> tuple[float, float]:
