@@ -234,7 +234,7 @@ def finished_image(sample: dict[str, Any]) -> dict[str, Any]:
     """A sample whose image is a tensor of 8 bits a channel.
 
     Raises:
-        DataError: the image is nothing that becomes one.
+        DataError: The image is nothing that becomes one.
     """
     return sample | {"input": finished(sample["input"], name=f"image {sample['index']}")}
 

@@ -64,7 +64,7 @@ def composed(tmp_path_factory):
     primary = {
         "defaults": defaults,
         "hydra": {"searchpath": [f"file://{conf_dir()}"]},
-        "dataset": {"num_classes": 10, "image_size": 32},
+        "dataset": {"num_classes": 10, "image_size": 32, "channels": 3},
     }
     OmegaConf.save(OmegaConf.create(primary), folder / "primary.yaml")
 
