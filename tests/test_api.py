@@ -71,6 +71,7 @@ def test_composing_leaves_hydra_as_it_was():
     assert compose(["seed=1"]).seed == 1 and compose().seed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [["seed=1", "debug=null"], ["sede=1"]], ids=["right", "wrong"])
 def test_somebody_elses_hydra_is_theirs_again_afterwards(overrides, tmp_path):
     import hydra

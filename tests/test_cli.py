@@ -24,6 +24,7 @@ assert not heavy, heavy
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "shows"),
     [
@@ -54,6 +55,7 @@ def at_home() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
+@pytest.mark.slow
 def test_help_may_be_cut_short_by_a_pager(tmp_path):
     command = f"{sys.executable} -m distill_app --help | head -n 1"
     done = subprocess.run(command, shell=True, cwd=tmp_path, env=at_home(), capture_output=True, text=True, timeout=60)
@@ -139,6 +141,7 @@ def test_errors_in_config_files_of_ones_own_name_the_file(distill, tmp_path, mon
         assert code == 2 and says in err and "Traceback" not in err, err
 
 
+@pytest.mark.slow
 def test_options_of_ones_own_are_known_when_something_else_is_wrong(distill, tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "method").mkdir(parents=True)

@@ -63,6 +63,7 @@ def test_imports_go_downwards_only(module):
     assert not upwards, f"{module} imports from a higher floor: {sorted(upwards)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", ["files", "rooms"])
 def test_no_circle_of_imports(nodes):
     edges: dict[str, set[str]] = {}

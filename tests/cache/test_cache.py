@@ -211,6 +211,7 @@ def teacher(tmp_path_factory) -> str:
     return f"teacher.checkpoint={folder / 'teacher.pt'}"
 
 
+@pytest.mark.slow
 def test_a_second_run_with_another_seed_runs_no_teacher(tmp_path, teacher):
     overrides = cached(tmp_path, teacher, "cache.views=2")
     losses_of(tmp_path, *overrides, epochs=2)
@@ -230,6 +231,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", mostly_slow(CHANGES, "network.weights", "transform.mean", "augmentation.views"))
 def test_what_changes_a_row_is_another_cache_and_refused_for_reuse_with_the_reason(tmp_path, part):
     overrides = cached(tmp_path, "cache.views=2")
@@ -271,6 +273,7 @@ def test_another_order_of_the_data_is_another_cache(tmp_path, monkeypatch):
     assert "data.labels" in notes[0] and "data.three_images" in notes[0]
 
 
+@pytest.mark.slow
 def test_the_same_data_in_another_place_find_the_same_cache(tmp_path, monkeypatch):
     for number in range(12):
         place = tmp_path / "first" / ("train" if number % 3 else "val") / f"class{number % 2}"
@@ -314,6 +317,7 @@ def damaged_byte(path: Path, *, at: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["values.npy", "checks.npy"])
 def test_a_damaged_row_is_computed_again_and_never_used(tmp_path, caplog, file):
     overrides = cached(tmp_path, *PLAIN)
@@ -644,6 +648,7 @@ def test_adapters_that_read_the_largest_logits_are_named(tmp_path):
         assert "at temperature 4; adapter own reads it otherwise" in stage_text(built)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_meant_for_reading_is_read(tmp_path, monkeypatch):
     overrides = cached(tmp_path, *PLAIN)
     losses_of(tmp_path, *overrides, epochs=1)
@@ -653,6 +658,7 @@ def test_a_folder_that_is_meant_for_reading_is_read(tmp_path, monkeypatch):
     assert not losses_of(tmp_path, *overrides, epochs=1)[0]["ran"]
 
 
+@pytest.mark.slow
 def test_a_network_that_starts_from_another_one_is_reused_as_what_it_will_be(tmp_path, teacher):
     copies = "+method.stages.distill.init_from={teacher: student}"
     overrides = ("model@teacher=plain_8_16", "stage.epochs=1", *PLAIN, *cached(tmp_path, copies))
@@ -670,6 +676,7 @@ def test_what_a_finished_stage_would_need_is_not_asked_for_again(tmp_path):
             refuse_what_does_not_fit(made.experiment, made.plans[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "note"),
     [
@@ -683,6 +690,7 @@ def test_settings_that_do_nothing_are_told(tmp_path, overrides, note):
         assert note in stage_text(built)
 
 
+@pytest.mark.slow
 def test_top_k_trains_without_the_teacher_and_reads_what_it_wrote(tmp_path):
     overrides = cached(tmp_path, *PLAIN, "cache.top_k=4")
     first = losses_of(tmp_path, *overrides, epochs=2)
@@ -708,6 +716,7 @@ def test_a_tap_that_has_no_rows_of_floats_is_refused(example):
 # Limits and config
 
 
+@pytest.mark.slow
 def test_no_stage_trains_before_the_caches_of_all_are_known_to_fit(tmp_path):
     overrides = ("prelude=comparison", "stage.epochs=1", *cached(tmp_path, "cache.views=2"))
     with stage(tmp_path, "prelude=none", *cached(tmp_path, "cache.views=2", "seed=3")) as built:
@@ -753,6 +762,7 @@ def test_the_plan_says_what_the_cache_takes(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -773,6 +783,7 @@ def test_what_is_wrong_with_the_cache_is_found_before_anything_runs(errors_of, o
     assert len(errors) == 1 and words in errors[0]
 
 
+@pytest.mark.slow
 def test_stages_that_read_no_frozen_network_are_left_as_they_are(errors_of, tmp_path):
     assert errors_of(*DIGITS, "method=ce", "cache.enabled=true") == []
     losses = []

@@ -85,6 +85,7 @@ def test_what_was_meant_is_proposed(given, told):
     assert proposed(told[given]) == MEANT[given], told[given]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", COMPOSED)
 def test_an_option_given_as_a_value_is_told_with_the_line_that_chooses_it(given):
     (message,) = errors_of(given)
@@ -143,6 +144,7 @@ def test_a_value_with_signs_of_the_grammar_is_quoted_so_that_it_is_read_back(val
     assert OverridesParser.create().parse_override(word).value() == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["epoch=2-step=9.pt", "größe (1).pt", "[a]"])
 def test_the_quoted_form_is_proposed_and_composes(value):
     (message,) = errors_of(f"teacher.checkpoint={value}")
@@ -163,6 +165,7 @@ def test_what_has_no_value_gets_no_quotes():
     assert quoted("a b") is None and quoted("stage") is None and quoted("a=") is None
 
 
+@pytest.mark.slow
 def test_an_optional_group_may_be_null():
     default = compose()
     assert compose(["debug=null", "experiment=null"]) == compose(["debug=none", "experiment=none"]) == default

@@ -63,6 +63,7 @@ def test_a_folder_of_images_passes_and_its_classes_are_counted(tmp_path, errors_
     assert cfg.dataset.num_classes == cfg.student.net.num_classes == 3
 
 
+@pytest.mark.slow
 def test_classes_are_counted_wherever_the_number_is_left_open(tmp_path, errors_of):
     root = folders(tmp_path, [f"class{number}" for number in range(9)])
     assert errors_of(*of_folder(root), "dataset.num_classes=9") == []
@@ -116,6 +117,7 @@ def test_a_task_may_judge_labels_in_its_own_way_or_not_at_all(own_errors):
     assert own_errors({**content, "task": {"_target_": "data_fixtures.AnyLabel"}}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -161,6 +163,7 @@ def test_nothing_is_left_behind_by_a_run_whose_data_are_wrong(tmp_path, distill)
     assert not (tmp_path / "run" / "status.json").exists() and not (tmp_path / "run" / "train.log").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_one_image_of_another_size_among_many_is_found(tmp_path, errors_of, split):
     root = folders(tmp_path, train=40, val=40)

@@ -199,6 +199,7 @@ def test_what_does_not_fit_the_networks_is_told(overrides, fragments, tiny, erro
     assert len(errors) == 1 and all(fragment in errors[0] for fragment in fragments), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["pooled", "stage3", "stage4"])
 def test_shapes_that_a_loss_cannot_take_are_told_with_an_adapter_that_works(tap, tiny, errors_of, composed):
     mapped = [f"{KD}.inputs.student=student.{tap}", f"{KD}.inputs.teacher=teacher.{tap}"]

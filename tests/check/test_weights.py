@@ -14,6 +14,7 @@ def errors(*overrides: str) -> list[str]:
     return read(compose(["dataset=digits", "stage=digits", *overrides]))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prelude", ["none", "comparison"])
 @pytest.mark.parametrize("key", NETWORKS)
 def test_a_checkpoint_that_is_not_there_is_an_error_for_every_network(key, prelude):
@@ -37,6 +38,7 @@ def test_an_empty_name_is_no_way_to_say_none():
     assert found == "teacher.checkpoint: is empty; give a file, or null for none"
 
 
+@pytest.mark.slow
 def test_a_folder_and_a_url_are_no_files(tmp_path):
     (found,) = errors(f"teacher.checkpoint={tmp_path}", "teacher.checkpoint_optional=true")
     assert "is a folder" in found

@@ -96,6 +96,7 @@ def test_the_default_passes():
     assert list(check(compose())) == []
 
 
+@pytest.mark.slow
 @pytest.mark.options("method", quick=("ce", "crd", "fitnet", "ghnd", "kd", "sskd"))
 def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     # In head distillation the student is the teacher with a bottleneck.
@@ -137,6 +138,7 @@ def test_a_recipe_passes(option, tiny, errors_of):
     assert errors_of(*tiny, f"stage={option}", "prelude=teacher_recipe") == []
 
 
+@pytest.mark.slow
 def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
     names = options_of("loss")
     texts = {name: (CONF / "loss" / f"{name}.yaml").read_text() for name in names}
@@ -165,6 +167,7 @@ def test_a_preset_passes(option, tmp_path, monkeypatch):
     assert [error for error in check(compose([f"experiment={option}"])) if not error.startswith("dataset.root: ")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin_t", "hub_local"])
 def test_a_model_passes_as_student_and_as_teacher(name, tmp_path):
     for role in ("student", "teacher"):
@@ -267,6 +270,7 @@ def test_fitnet_fits_every_pair(student):
         fit(student, teacher)
 
 
+@pytest.mark.slow
 def test_fitnet_between_networks_that_share_nothing_passes_the_whole_check():
     assert list(check(compose(["method=fitnet", "model@teacher=vit_b_16", "model@student=mobilenet_v2"]))) == []
 

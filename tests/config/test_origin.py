@@ -13,6 +13,7 @@ from distill_app.errors import ConfigError
 KD = "method.stages.distill.losses.kd"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replaced", "key", "file", "choice"),
     [

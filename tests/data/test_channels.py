@@ -27,6 +27,7 @@ def test_both_ways_of_loading_give_the_same_grey(tmp_path):
     assert torch.equal(*batches)
 
 
+@pytest.mark.slow
 def test_a_run_on_grey_images_ends_with_a_table(tmp_path):
     summary = run(tmp_path, *GREY, "stage.epochs=1")
     assert summary["rows"][0]["accuracy"] is not None

@@ -352,6 +352,7 @@ def assert_epochs_are_equal(folder, *overrides, epochs=2):
     return how
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["true", "false"])
 def test_losses_and_metrics_of_a_stage_are_those_of_single_samples(tmp_path, layout):
     assert assert_epochs_are_equal(tmp_path, f"runtime.channels_last={layout}") == "resident on cpu, 97.2 kB"
@@ -443,6 +444,7 @@ def test_every_choice_works_on_the_command_line_and_in_a_file(tmp_path, errors_o
         assert type(built.data.train) is type(built.data.judge) is kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["ture", "null", "1", "{a: 1}"])
 def test_other_choices_are_refused_by_the_check(tiny, errors_of, value):
     (error,) = errors_of(*tiny, f"dataset.resident={value}")

@@ -53,6 +53,7 @@ def test_a_sampler_of_one_s_own_gets_what_it_has_parameters_for_and_a_seed_per_e
         assert len({entry["seed"] for entry in Drawn.built}) == 3
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_order(tmp_path):
     orders = []
     for seed in (0, 1):
@@ -94,6 +95,7 @@ def test_images_on_the_device_are_those_of_the_sampler(tmp_path):
         assert a["input"].equal(b["input"]) and a["index"].equal(b["index"])
 
 
+@pytest.mark.slow
 def test_a_cache_is_filled_and_read_in_the_order_of_the_sampler(tmp_path):
     own = (HERE, "dataset.sampler={_target_: sampling_fixtures.Drawn}", "dataset.train_transform=[]", *SMALL)
     run(tmp_path / "a", *own)
@@ -104,6 +106,7 @@ def test_a_cache_is_filled_and_read_in_the_order_of_the_sampler(tmp_path):
         assert one.get("losses", {}) == pytest.approx(other.get("losses", {}), rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "told"),
     [("40", "from 0 to 39"), ("-1", "from 0 to 39"), ("0.5", "whole numbers"), ("cat", "whole numbers"), ("[1]", "0")],
@@ -122,6 +125,7 @@ def test_epochs_of_several_lengths_are_refused(tmp_path):
             list(built.data.order)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "told"),
     [

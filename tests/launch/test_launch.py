@@ -60,6 +60,7 @@ def test_local_runs_in_this_process_and_returns_the_summary(tmp_path, runner):
     assert summary["pid"] == os.getpid() and summary["value"] == 42
 
 
+@pytest.mark.slow
 def test_job_runs_elsewhere_and_its_result_comes_back(tmp_path, runner, capfd):
     task = _task(tmp_path, method={"name": "kd"})
     summary = _local(wait=True)(task)
@@ -80,6 +81,7 @@ def test_without_wait_the_call_returns_the_job_id(tmp_path, runner):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_failure_of_a_job_is_raised_when_waiting(tmp_path, runner):
     with pytest.raises(RuntimeError, match=r"(?s)job \d+ failed.*no such luck"):
         _local(wait=True)(_task(tmp_path, fail=True))

@@ -54,6 +54,7 @@ def test_nobody_knows_how_many_points_another_sweeper_will_ask_for(sweep, tmp_pa
     assert capsys.readouterr().out == "[2] seed=1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "state", "code"),
     [
@@ -73,6 +74,7 @@ def test_a_grid_goes_on_and_other_sweepers_are_told(sweep, tmp_path, capsys, err
     assert str(error).splitlines()[0] in err and ("Traceback" in err) == isinstance(error, ZeroDivisionError)
 
 
+@pytest.mark.slow
 def test_an_error_that_was_told_is_not_told_again(sweep, tmp_path, capsys):
     for number in range(3):
         sweep.run(job(tmp_path, number), failing(ConfigError(["stage.lr: is wrong"])))
@@ -134,6 +136,7 @@ def test_errors_of_a_config_come_whole_from_another_process():
     assert error.errors == ["a: one", "b: two"]
 
 
+@pytest.mark.slow
 def test_the_table_lists_points_objectives_and_reasons(sweep, tmp_path):
     sweep.run(job(tmp_path, 0), lambda: {"objective": 0.5})
     sweep.run(job(tmp_path, 1), lambda: {"job_id": "77"})

@@ -89,6 +89,7 @@ def test_building_changes_no_mode_and_no_buffer_and_draws_nothing_for_the_rest()
     assert all(state[name].equal(v) for name, v in plain.state_dict().items() if not name.startswith("layer1"))
 
 
+@pytest.mark.slow
 def test_the_report_counts_the_bytes_that_cross():
     net = with_bottleneck(resnet50(), replace="layer1", image_size=224, channels=3)
     report = cut_report(net, image_size=224)

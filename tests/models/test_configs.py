@@ -91,6 +91,7 @@ def build(conf: DictConfig, *, device: str = "cpu") -> nn.Module:
         return instantiate(conf.net, _convert_="all").eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(MODELS, *list(MODELS)[::4]))
 def test_every_model_has_the_canonical_taps_in_aligned_shapes(name, composed, tmp_path):
     conf = student_conf(composed, name, tmp_path)
@@ -111,6 +112,7 @@ def test_every_model_has_the_canonical_taps_in_aligned_shapes(name, composed, tm
     assert taps["pooled"].shape == (2, head.in_features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_a_stage_is_the_activation_of_its_pre_activation(name, composed, tmp_path):
     conf = student_conf(composed, name, tmp_path)
@@ -129,6 +131,7 @@ def test_a_stage_is_the_activation_of_its_pre_activation(name, composed, tmp_pat
     assert pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_every_tap_of_a_training_network_carries_gradients(name, composed, tmp_path):
     conf = student_conf(composed, name, tmp_path)
@@ -141,6 +144,7 @@ def test_every_tap_of_a_training_network_carries_gradients(name, composed, tmp_p
     assert first.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in REAL if not name.startswith("plain")])
 def test_stage4_determines_the_pooled_features(name, composed, tmp_path):
     """What the last linear layer reads is computed from it by pooling alone, or the layers in between."""
@@ -172,6 +176,7 @@ def test_taps_of_another_family_can_be_chosen_on_the_command_line(composed):
     assert taps(torch.zeros(2, 3, 64, 64, device="meta"))["stage4_pre"].shape == (2, 2048, 2, 2)
 
 
+@pytest.mark.slow
 def test_at_224_pixels_the_stages_of_different_families_line_up(composed):
     for name in (
         "resnet50",

@@ -197,6 +197,7 @@ def test_a_convolution_whose_output_is_changed_in_place_is_left_alone_and_the_ot
     assert form.pairs == [("3", "4")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_the_plans_folded_norms_are_those_of_the_training(tmp_path, precision):
     with stage(tmp_path, "method=kd", f"runtime.precision={precision}") as built:

@@ -34,6 +34,7 @@ def test_a_network_starts_like_another_one_where_it_says_so():
     assert equal(weights("student"), weights("twin", "extra_models.twin.starts_like=student"))
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_same_file_too_unless_it_has_one_itself(tmp_path):
     made = build_network(to_app(resolved("seed=5")), "student", builder=Builder(), device="cpu")
     save_weights(made.module, tmp_path / "net.pt")
@@ -52,6 +53,7 @@ def test_the_baseline_of_the_comparison_starts_like_the_student(tmp_path):
     assert equal(student, baseline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "fragment"),
     [

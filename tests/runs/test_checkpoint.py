@@ -228,6 +228,7 @@ def test_other_types_are_refused_with_their_path(tmp_path, value):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_are_clean_and_load_into_the_bare_architecture(tmp_path):
     def build() -> nn.Module:
         return nn.Sequential(OrderedDict(module=nn.Linear(3, 2), bn=nn.BatchNorm1d(2)))

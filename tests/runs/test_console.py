@@ -39,6 +39,7 @@ with outlasted():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("console", ["2>&1 | head -n 1", "2>/dev/null | head -n 1", ">&- 2>&-", ">&- 2>/dev/null"])
 def test_work_goes_on_without_a_console(tmp_path, console):
     (tmp_path / "talk.py").write_text(TALK)
@@ -56,6 +57,7 @@ def test_a_file_opened_later_does_not_become_the_missing_console(tmp_path):
     assert (tmp_path / "log.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--info", "--help", "--info defaults", "--cfg job"])
 def test_what_shows_config_is_quiet_in_front_of_head(tmp_path, words):
     done = shell(f'"$PYTHON" -m distill_app {words} | head -n 1', tmp_path)

@@ -59,6 +59,7 @@ def test_two_runs_that_start_at_once_do_not_share_a_folder(tmp_path, tiny):
     assert len({path.read_text() for path in summaries}) == 2
 
 
+@pytest.mark.slow
 def test_what_is_wrong_and_what_only_shows_leaves_no_folder(distill, tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     for line in (["+deda=1"], ["--cfg", "hydra", "--resolve"], [*tiny, "prelude=none", "dry_run=true"]):

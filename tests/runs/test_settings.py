@@ -86,6 +86,7 @@ def test_a_long_list_of_differences_is_cut():
     assert len(lines) == 13 and lines[-1] == "  and 18 more"
 
 
+@pytest.mark.slow
 def test_a_config_made_to_explode_is_cut_off():
     bomb: dict = {"a": 1}
     for _ in range(40):

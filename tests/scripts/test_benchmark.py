@@ -49,6 +49,7 @@ def losses_of(product: Product, loop, *, steps: int = 4) -> list[tuple[float, fl
     return pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["", "plain"])
 @pytest.mark.parametrize("size", [SMALLEST, pytest.param(TINY, marks=pytest.mark.slow)], ids=["plain_cnn", "resnet"])
 def test_kd_of_the_limit_is_that_of_the_product(product, size, form):

@@ -7,6 +7,7 @@ from engine_fixtures import refusal, stage, train
 ALLOW = "runtime.allow=[task_fixtures]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "told"),
     [

@@ -57,6 +57,7 @@ def test_adapters_that_nothing_reads_are_not_built(tmp_path):
         assert list(built.step.adapters) == []
 
 
+@pytest.mark.slow
 def test_adapters_are_initialised_alike_whatever_else_is_there(tmp_path):
     with stage(tmp_path / "a", distill=FIT) as built:
         alone = snapshot(built.step.adapters["fit"])

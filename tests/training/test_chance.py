@@ -69,6 +69,7 @@ def test_weights_of_torchvision_are_proposed_for_its_networks_only():
     assert "teacher.weights=NAME" in errors("model@teacher=mobilenet_v3_small")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [["prelude=teacher"], ["prelude=comparison"], ["method=ce"], ["method=tfkd_self"]]
 )
@@ -110,6 +111,7 @@ def test_a_random_classifier_is_warned_of_where_its_logits_are_read(caplog):
     assert errors("method=at", teacher=LoadsABody) == []
 
 
+@pytest.mark.slow
 def test_the_prelude_does_not_train_a_teacher_that_came_with_weights(tmp_path):
     torch.save(PlainCNN([32, 64, 128], num_classes=10).state_dict(), tmp_path / "net.pt")
     file = f"teacher.checkpoint={tmp_path / 'net.pt'}"

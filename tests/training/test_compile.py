@@ -27,6 +27,7 @@ def fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_taps_and_stop_are_one_graph_that_ends_where_the_forward_ends():
     net, images = torchvision.models.resnet18(num_classes=4).eval(), torch.randn(2, 3, 32, 32)
     with TappedModel(net, TAPS) as tapped, torch.no_grad():
@@ -59,6 +60,7 @@ def test_a_network_in_evaluation_leaves_no_activation_behind():
         assert whole.shape == (2, 4) and tapped._now.captured == [] and not tapped._now.running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("method", mostly_slow(["kd", "fitnet"], "fitnet"))
 def test_a_compiled_stage_gives_the_losses_of_one_that_is_not(tmp_path, method, backend):
@@ -100,6 +102,7 @@ def test_nothing_is_compiled_unless_asked_for(tmp_path):
         assert all(network._compiled_call_impl is None for network in built.tapped.values())
 
 
+@pytest.mark.slow
 def test_a_backend_that_does_not_exist_is_found_before_anything_runs(errors_of):
     (error,) = errors_of("runtime.compile=true", "runtime.compile_backend=inductr")
     assert error.startswith("runtime.compile_backend: unknown backend 'inductr'; did you mean 'inductor'?")

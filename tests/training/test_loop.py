@@ -188,6 +188,7 @@ def test_a_log_point_fetches_what_it_shows(tmp_path):
         assert tracker.last["losses"].keys() == {"ce", "kd"} and 0 <= tracker.last["data_wait"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("optimizer", ["nesterov", "adamw"])
 @pytest.mark.parametrize("fused", [True, False])
@@ -211,6 +212,7 @@ def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp
         assert all(weights[name].equal(value) for name, value in kept.items())
 
 
+@pytest.mark.slow
 def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
     tracker = Quiet()
 

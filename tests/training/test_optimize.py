@@ -169,6 +169,7 @@ def test_no_gradient_is_left_over_from_the_end_of_an_epoch(tmp_path):
         assert all(parameter.grad is None for parameter in built.step.parameters())
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_norm_of_the_whole_gradient(tmp_path, monkeypatch):
     seen = []
     original = torch.optim.SGD.step
@@ -214,6 +215,7 @@ def test_learning_rates_scale_by_role_and_for_adapters(tmp_path):
     assert {round(rate, 9) for name, rate in rates.items() if name.startswith("networks.student.")} == {0.05}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["onecycle", "multistep", "cosine"])
 def test_scaled_learning_rates_stay_in_proportion_under_a_schedule(tmp_path, scheduler):
     overrides = ["+stage.lr_scales={student.fc: 10}", f"scheduler@stage.scheduler={scheduler}", "stage.epochs=10"]
@@ -289,6 +291,7 @@ def test_freezing_everything_is_an_error(tmp_path):
     assert "nothing to train" in refusal(tmp_path, "method.stages.distill.freeze=[student]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "warmup"),
     [

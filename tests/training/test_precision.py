@@ -48,6 +48,7 @@ def test_the_frozen_teacher_holds_its_weights_in_the_type_of_the_forward_and_the
         assert {value.dtype for value in network(built, "teacher").parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", mostly_slow(["kd", "at", "fitnet", "crd"], "kd", "crd"))
 def test_losses_are_close_to_those_of_float32(tmp_path, precision, method):

@@ -123,6 +123,7 @@ def test_what_no_later_stage_reads_is_given_up(tmp_path):
 # Frozen networks in checkpoints
 
 
+@pytest.mark.slow
 def test_a_frozen_network_is_a_hash_in_checkpoints_and_another_one_is_refused(tmp_path):
     run(tmp_path, "stage.epochs=1")
     parts = Checkpoints(tmp_path / "checkpoints").load("last")["parts"]

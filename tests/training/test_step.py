@@ -70,6 +70,7 @@ def test_frozen_block_keeps_its_weights_and_batch_statistics(tmp_path):
         assert not frozen & set(map(id, built.optimization.parameters))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BatchNorm2d", "torch.nn.BatchNorm2d"])
 def test_freezing_by_class_freezes_every_module_of_it(tmp_path, kind):
     with stage(tmp_path, f"method.stages.distill.freeze=['student:{kind}']") as built:
@@ -91,6 +92,7 @@ def test_freezing_by_class_below_a_path_leaves_the_rest(tmp_path):
         assert changed(student, before) == {name for name in before if not name.startswith("features.1.1.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

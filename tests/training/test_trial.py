@@ -69,6 +69,7 @@ def test_a_term_on_what_no_gradient_reaches_is_warned_of(tmp_path):
 # Networks that did not pass the check on shapes alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SeveralOutputs", "LooksAtValues"])
 def test_networks_with_several_outputs_in_training_or_that_look_at_values_pass_and_train(name, tmp_path):
     assert errors_of(*own(name)) == []
@@ -116,6 +117,7 @@ def test_a_schedule_that_looks_at_values_follows_what_epochs_reach(tmp_path):
         assert rates == pytest.approx([rates[0], rates[0], rates[0] / 2, rates[0] / 4])
 
 
+@pytest.mark.slow
 def test_it_lowers_the_rate_in_a_run_and_cannot_follow_a_warm_up_or_count_steps(tmp_path):
     demanding = "+stage.scheduler.schedule.threshold=10"  # no epoch is better than the one before
     run(tmp_path, *PLATEAU, demanding, "stage.epochs=3")

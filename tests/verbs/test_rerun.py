@@ -94,6 +94,7 @@ def test_what_the_config_files_give_otherwise_today_is_told(made, tmp_path, caps
     assert "stage.lr: 0.7, now 0.2" in err and "stage.batch_size: 13, now 64" in err
 
 
+@pytest.mark.slow
 def test_overrides_that_compose_no_more_are_told_as_errors(made, tmp_path, distill):
     old = Path(shutil.copytree(made, tmp_path / "old"))
     (old / ".hydra" / "overrides.yaml").write_text("[methd=kd, seed=1]")
@@ -101,6 +102,7 @@ def test_overrides_that_compose_no_more_are_told_as_errors(made, tmp_path, disti
     assert code == 2 and "unknown key 'methd'" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_folder_with_config_of_ones_own_is_found_again(tmp_path, tiny):
     mine = tmp_path / "mine"
     (mine / "method").mkdir(parents=True)
@@ -125,6 +127,7 @@ def test_config_inside_of_a_runs_folder_is_not_trusted(tmp_path, tiny):
         call("rerun", [str(tmp_path / "run")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "evil",
     [
@@ -142,6 +145,7 @@ def test_a_stored_line_may_not_say_what_code_runs(evil, made, tmp_path):
     assert evil in call("rerun", [str(other), evil]), "what is typed now is one's own"
 
 
+@pytest.mark.slow
 def test_a_stored_line_with_torch_hub_is_refused_until_it_is_allowed(made, tmp_path):
     other = Path(shutil.copytree(made, tmp_path / "other"))
     (other / "config_resolved.yaml").unlink()

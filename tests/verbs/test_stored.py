@@ -41,6 +41,7 @@ def test_evaluate_gives_the_accuracy_of_the_table(distill, finished):
         assert metrics["accuracy"] == pytest.approx(rows[network]["accuracy"]) and metrics["split"] == "test"
 
 
+@pytest.mark.slow
 def test_evaluate_takes_checkpoints_marks_and_files(distill, finished):
     last = evaluated(distill, finished)
     for place in ("checkpoints/last", "checkpoints/distill/epoch_0001", "checkpoints/distill/epoch_0001/state.pt"):
@@ -120,6 +121,7 @@ def spoil(run: Path, key: str, value) -> None:
     OmegaConf.save(config, run / "config_resolved.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "key"),
     [

@@ -25,6 +25,7 @@ def test_every_file_with_add_and_run_is_in_the_table():
     assert found == set(VERBS)
 
 
+@pytest.mark.slow
 def test_a_verb_is_a_file_and_a_line_of_the_table(monkeypatch, distill):
     module = argparse.Namespace(
         add=lambda parser: parser.add_argument("--times", type=int, default=1),

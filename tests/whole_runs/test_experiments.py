@@ -36,6 +36,7 @@ def test_the_default_spelled_out_is_the_default(composed):
     assert composed("experiment=fashion_mini/kd") == composed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(BUNDLED, "fashion_mini/takd"))
 def test_a_preset_runs_end_to_end(tmp_path, name):
     summary = run(tmp_path, base=(f"experiment={name}", *QUICK))
@@ -45,12 +46,14 @@ def test_a_preset_runs_end_to_end(tmp_path, name):
     assert rows["student"]["agreement"] <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swap", ["method=ce", "method=fitnet", "prelude=none", "prelude=teacher"])
 @pytest.mark.parametrize("name", mostly_slow(BUNDLED, "fashion_mini/takd"))
 def test_swapping_a_part_of_a_preset_leaves_no_ghost_stages(name, swap):
     assert list(check(compose([f"experiment={name}", swap, "teacher.allow_random=true", *QUIET]))) == []
 
 
+@pytest.mark.slow
 def test_the_assistant_learns_from_the_teacher_and_teaches_the_student(tmp_path):
     overrides = ("model@method.extra_models.assistant=plain_16_32_64",)
     base = ("dataset=digits", "stage=digits", "prelude=none", "method=takd", *QUICK)
@@ -65,6 +68,7 @@ def test_the_assistant_learns_from_the_teacher_and_teaches_the_student(tmp_path)
     assert equal(load_file(tmp_path / "assistant.pt"), last)
 
 
+@pytest.mark.slow
 def test_pretraining_sees_other_images_of_the_same_size_and_the_method_goes_on_from_it(tmp_path):
     base = ("dataset=fashion_mini", "prelude=transfer", "method=ce", *QUICK)
     with runner(tmp_path, base=base) as made:

@@ -89,6 +89,7 @@ def test_a_method_file_is_short_and_knows_no_architecture(method):
     assert "https://" in about and not re.search(r"^\S", about, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_path):
     for made, stage in stages(tmp_path, method):
@@ -107,6 +108,7 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_pat
         stage.optimization.optimizer.zero_grad(set_to_none=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_it_is(method, tmp_path):
     for made, stage in stages(tmp_path, method):
@@ -142,6 +144,7 @@ def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
             assert all(p.grad.isfinite().all() for p in stage.optimization.parameters if p.grad is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_bfloat16_activations_give_finite_losses_and_gradients(method, tmp_path):
     for _, stage in stages(tmp_path, method, "runtime.precision=bf16"):
@@ -291,6 +294,7 @@ def test_only_the_bottleneck_and_what_precedes_it_is_trained_and_the_tail_is_the
         assert "8 bits" in stage_text(stage)
 
 
+@pytest.mark.slow
 def test_relational_methods_read_embeddings_and_dab_reads_pre_activations(tmp_path):
     for method in ("rkd", "pkt", "cckd", "crd", "l2"):
         for _, stage in stages(tmp_path, method):

@@ -63,6 +63,7 @@ def test_two_steps_of_every_stage(tmp_path, method, pair):
 STEADY = ("optimizer@stage.optimizer=adam", "scheduler@stage.scheduler=constant", "stage.lr=0.003")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CORE_FIRST)
 def test_a_methods_own_loss_falls_on_a_fixed_batch(tmp_path, method):
     with runner(tmp_path, *STEADY, *without_labels(method), base=overrides_of(method)) as made:

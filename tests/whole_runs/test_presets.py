@@ -121,6 +121,7 @@ def test_the_header_says_command_paper_expected_value_and_cost(name):
         assert part in header_of(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_header_says_by_which_epoch_the_figure_is_selected_and_what_to_type_for_it(name):
     header, selected = header_of(name), compose([f"experiment={name}"]).stage.select

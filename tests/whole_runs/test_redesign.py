@@ -61,6 +61,7 @@ def test_a_redesign_may_bring_in_what_the_network_does_in_code():
             redesigned(net, ["conv", wrong], owner="net")
 
 
+@pytest.mark.slow
 def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_path):
     plain = ("dataset.train_transform=[]", "stage.epochs=8")
     cached = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", *plain)
@@ -79,6 +80,7 @@ def test_a_teacher_redesigned_to_nothing_comes_from_the_cache_or_not_at_all(tmp_
         train(built)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "crd", "pkt", "at"])
 def test_a_batch_of_one_sample_is_none_of_a_teacher_that_comes_from_the_cache(tmp_path, method):
     overrides = ("dataset.train_transform=[]", "stage.batch_size=33", "cache.enabled=true", f"method={method}")
@@ -102,6 +104,7 @@ def test_a_cache_of_a_redesigned_network_is_none_of_the_whole_one(tmp_path):
     assert "network.redesign" in notes[0] and "0 of 100 rows" in notes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -133,6 +133,7 @@ def test_a_run_may_break_off_again_and_again(tmp_path, uninterrupted):
     assert_same_outcome(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, uninterrupted):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         stop_at_step(patch, 9, Interrupted())
@@ -148,6 +149,7 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_and_changes_nothing(tmp_path, 
     assert_same_outcome(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_resume_verb_goes_on_with_the_stored_config(tmp_path, uninterrupted, capsys):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         stop_at_step(patch, 6, Interrupted())
@@ -197,6 +199,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, monkeypatch):
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+@pytest.mark.slow
 def test_status_says_running_then_failed_with_the_reason_then_running_then_done(tmp_path, monkeypatch):
     states = []
     original = Status.set
@@ -219,6 +222,7 @@ def test_status_says_that_the_user_interrupted(tmp_path):
     assert (status["state"], status["reason"]) == ("failed", "interrupted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["best", pytest.param("last", marks=SLOW)])
 def test_a_stage_hands_on_the_weights_of_the_epoch_it_selects(tmp_path, select):
     overrides = (

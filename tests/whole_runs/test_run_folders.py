@@ -28,6 +28,7 @@ def finished(tmp_path_factory, tiny) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_same_config_again_is_one_line_with_its_result(distill, finished, tiny):
     before = files(finished)
     code, out, err = distill(*tiny, *SMALL, f"hydra.run.dir={finished}", "runtime.num_workers=2", "runtime.log_every=9")
@@ -39,6 +40,7 @@ def test_the_same_config_again_is_one_line_with_its_result(distill, finished, ti
     assert files(finished) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", [["seed=1"], ["method=at"], ["dataset=fake"], ["stage.lr=0.123", "seed=3"]], ids=str
 )

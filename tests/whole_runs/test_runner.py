@@ -157,6 +157,7 @@ def test_a_skipped_stage_stays_skipped_after_a_resume(tmp_path, monkeypatch):
     assert metrics(tmp_path / "resumed") == metrics(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [pytest.param("resnet18", marks=pytest.mark.slow), "mnasnet1_0"])
 def test_the_exported_student_loads_into_the_bare_architecture(tmp_path, arch):
     overrides = (f"model@student={arch}", "model@teacher=plain_8_16", *SMALL)
@@ -208,6 +209,7 @@ def test_evaluation_gives_every_module_its_own_mode_back(tmp_path):
         assert {name: module.training for name, module in network(built, "student").named_modules()} == before
 
 
+@pytest.mark.slow
 def test_a_later_stage_inherits_data_and_may_replace_it(tmp_path):
     overrides = (
         "method=fitnet",
@@ -342,6 +344,7 @@ def test_a_run_on_image_folders(tmp_path, folders):
     assert identity["label_counts"] == [12, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "position"), [(0, 7), pytest.param(0, 0, marks=pytest.mark.slow), (2, 7)])
 def test_a_corrupt_image_ends_the_run_with_its_name(tmp_path, folders, command, workers, position):
     bad = folders / "train" / "cat" / f"{position:02}.png"

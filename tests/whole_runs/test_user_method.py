@@ -85,6 +85,7 @@ def test_the_config_dir_may_be_joined_by_an_equals_sign_and_the_package_lie_in_t
     assert "term gap: 2 x CosineGap(student=student.logits, teacher=teacher.logits)" in out
 
 
+@pytest.mark.slow
 def test_without_permission_or_package_it_says_what_to_type(home, distill, monkeypatch, tiny):
     monkeypatch.chdir(home)
     monkeypatch.setenv("TRACE", "")
