@@ -204,14 +204,14 @@ class ResidentLoader:
     def __init__(self, samples: Samples, images: Images, *, order: Order) -> None:
         self.dataset = samples
         self.order = order
-        self._images = images
+        self.images = images
         self._random: list[Any] = [transform for transform in samples.transforms if type(transform) in _RANDOM]
         self._compare()
 
     @property
     def how(self) -> str:
         """How the images are loaded, for the plan."""
-        pixels = self._images.pixels
+        pixels = self.images.pixels
         return f"resident on {pixels.device}, {size_text(pixels.numel())}"
 
     def close(self) -> None:
@@ -230,16 +230,16 @@ class ResidentLoader:
         positions, views = np.array([key for keys in block for key in keys], dtype=np.int64).T
         indices = self.dataset.indices[positions]
         rows, columns = self._lines(self.dataset.seed_of(views.astype(np.uint64), indices.astype(np.uint64)))
-        starts = self._images.row_starts(indices, rows)
-        sent = (self._sent(array) for array in (starts, columns.astype(starts.dtype), self._images.labels[indices]))
+        starts = self.images.row_starts(indices, rows)
+        sent = (self._sent(array) for array in (starts, columns.astype(starts.dtype), self.images.labels[indices]))
         index, sizes = self._pinned(indices), [len(keys) for keys in block]
         parts = [tensor.split(sizes) for tensor in (*sent, index)]
         for starts_, columns_, target, index_ in zip(*parts, strict=True):
-            yield {"input": self._images.gather(starts_, columns_), "target": target, "index": index_}
+            yield {"input": self.images.gather(starts_, columns_), "target": target, "index": index_}
 
     def _lines(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows (N, h) and columns (N, w) of the images that the transforms show to each seed."""
-        height, width = self._images.height, self._images.width
+        height, width = self.images.height, self.images.width
         count = sum(2 if isinstance(transform, v2.RandomCrop) else 1 for transform in self._random)
         words = iter(draws.first_words(seeds, count))
         rows = np.broadcast_to(np.arange(height), (len(seeds), height))
@@ -258,10 +258,10 @@ class ResidentLoader:
 
     def _pinned(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.pin_memory() if self._images.pixels.is_cuda else tensor
+        return tensor.pin_memory() if self.images.pixels.is_cuda else tensor
 
     def _sent(self, array: np.ndarray) -> Tensor:
-        return self._pinned(array).to(self._images.pixels.device, non_blocking=True)
+        return self._pinned(array).to(self.images.pixels.device, non_blocking=True)
 
     def _compare(self) -> None:
         """Makes some samples both ways."""

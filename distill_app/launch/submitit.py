@@ -52,8 +52,8 @@ class Submitit:
         claim(output_dir, job.config)  # also while it waits in the queue, no other experiment may take the folder
         folder = output_dir / "submitit"
         folder.mkdir(parents=True, exist_ok=True)
-        executor = self._executor(folder, name=_job_name(job.config))
-        submitted = self._submit(executor, replace(job, output_dir=str(output_dir)))
+        executor = self.executor(folder, name=_job_name(job.config))
+        submitted = self.submit(executor, replace(job, output_dir=str(output_dir)))
         record = {"job_id": submitted.job_id, "cluster": self.cluster, "folder": str(folder), "submitted": now()}
         write_json(output_dir / "job.json", record)
         cancel = f"scancel {submitted.job_id}" if self.cluster == "slurm" else f"kill {submitted.job_id}"
@@ -64,7 +64,12 @@ class Submitit:
         )
         return _result(submitted) if self.wait else {"job_id": submitted.job_id}
 
-    def _submit(self, executor: Any, job: Job) -> Any:
+    def submit(self, executor: Any, job: Job) -> Any:
+        """Hands a job to submitit's executor and returns submitit's job.
+
+        Raises:
+            LaunchError: SLURM refuses it.
+        """
         from submitit.core.utils import FailedJobError
 
         if self.cluster == "local":
@@ -75,7 +80,13 @@ class Submitit:
         except FailedJobError as error:
             raise LaunchError(f"SLURM refused the job, see launcher.params: {error}") from error
 
-    def _executor(self, folder: Path, *, name: str) -> Any:
+    def executor(self, folder: Path, *, name: str) -> Any:
+        """Submitit's executor with the parameters of this launcher.
+
+        Raises:
+            LaunchError: There is no SLURM here.
+            ValueError: A parameter that submitit does not know.
+        """
         import submitit
 
         if self.cluster == "local":
@@ -90,12 +101,13 @@ class Submitit:
                 f"launcher: no SLURM on this machine ({error}); use launcher=local or launcher=submitit_local"
             ) from error
         try:
-            executor.update_parameters(**{"name": name, **self._slurm_parameters()})
+            executor.update_parameters(**{"name": name, **self.slurm_parameters()})
         except (NameError, AssertionError) as error:
             raise ValueError(f"launcher.params: {error}") from error
         return executor
 
-    def _slurm_parameters(self) -> dict[str, Any]:
+    def slurm_parameters(self) -> dict[str, Any]:
+        """The parameters with the prefix that submitit wants for those of SLURM."""
         import submitit
 
         shared = submitit.AutoExecutor._valid_parameters()

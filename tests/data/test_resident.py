@@ -143,12 +143,12 @@ def test_the_last_grey_image_may_be_followed_by_one_in_colour(monkeypatch):
     pictures.data[:30] = pictures.data[:30, :, :, :1]
     loader, mine, _ = both(pictures, [v2.RandomCrop(12, padding=1), FLIP])
     assert_same(list(loader), list(mine))
-    assert mine._images.planes == 3
+    assert mine.images.planes == 3
 
 
 def test_grey_images_are_held_once_and_not_three_times():
     _, mine, _ = both(bundled("digits", 8))
-    assert mine._images.pixels.numel() == 1200 * 9 * 9
+    assert mine.images.pixels.numel() == 1200 * 9 * 9
     assert mine.how == "resident on cpu, 97.2 kB"
 
 
@@ -206,8 +206,8 @@ def test_two_ranks_see_their_shares():
 
 def test_indices_of_more_than_31_bits_gather_the_same():
     loader, mine, _ = both(Pictures(), [v2.RandomCrop(12, padding=4)])
-    half, whole = mine._images.row_starts, lambda *given: half(*given).astype(np.int64)
-    object.__setattr__(mine._images, "row_starts", whole)
+    half, whole = mine.images.row_starts, lambda *given: half(*given).astype(np.int64)
+    object.__setattr__(mine.images, "row_starts", whole)
     assert_same(list(loader), list(mine))
 
 
@@ -385,7 +385,7 @@ def test_a_run_with_a_teacher_cache_ends_the_same_and_reads_what_the_other_wrote
 def test_the_splits_of_a_data_set_share_one_tensor(tmp_path):
     with stage(tmp_path) as built:
         assert isinstance(built.data.judge, ResidentLoader) and isinstance(built.data.train, ResidentLoader)
-        assert built.data.train._images is built.data.judge._images
+        assert built.data.train.images is built.data.judge.images
         assert built.data.judged_on == "validation"
 
 

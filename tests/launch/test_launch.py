@@ -100,8 +100,8 @@ def test_submitting_process_is_not_kept_by_its_pipes(tmp_path):
         "import sys; from distill_app.launch import Submitit; from slow_job import Slow\n"
         "launcher = Submitit(cluster='local', params={'timeout_min': 1}, signal_delay_s=5)\n"
         "import submitit, pathlib\n"
-        "folder = pathlib.Path(sys.argv[1]); executor = launcher._executor(folder, name='x')\n"
-        "launcher._submit(executor, Slow()); print('submitted')\n"
+        "folder = pathlib.Path(sys.argv[1]); executor = launcher.executor(folder, name='x')\n"
+        "launcher.submit(executor, Slow()); print('submitted')\n"
     )
     start = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -119,10 +119,10 @@ def test_preempted_task_is_queued_again_as_it_was(tmp_path):
     assert task.checkpoint().function == task
 
 
-def test_slurm_parameters_get_their_prefix_and_nulls_go():
+def testslurm_parameters_get_their_prefix_and_nulls_go():
     params = yaml.safe_load((_CONF / "slurm.yaml").read_text())["params"]
     launcher = Submitit(cluster="slurm", params={**params, "partition": "gpu", "slurm_qos": "high", "mem_gb": 8})
-    got = launcher._slurm_parameters()
+    got = launcher.slurm_parameters()
     assert got["slurm_partition"] == "gpu" and got["slurm_qos"] == "high" and got["mem_gb"] == 8
     assert got["slurm_signal_delay_s"] == 120 and "slurm_account" not in got
     assert got["slurm_setup"] == ["export SRUN_CPUS_PER_TASK=4"]
