@@ -246,6 +246,10 @@ def signature_of(target: Any) -> inspect.Signature | None:
         return None
 
 
+# A tensor or nothing; where a number would do as well, as in the rates of an optimiser, lists mean something else.
+_TENSOR = re.compile(r"(<class ')?(torch\.)?Tensor('>)?( \| None)?|(typing\.)?Optional\[(torch\.)?Tensor\]")
+
+
 def _tensors(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Lists of numbers as float tensors where a constructor wants a tensor: class weights, for instance."""
     signature = signature_of(target)
@@ -254,7 +258,7 @@ def _tensors(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items()
         if signature is not None
         and name in signature.parameters
-        and "Tensor" in str(signature.parameters[name].annotation)
+        and _TENSOR.fullmatch(str(signature.parameters[name].annotation))
         and isinstance(value, list)
         and value
         and all(isinstance(number, int | float) for number in value)

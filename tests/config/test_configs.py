@@ -13,6 +13,7 @@ from distill_app.config.build import Builder
 from distill_app.config.plan import adapter_confs
 from distill_app.config.schema import AppConf
 from distill_app.config.tree import compose, conf_dir, groups, options_of
+from distill_app.errors import ConfigError
 from distill_app.networks.network import Network, build_network
 from distill_app.networks.taps import map_tensors
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
@@ -101,7 +102,8 @@ def test_the_default_passes():
 def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     # In head distillation the student is the teacher with a bottleneck.
     pair = ["model@teacher=cres_w32", "model@student=cres_w32_bottleneck"] if option in ("hnd", "ghnd") else []
-    assert errors_of(*tiny, "prelude=none", f"method={option}", *pair) == []
+    data = ["dataset=fake_multilabel", "dataset.image_size=8"] if option == "multilabel_kd" else []
+    assert errors_of(*tiny, "prelude=none", f"method={option}", *pair, *data) == []
 
 
 @pytest.mark.options("dataset")
@@ -164,7 +166,9 @@ def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
 @pytest.mark.options("experiment")
 def test_a_preset_passes(option, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
-    assert [error for error in check(compose([f"experiment={option}"])) if not error.startswith("dataset.root: ")] == []
+    told = ("dataset.root: ", "cannot download")  # what there is no network for
+    errors = check(compose([f"experiment={option}"]))
+    assert [error for error in errors if not any(words in error for words in told)] == []
 
 
 @pytest.mark.slow
@@ -192,7 +196,10 @@ def fitnet(name: str) -> tuple[AppConf, list, Network]:
         compose(["method=fitnet", "prelude=none", f"model@teacher={name}", f"model@student={name}"])
     )
     assert not errors and app is not None
-    with torch.device("meta"):  # shapes without storage
+    try:
+        with torch.device("meta"):  # shapes without storage
+            return app, plans, build_network(app, "student", builder=Builder(), device="meta")
+    except ConfigError:  # some constructors look at values
         return app, plans, build_network(app, "student", builder=Builder(), device="meta")
 
 
@@ -246,7 +253,7 @@ def fit(student: str, teacher: str) -> None:
             networks=stand_in,
             adapters=build_slots(plan, confs, namespace, parts, context),
             terms=build_terms(plan, namespace, parts, context),
-            call=lambda network, batch, taps=taps: taps,
+            call=lambda network, batch, name, taps=taps: taps,
             precision=Precision(),
         )
         total, values = step(examples["batch"], {"teacher": examples["teacher"]})

@@ -106,8 +106,8 @@ def test_the_factor_of_fp16_survives_an_interruption(tmp_path, monkeypatch):
     run(tmp_path / "whole", *overrides)
     original = StageRunner.save
 
-    def stopping(self, stage, epoch, metrics):
-        original(self, stage, epoch, metrics)
+    def stopping(self, stage):
+        original(self, stage)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -138,6 +138,12 @@ def test_class_weights_are_given_as_a_list(tmp_path):
         assert built.step.losses["ce"].weight.tolist() == weights
 
 
+def test_lists_stay_lists_where_numbers_are_wanted(tmp_path):
+    with stage(tmp_path, "optimizer@stage.optimizer=adam") as built:
+        assert built.optimization.optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+        assert all(type(beta) is float for beta in built.optimization.optimizer.param_groups[0]["betas"])
+
+
 def test_too_few_class_weights_are_told_by_the_check():
     (error,) = errors_of(f"+{DISTILL}.losses.ce.loss.weight=[1,1,5]")
     assert error.startswith(f"{DISTILL}.losses.ce: CrossEntropyLoss cannot take")

@@ -96,12 +96,16 @@ def test_pretraining_sees_other_images_of_the_same_size_and_the_method_goes_on_f
 
 @pytest.mark.slow
 def test_a_student_with_a_teacher_beats_the_student_alone_on_real_digits(tmp_path):
-    summary = run(tmp_path, base=("experiment=digits/kd",))
-    accuracy = {row["network"]: row["accuracy"] for row in summary["rows"]}
-    assert accuracy["teacher"] > 0.96
-    assert accuracy["baseline"] > 0.75
-    # The preset says what was measured; half of that gain leaves room for another machine's rounding.
-    assert accuracy["student"] > accuracy["baseline"] + 0.03
-    assert next(row["agreement"] for row in summary["rows"] if row["network"] == "student") > 0.85
-    epochs = [record for record in metrics(tmp_path) if record["kind"] == "epoch" and record["stage"] == "distill"]
-    assert epochs[-1]["metrics"]["loss_kd"] < 0.2 * epochs[0]["metrics"]["loss_kd"]
+    gains = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        summary = run(folder, f"seed={seed}", base=("experiment=digits/kd",))
+        accuracy = {row["network"]: row["accuracy"] for row in summary["rows"]}
+        assert accuracy["teacher"] > 0.96
+        assert accuracy["baseline"] > 0.75
+        gains.append(accuracy["student"] - accuracy["baseline"])
+        assert next(row["agreement"] for row in summary["rows"] if row["network"] == "student") > 0.85
+        epochs = [record for record in metrics(folder) if record["kind"] == "epoch" and record["stage"] == "distill"]
+        assert epochs[-1]["metrics"]["loss_kd"] < 0.2 * epochs[0]["metrics"]["loss_kd"]
+    # The preset says what was measured over seeds; half of that gain leaves room for another machine's rounding.
+    assert sum(gains) / len(gains) > 0.03, gains

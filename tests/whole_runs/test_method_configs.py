@@ -18,7 +18,6 @@ from distill_app.check.quick import check
 from distill_app.config.tree import compose, conf_dir
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.training.describe import stage_text
-from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
@@ -176,10 +175,10 @@ def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt,
     run(tmp_path / "whole", *short, base=base(method))
     train_epoch = distill_app.training.runner.train_epoch
 
-    def interrupted(stage, epoch, **more):
-        if epoch == 1:
+    def interrupted(stage, progress, **more):
+        if progress.epoch == 1:
             raise KeyboardInterrupt
-        return train_epoch(stage, Progress(stage.plan.name, epoch=epoch), **more)
+        return train_epoch(stage, progress, **more)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(distill_app.training.runner, "train_epoch", interrupted)

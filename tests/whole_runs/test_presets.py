@@ -96,7 +96,11 @@ def small(name: str, images: Path) -> list[str]:
     if name.startswith("cifar100"):
         return [f"experiment={name}", "dataset=fake"]
     size = ["dataset.num_classes=3", "dataset.image_size=64", "runtime.num_workers=0"]
-    return [f"experiment={name}", f"dataset.root={images}", *size, *NO_DOWNLOADS.get(name, [])]
+    overrides = [f"experiment={name}", f"dataset.root={images}", *size, *NO_DOWNLOADS.get(name, [])]
+    cfg = compose(overrides)
+    models = {"teacher": cfg.teacher, **{f"method.extra_models.{k}": v for k, v in cfg.method.extra_models.items()}}
+    published = [key for key, model in models.items() if model.weights]
+    return overrides + [f"{key}.{each}" for key in published for each in ("weights=null", "allow_random=true")]
 
 
 def header_of(name: str) -> str:

@@ -106,7 +106,7 @@ def test_a_run_that_broke_off_in_an_epoch_ends_the_same(tmp_path, uninterrupted,
             runner_module.StageRunner, "save", 2, False, id="before the last checkpoint of stage 1", marks=SLOW
         ),
         pytest.param(runner_module.StageRunner, "save", 2, True, id="after the last checkpoint of stage 1"),
-        pytest.param(runner_module.StageRunner, "start", 2, False, id="between the stages", marks=SLOW),
+        pytest.param(runner_module.StageRunner, "begin", 2, False, id="between the stages", marks=SLOW),
         pytest.param(
             runner_module.StageRunner, "save", 3, True, id="after the first checkpoint of stage 2", marks=SLOW
         ),

@@ -127,7 +127,15 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, tiny):
     words = [*tiny, "prelude=none", "stage.epochs=100000", f"hydra.run.dir={folder}"]
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "distill_app", *words]
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start what they put into the background with this signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not (folder / "checkpoints" / "last.mark").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
