@@ -26,7 +26,7 @@ demo: $(STAMP) ## the main job: a teacher, the student alone, the student with K
 	$(BIN)/distill
 
 test: $(STAMP) ## all tests but those that need a SLURM cluster
-	$(BIN)/python -m pytest -m 'not slurm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slurm'
 
 check: lint types ## lint, format check, types and the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'
