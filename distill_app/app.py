@@ -12,10 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill_app.check.quick import FOREIGN, read
-from distill_app.config.points import call
 from distill_app.config.schema import AppConf
 from distill_app.errors import ConfigError, PointFailed
 from distill_app.launch.job import Job
+from distill_app.launch.points import call
 from distill_app.launch.sweep import Sweep, SweepFolder, table
 from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.claim import finished_line, finished_summary, refuse_other
