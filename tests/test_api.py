@@ -36,12 +36,14 @@ def test_all_that_is_wrong_is_raised_at_once(tiny, tmp_path):
     assert len(raised.value.errors) == 2 and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_as_an_error_when_called_from_python(tiny, capsys):
     with pytest.raises(ConfigError):
         run(compose([*tiny, "+deda=1"]))
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_makes_no_run(tiny, tmp_path, capsys):
     folder = tmp_path / "run"
     assert run(compose([*tiny, "method=fitnet", "prelude=none", "dry_run=true"]), output_dir=str(folder)) == {}
@@ -63,6 +65,7 @@ def test_folders_of_ones_own_add_options(tmp_path):
     assert groups([str(tmp_path)]) == groups()
 
 
+@pytest.mark.slow
 def test_composing_leaves_hydra_as_it_was():
     from hydra.core.global_hydra import GlobalHydra
 
@@ -92,6 +95,7 @@ def test_somebody_elses_hydra_is_theirs_again_afterwards(overrides, tmp_path):
     assert not GlobalHydra.instance().is_initialized()
 
 
+@pytest.mark.slow
 def test_composing_inside_of_somebody_elses_application(tmp_path):
     (tmp_path / "theirs.yaml").write_text("x: 1\n")
     program = """

@@ -159,6 +159,7 @@ def test_an_output_folder_that_cannot_be_written_is_told(distill, tmp_path, monk
     assert code == 1 and "Traceback" not in err and "file/run" in err
 
 
+@pytest.mark.slow
 def test_a_traceback_is_shown_on_demand(distill, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for wrong in (["sede=3"], ["dataset=cifar10", "dataset.root=/nowhere"]):

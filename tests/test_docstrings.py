@@ -29,5 +29,6 @@ def test_what_is_raised_is_told_in_a_sentence(path):
     assert not small, f"begin with a capital: {small}"
 
 
+@pytest.mark.slow
 def test_entries_are_found_in_the_package():
     assert sum(len(entries(path, "Raises")) for path in FILES) > 50

@@ -111,6 +111,7 @@ def test_augmented_losses_are_those_of_a_teacher_that_sees_the_same_views(tmp_pa
     assert all(epoch["ran"] for epoch in live)
 
 
+@pytest.mark.slow
 def test_every_batch_of_a_replayed_epoch_gets_what_the_teacher_says_of_its_images(tmp_path):
     with stage(tmp_path, *cached(tmp_path, "cache.views=2", MIXUP)) as built:
         train(built, epochs=2)
@@ -124,6 +125,7 @@ def test_every_batch_of_a_replayed_epoch_gets_what_the_teacher_says_of_its_image
                 torch.testing.assert_close(read, live, rtol=2**-10, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_several_images_a_sample_and_several_stages_are_replayed(tmp_path):
     overrides = cached(tmp_path, "method=sskd", "cache.views=1", "method.stages.pretext.epochs=2")
     for number, taps in ((0, ["pooled"]), (1, ["logits", "pooled"])):
@@ -169,6 +171,7 @@ def test_filling_uses_what_reading_will_give(tmp_path):
     assert filled.equal(read) and calls.total() == ran > 0
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_leave_the_rows_of_others_right(tmp_path, monkeypatch):
     original = BundledImages.__getitem__
 
@@ -258,6 +261,7 @@ def test_what_changes_no_row_is_the_same_cache(tmp_path, change):
     assert len(list(tmp_path.glob("cache/*/"))) == 1
 
 
+@pytest.mark.slow
 def test_another_order_of_the_data_is_another_cache(tmp_path, monkeypatch):
     with stage(tmp_path, *cached(tmp_path, *PLAIN)) as built:
         built.frozen.cache.open()
@@ -293,6 +297,7 @@ def test_the_same_data_in_another_place_find_the_same_cache(tmp_path, monkeypatc
         assert f"a new one, since {found} is of something else: data.three_images" in built.frozen.cache.open()[0]
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_moved_is_reused_where_it_lies_now(tmp_path):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     one(tmp_path, "cache/*/").rename(tmp_path / "moved")
@@ -333,6 +338,7 @@ def test_a_damaged_row_is_computed_again_and_never_used(tmp_path, caplog, file):
     assert call("cache", ["verify", str(tmp_path / "cache")]) == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_was_cut_off_is_filled_again(tmp_path):
     overrides = cached(tmp_path, *PLAIN)
     expected = losses_of(tmp_path, *overrides, epochs=1)
@@ -342,6 +348,7 @@ def test_a_file_that_was_cut_off_is_filled_again(tmp_path):
     assert not losses_of(tmp_path, *overrides, epochs=1)[0]["ran"]
 
 
+@pytest.mark.slow
 def test_a_file_of_another_kind_is_refused(tmp_path):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     np.save(one(tmp_path) / "values.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
@@ -492,6 +499,7 @@ def test_two_ranks_fill_one_cache_with_the_rows_that_each_of_them_sees(tmp_path)
         assert (values[:, 0, 100] == np.arange(1001).astype(np.float16)).all()
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, caplog):
     expected = losses_of(tmp_path, *cached(tmp_path / "other", *PLAIN), epochs=2)
 
@@ -617,6 +625,7 @@ def test_top_k_keeps_the_probabilities_at_the_temperature_of_the_terms():
     assert (wrong < 0.8 * true).all(), "which is what another temperature does"
 
 
+@pytest.mark.slow
 def test_terms_that_read_the_largest_logits_at_another_temperature_are_named(tmp_path):
     inputs = {"input": "student.logits", "target": "teacher.logits"}
     second = {"losses": {"mse": {"loss": {"_target_": "torch.nn.MSELoss"}, "inputs": inputs}}}
@@ -794,6 +803,7 @@ def test_stages_that_read_no_frozen_network_are_left_as_they_are(errors_of, tmp_
     assert losses[0] == losses[1] and not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_off_by_default_and_then_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolved()["cache"]["enabled"] is False
@@ -828,6 +838,7 @@ def test_clear_takes_away_caches_and_nothing_else(tmp_path, capsys):
         call("cache", ["clear", str(tmp_path / "cache")])
 
 
+@pytest.mark.slow
 def test_the_verbs_import_no_torch(tmp_path):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     program = (
@@ -849,6 +860,7 @@ def test_a_cache_whose_description_is_odd_is_listed_with_the_others(tmp_path, ca
     assert "2 caches" in out and "? images" in out
 
 
+@pytest.mark.slow
 def test_a_claim_that_no_cache_makes_is_refused(tmp_path, capsys):
     losses_of(tmp_path, *cached(tmp_path, *PLAIN), epochs=1)
     meta = one(tmp_path) / "meta.json"

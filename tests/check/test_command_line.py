@@ -98,6 +98,7 @@ def test_what_is_proposed_composes(line):
     compose([line])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "option"), [("+optimizer=adam", "adam"), ("optimizer=SGD", "sgd")])
 def test_a_group_is_told_as_such_with_a_plus_and_in_capitals(given, option):
     (message,) = errors_of(given)
@@ -152,6 +153,7 @@ def test_the_quoted_form_is_proposed_and_composes(value):
     assert "has signs that need quotes" in message and compose([line]).teacher.checkpoint == value
 
 
+@pytest.mark.slow
 def test_a_value_with_a_comma_may_be_a_sweep_a_list_or_one_text():
     (message,) = errors_of("teacher.checkpoint=a,b.pt")
     assert "sweep over them with -m, or write [a,b.pt] for a list" in message
@@ -173,6 +175,7 @@ def test_an_optional_group_may_be_null():
     assert compose(["debug=one_batch"]) != default
 
 
+@pytest.mark.slow
 def test_a_sweep_may_have_a_point_without_an_optional_group():
     assert errors_of("debug=null,one_batch")[0].startswith("debug: 'null,one_batch' are several values")
 
@@ -217,6 +220,7 @@ def test_a_setting_typed_as_a_flag_is_told_as_the_override_it_is(line, writes, d
     assert message.startswith("unknown flag '-") and writes in message
 
 
+@pytest.mark.slow
 def test_flags_that_there_are_not_are_told_with_what_else_is_wrong(distill, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = distill("sede=1", "--dry-run", "+deda=1")
@@ -286,6 +290,7 @@ assert "torch" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_from_python_the_errors_are_those_of_the_command_line(distill, tmp_path, monkeypatch):
     from distill_app import compose as api_compose
 

@@ -54,6 +54,7 @@ def own_errors(written, errors_of):
     return errors
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_passes_and_its_classes_are_counted(tmp_path, errors_of):
     root = folders(tmp_path, ("ant", "bee", "cat"))
     assert errors_of(*of_folder(root)) == []
@@ -83,6 +84,7 @@ def test_a_number_that_nothing_can_be_counted_for_is_missing(errors_of):
     assert error == "dataset.num_classes: is missing; set it: 'dataset.num_classes=...'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 20])
 def test_a_data_set_that_names_its_classes_has_as_many(errors_of, count):
     (error,) = errors_of("dataset=digits", f"dataset.num_classes={count}", *PAIR)
@@ -92,6 +94,7 @@ def test_a_data_set_that_names_its_classes_has_as_many(errors_of, count):
     assert error.endswith("set dataset.num_classes=10")
 
 
+@pytest.mark.slow
 def test_classes_of_another_order_in_test_are_an_error(own_errors):
     (error,) = own_errors(labelled([0, 1], [0, 1], num_classes=2, classes=(["a", "b"], ["b", "a"])))
     assert error.startswith("dataset.test: ") and "label 0 is 'a' in train and 'b' in test" in error
@@ -99,6 +102,7 @@ def test_classes_of_another_order_in_test_are_an_error(own_errors):
     assert "label 2 is None in train and 'c' in test" in error
 
 
+@pytest.mark.slow
 def test_labels_of_both_splits_are_looked_at(own_errors):
     assert own_errors(labelled([0, 1, 2], [0, 1, 2])) == []
     train, test = own_errors(labelled([1, 2, 3], [0, 1, -1]))
@@ -111,6 +115,7 @@ def test_errors_of_data_are_told_once_though_several_stages_read_them(own_errors
     assert error.startswith("dataset.train: labels go from 1 to 3")
 
 
+@pytest.mark.slow
 def test_a_task_may_judge_labels_in_its_own_way_or_not_at_all(own_errors):
     content = labelled([0, 1, 2, 7, 8], [0, 1])
     assert len(own_errors(content)) == 1
@@ -176,6 +181,7 @@ def test_one_image_of_another_size_among_many_is_found(tmp_path, errors_of, spli
     assert errors_of(*of_folder(root)) == []  # with crops to one size
 
 
+@pytest.mark.slow
 def test_a_task_that_collates_in_its_own_way_may_have_images_of_several_sizes(tmp_path, errors_of):
     root = folders(tmp_path, train=2)
     Image.new("RGB", (48, 40)).save(root / "val" / "dog" / "000.png")
@@ -184,6 +190,7 @@ def test_a_task_that_collates_in_its_own_way_may_have_images_of_several_sizes(tm
     assert errors_of(*words, "dataset.task._target_=data_fixtures.OwnCollate") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("transform", "expected"),
     [
@@ -242,6 +249,7 @@ def test_a_reader_that_would_cut_sixteen_bits_off_is_an_error(tmp_path, errors_o
     assert "use distill_app.data.ImageFolder" in error
 
 
+@pytest.mark.slow
 def test_images_whose_white_nobody_knows_are_an_error_by_name(tmp_path, errors_of):
     root = folders(tmp_path)
     for file in (root / "train" / "cat").iterdir():

@@ -153,6 +153,7 @@ def test_one_wrong_target_hides_no_other(told):
     assert len(told(TARGETS)) == len(TARGETS)
 
 
+@pytest.mark.slow
 def test_errors_of_all_kinds_are_told_together(tiny, errors_of):
     overrides = ["sede=3", "+deda=1", "student.net._target_=os.system", "dataset.root=/nowhere"]
     overrides += ["method.stages.distill.losses.ce.inputs.input=student.logist"]
@@ -161,6 +162,7 @@ def test_errors_of_all_kinds_are_told_together(tiny, errors_of):
     assert len(errors) == len(kinds) and all(one_says(errors, [kind]) for kind in kinds)
 
 
+@pytest.mark.slow
 def test_a_stage_is_assembled_though_another_key_is_wrong(tiny, errors_of):
     errors = errors_of(*tiny, "+deda=1", f"{KD}.inputs.student=student.pooled")
     assert one_says(errors, ["deda"]) and one_says(errors, [KD, "(2, 16)", "(2, 10)"]) and len(errors) == 2
@@ -276,6 +278,7 @@ def test_a_wrong_number_of_classes_is_told_with_what_to_set(tmp_path, errors_of)
     assert error.startswith("dataset.num_classes: 2 was given") and error.endswith("set dataset.num_classes=3")
 
 
+@pytest.mark.slow
 def test_full_class_folders_pass(tmp_path, errors_of):
     folders(tmp_path, cat=1, dog=1)
     assert errors_of(*FOLDERS, "dataset.image_size=32", f"dataset.root={tmp_path}/imagenet") == []
@@ -286,6 +289,7 @@ def test_a_config_that_is_not_the_schemas_is_a_bug_and_no_users_error():
         read(OmegaConf.create({"seed": 1}))
 
 
+@pytest.mark.slow
 def test_a_term_that_needs_one_class_a_sample_says_so_where_a_wrapper_mixes_them(errors_of):
     wrapper = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup}"
     (error,) = errors_of("dataset=digits", "prelude=none", "method=tfkd_reg", wrapper)

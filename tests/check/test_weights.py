@@ -48,12 +48,14 @@ def test_a_folder_and_a_url_are_no_files(tmp_path):
     assert found.startswith("student.checkpoint: there is no file /no/such.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["checkpoint_key=model_ema", "drop_head=true"])
 def test_how_to_read_a_file_without_a_file_is_an_error(how):
     (found,) = errors(f"student.{how}")
     assert found.startswith(f"student.{how.partition('=')[0]}: ") and "student.checkpoint=FILE" in found
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_passes(tmp_path):
     torch.save({}, tmp_path / "a net.pt")
     assert errors(f"teacher.checkpoint='{tmp_path / 'a net.pt'}'") == []
@@ -65,6 +67,7 @@ def test_the_files_of_the_cifar_presets_may_be_absent():
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_to_start_and_to_plan(distill, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for more in ([], ["dry_run=true"]):

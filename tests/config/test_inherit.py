@@ -61,6 +61,7 @@ def test_null_takes_a_term_out_and_another_target_replaces_the_whole_loss():
     assert plans["again"].terms["kd"].loss == {"_target_": "torch.nn.KLDivLoss"}
 
 
+@pytest.mark.slow
 def test_stages_may_be_like_a_stage_that_is_like_another_and_like_one_of_the_prelude():
     cfg = second(epochs=3)
     cfg.method.stages["third"] = OmegaConf.merge(OmegaConf.structured(StageConf), {"like": "again", "lr": 0.7})
@@ -88,6 +89,7 @@ def test_doing_it_twice_changes_nothing_and_neither_does_a_stored_config():
     assert list(inherit(cfg)) == [] and OmegaConf.to_container(cfg) == once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("like", "told"),
     [

@@ -38,11 +38,13 @@ def test_methods_come_in_the_order_of_their_papers():
     assert years == sorted(years) and next(iter(METHODS)) == "ce"
 
 
+@pytest.mark.slow
 def test_what_a_composed_config_tells_is_the_chosen_methods():
     assert compose(["method=fitnet"]).method.about.title == METHODS["fitnet"].about.title
     assert compose(["method=ce"]).prelude.about is None
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_is_found_and_tells_nothing_of_the_one_it_inherits(tmp_path):
     folder = write(tmp_path, "cosine", "defaults: [kd, _self_]\nname: cosine\n")
     mine = next(method for method in methods_of([folder]) if method.name == "cosine")
@@ -72,6 +74,7 @@ def test_a_file_that_tells_little_is_listed_all_the_same(tmp_path, text):
     assert "mine" in [method.name for method in methods_of([folder])]
 
 
+@pytest.mark.slow
 def test_stages_are_told_in_their_order_with_adapters_roles_and_rates():
     hint, distill = stages_of("fitnet")
     assert (hint.name, hint.trains) == ("hint", "student, regressor")
@@ -93,6 +96,7 @@ def test_a_weight_with_a_schedule_and_a_term_switched_off_are_told(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_like_another_is_told_with_what_it_takes_from_it(tmp_path):
     text = "defaults: [kd, _self_]\nname: twice\nschedule: [distill, again]\nstages: {again: {like: %s, lr: 0.01}}\n"
     folder = write(tmp_path, "twice", text % "distill")

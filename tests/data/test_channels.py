@@ -11,6 +11,7 @@ GREY = ("dataset.channels=1",)
 TINY = ("dataset=digits", "stage=digits", "model@teacher=plain_32_64_128", "model@student=plain_8_16", "prelude=none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", ["auto", "false"])
 def test_images_have_one_channel_and_networks_follow(tmp_path, resident):
     with stage(tmp_path, *GREY, f"dataset.resident={resident}") as built:
@@ -19,6 +20,7 @@ def test_images_have_one_channel_and_networks_follow(tmp_path, resident):
         assert built.networks["student"].module.features[0][0].in_channels == 1
 
 
+@pytest.mark.slow
 def test_both_ways_of_loading_give_the_same_grey(tmp_path):
     batches = []
     for resident in ("true", "false"):
@@ -33,6 +35,7 @@ def test_a_run_on_grey_images_ends_with_a_table(tmp_path):
     assert summary["rows"][0]["accuracy"] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [("student.net._target_=net_fixtures.OneChannel", "~student.net.widths")])
 def test_a_network_of_ones_own_takes_them(overrides):
     cfg = compose([*TINY, *GREY, *overrides, "runtime.allow=[net_fixtures]", "teacher.allow_random=true"])
@@ -44,6 +47,7 @@ def test_timm_gets_the_number_of_channels():
     assert cfg.student.net.in_chans == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "told"),
     [

@@ -125,6 +125,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_batches_of_several_epochs_are_those_made_one_by_one_bit_for_bit(name):
     make, transforms = CASES[name]
@@ -358,6 +359,7 @@ def test_losses_and_metrics_of_a_stage_are_those_of_single_samples(tmp_path, lay
     assert assert_epochs_are_equal(tmp_path, f"runtime.channels_last={layout}") == "resident on cpu, 97.2 kB"
 
 
+@pytest.mark.slow
 def test_workers_are_for_what_is_loaded_sample_by_sample(tmp_path):
     with stage(tmp_path, "runtime.num_workers=2") as built:
         assert isinstance(built.data.train, ResidentLoader)
@@ -396,6 +398,7 @@ def test_samples_with_a_wrapper_are_loaded_one_by_one_and_judged_from_the_device
     assert not [record for record in caplog.records if "resident" in record.getMessage()]
 
 
+@pytest.mark.slow
 def test_a_torch_that_draws_otherwise_loads_sample_by_sample_with_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(draws, "below", other_draws)
     with caplog.at_level(logging.WARNING), stage(tmp_path) as built:
@@ -451,6 +454,7 @@ def test_other_choices_are_refused_by_the_check(tiny, errors_of, value):
     assert error.startswith("dataset.resident: unknown choice") and error.endswith("(there are: auto, true, false)")
 
 
+@pytest.mark.slow
 def test_a_data_set_of_torchvision_on_disk_trains_the_same(tmp_path):
     raw = tmp_path / "fashion" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)

@@ -25,6 +25,7 @@ def epochs(order, count: int) -> list[list[list[int]]]:
     return found
 
 
+@pytest.mark.slow
 def test_weighted_sampling_of_torch_shows_what_has_weight(tmp_path):
     weights = ",".join("1" if i in (3, 8) else "0" for i in range(40))
     sampler = "dataset.sampler={_target_: torch.utils.data.WeightedRandomSampler, weights: [" + weights + "]}"
@@ -84,6 +85,7 @@ def test_torchs_batch_sampler_gets_the_sampler_of_the_config(tmp_path):
         assert built.data.order.num_samples == 36
 
 
+@pytest.mark.slow
 def test_images_on_the_device_are_those_of_the_sampler(tmp_path):
     sampler = "dataset.sampler={_target_: sampling_fixtures.Drawn}"
     batches = []
@@ -145,6 +147,7 @@ def test_the_check_binds_them(errors_of, tiny, override, told):
     assert any(told in error for error in errors), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["halved, divisor: 2", "Shift, by: 3"])
 def test_a_collate_function_makes_batches_of_training_and_evaluation(tmp_path, target):
     with stage(tmp_path, HERE, "dataset.collate={_target_: sampling_fixtures." + target + "}", *SMALL) as built:
@@ -167,6 +170,7 @@ def test_a_batch_that_is_no_dict_is_refused():
         collate([{"index": 0}])
 
 
+@pytest.mark.slow
 def test_evaluations_use_batches_of_the_size_in_the_config(tmp_path):
     with stage(tmp_path, "dataset.eval_batch_size=50") as built:
         sizes = [len(batch["target"]) for batch in built.data.judge]

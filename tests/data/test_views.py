@@ -150,6 +150,7 @@ def test_views_that_are_augmented_each_cannot_wrap_a_wrapper():
         RotatedViews(Mixup(digits(), num_classes=10), each=True)
 
 
+@pytest.mark.slow
 def test_sskd_takes_either_by_one_key(composed):
     cfg = composed("method=sskd", "+method.params.views.each=true")
     assert [cfg.method.stages[name].wrappers.views.each for name in ("pretext", "distill")] == [True, True]

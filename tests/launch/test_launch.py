@@ -70,6 +70,7 @@ def test_job_runs_elsewhere_and_its_result_comes_back(tmp_path, runner, capfd):
     assert f"submitted job {record['job_id']} (local)" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_wait_the_call_returns_the_job_id(tmp_path, runner):
     task = _task(tmp_path)
     answer = _local()(task)

@@ -42,6 +42,7 @@ def failing(error: Exception):
     return work
 
 
+@pytest.mark.slow
 def test_a_point_is_announced_by_what_makes_it_differ(sweep, tmp_path, capsys):
     assert sweep.run(job(tmp_path, 1), lambda: {"objective": 0.25}) == 0.25
     assert capsys.readouterr().out == "[2/3] seed=1\n"
@@ -82,6 +83,7 @@ def test_an_error_that_was_told_is_not_told_again(sweep, tmp_path, capsys):
     assert lines[-2:] == ["refused: the same as [1]"] * 2 and len(lines) == 4
 
 
+@pytest.mark.slow
 def test_points_of_other_processes_count_and_those_of_other_sweeps_do_not(sweep, tmp_path):
     copy = pickle.loads(pickle.dumps(sweep))
     copy.run(job(tmp_path, 0), lambda: {"objective": 0.5})
@@ -95,6 +97,7 @@ def test_a_sweep_of_which_no_point_began_has_no_table(sweep):
     assert sweep.outcome() == []
 
 
+@pytest.mark.slow
 def test_a_refused_point_leaves_a_status_for_the_report_but_not_over_another_run(sweep, tmp_path):
     sweep.run(job(tmp_path, 0), failing(ConfigError(["stage.lr: is wrong", "seed: too"])))
     record = Status(tmp_path / "0").read()
@@ -110,6 +113,7 @@ class Network:
     """Something large."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweeper", [GRID, "optuna.Sweeper"])
 def test_an_error_keeps_nothing_of_its_job_alive(sweep, tmp_path, sweeper):
     held = []

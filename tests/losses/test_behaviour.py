@@ -141,6 +141,7 @@ def test_half_precision_activations_are_computed_in_float32(name):
     torch.testing.assert_close(results[torch.bfloat16], results[torch.float32], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, *list(LOSSES)[::4]))
 def test_gradient_descent_lowers_the_loss(name):
     make, given = LOSSES[name]

@@ -134,6 +134,7 @@ def test_eight_bits_cross_in_eval_mode_only():
     assert all(p.grad is not None for p in bottleneck.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

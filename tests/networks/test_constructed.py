@@ -179,6 +179,7 @@ def test_nobody_is_asked_for_weights_that_are_not_wanted(hub, monkeypatch):
         assert not hub.HF_HUB_OFFLINE
 
 
+@pytest.mark.slow
 def test_timm_loads_once_and_is_told_without_its_classifier(monkeypatch):
     timm = pytest.importorskip("timm")
     loads = []

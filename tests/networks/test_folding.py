@@ -47,6 +47,7 @@ def form_of(net: nn.Module, taps: dict[str, str], images: torch.Tensor, **more) 
     return FrozenForm(net, taps, run=runner_of(images, taps), **{"fold": True, **more})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(FAMILIES, "resnet18", "densenet121"))
 def test_a_folded_network_gives_the_same_activations_and_is_itself_unchanged(name):
     count, path = FAMILIES[name]
@@ -225,6 +226,7 @@ def test_linear_layers_take_on_their_norm_too():
     assert torch.allclose(form.build()(inputs), net(inputs), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_with_a_folded_teacher_is_one_with_the_teacher_itself(tmp_path):
     def losses(folder, *overrides):
         with stage(folder, "method=at", *overrides) as built:

@@ -25,6 +25,7 @@ def test_networks_of_one_architecture_start_from_numbers_of_their_own():
     assert not any(torch.equal(student[name], twin[name]) for name in student if student[name].dim() > 1)
 
 
+@pytest.mark.slow
 def test_a_network_starts_the_same_whatever_else_there_is():
     assert equal(weights("student"), weights("student", "model@teacher=plain_8_16", "method=ce"))
     assert not equal(weights("student"), weights("student", "seed=1"))

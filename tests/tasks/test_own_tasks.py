@@ -34,6 +34,7 @@ def test_what_is_no_task_is_refused(errors_of, tiny):
     assert error == "dataset.task: NoTask is no task; derive it from distill_app.tasks.Task"
 
 
+@pytest.mark.slow
 def test_a_network_of_which_nobody_says_what_answers_is_refused_by_the_check(errors_of, tiny):
     net = ("student.net._target_=task_fixtures.Net", "~student.net.widths", "+student.net.style=features_first")
     overrides = (*tiny, "prelude=none", "method=ce", ALLOW, *net, "student.taps.stem=fc", "~student.taps.logits")
@@ -61,6 +62,7 @@ def test_joint_transforms_return_both(tmp_path):
     assert "is called with (input, target), as the task has joint_transforms, and must return both" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["null", "3"])
 def test_samples_without_a_single_label_have_no_budget_and_can_be_split(tmp_path, labels):
     overrides = ("dataset=fake_multilabel", "method=multilabel_kd", f"dataset.student_labels_per_class={labels}")

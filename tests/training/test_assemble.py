@@ -68,6 +68,7 @@ def test_adapters_are_initialised_alike_whatever_else_is_there(tmp_path):
         assert not equal(snapshot(built.step.adapters["fit"]), alone)
 
 
+@pytest.mark.slow
 def test_a_later_stage_finds_the_adapters_with_what_they_learnt(tmp_path):
     with runner(tmp_path, "method=ft", "method.stages.paraphrase.epochs=1") as made:
         first = Stage(made.plans[0], made.experiment)
@@ -87,6 +88,7 @@ def test_a_later_stage_finds_the_adapters_with_what_they_learnt(tmp_path):
         second.close()
 
 
+@pytest.mark.slow
 def test_a_later_stage_finds_the_losses_with_what_they_learnt(tmp_path):
     # fitnet's second stage and one put in front of it share the term `kd`, whose loss has a parameter.
     loss = "{_target_: engine_fixtures.Scaled, temperature: null}"
@@ -107,6 +109,7 @@ def test_a_later_stage_finds_the_losses_with_what_they_learnt(tmp_path):
         second.close()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_configured_differently_is_a_new_one(tmp_path):
     with runner(tmp_path, "method=takd", "method.stages.distill.losses.kd.loss.temperature=2.0") as made:
         first, second = (Stage(plan, made.experiment) for plan in made.plans)
@@ -136,6 +139,7 @@ def test_any_torch_loss_can_be_a_term(tmp_path):
         torch.testing.assert_close(values["huber"], expected)
 
 
+@pytest.mark.slow
 def test_all_that_does_not_fit_is_told_at_once_with_shapes_and_an_adapter(tmp_path):
     overrides = (
         f"+loss@{DISTILL}.losses.one=l2",
@@ -173,6 +177,7 @@ def test_building_a_stage_leaves_the_buffers_of_adapters_alone(tmp_path):
         assert int(norm.num_batches_tracked) == len(built.batch_sizes)
 
 
+@pytest.mark.slow
 def test_weights_of_one_network_can_start_another(tmp_path):
     overrides = (
         "prelude=comparison",
@@ -195,6 +200,7 @@ def test_weights_of_one_network_can_start_another(tmp_path):
     assert "student starts from baseline: 14 of 14 tensors" in (tmp_path / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_weights_whose_shapes_differ_are_left(tmp_path):
     overrides = (
         "method=ce",
@@ -207,6 +213,7 @@ def test_weights_whose_shapes_differ_are_left(tmp_path):
     assert "student starts from other: 12 of 14 tensors; kept its own fc.bias, fc.weight" in log
 
 
+@pytest.mark.slow
 def test_starting_from_a_network_with_nothing_in_common_is_an_error(tmp_path):
     overrides = ("method=ce", "+method.stages.train.init_from={student: other}", "+model@extra_models.other=resnet8")
     with pytest.raises(ValueError, match="student cannot start from other: no weight agrees in name and shape"):

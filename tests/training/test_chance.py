@@ -56,6 +56,7 @@ class Fixed(nn.Module):
         return self.fc(images.flatten(1)[:, :10])
 
 
+@pytest.mark.slow
 def test_a_random_teacher_is_an_error_that_says_what_to_type():
     (error,) = errors()
     assert error.startswith("teacher: its weights are random")
@@ -77,6 +78,7 @@ def test_a_teacher_that_a_stage_trains_first_or_none_reads_passes(overrides):
     assert errors(*overrides) == []
 
 
+@pytest.mark.slow
 def test_a_file_a_constructor_and_nothing_to_learn_pass(tmp_path):
     torch.save(PlainCNN([8, 16], num_classes=10).state_dict(), tmp_path / "net.pt")
     assert errors(f"teacher.checkpoint={tmp_path / 'net.pt'}") == []
@@ -84,6 +86,7 @@ def test_a_file_a_constructor_and_nothing_to_learn_pass(tmp_path):
     assert errors(teacher=Fixed) == []
 
 
+@pytest.mark.slow
 def test_an_assistant_is_trained_by_a_stage_of_its_own_and_its_teacher_by_none():
     (error,) = errors("method=takd")
     assert error.startswith("teacher: its weights are random") and "stage 'assist'" in error
@@ -94,6 +97,7 @@ def test_another_network_is_told_by_its_key():
     assert [error.split(":")[0] for error in found] == ["method.extra_models.assistant"]
 
 
+@pytest.mark.slow
 def test_a_network_that_starts_from_another_one_has_its_weights(tmp_path):
     torch.save(PlainCNN([8, 16], num_classes=10).state_dict(), tmp_path / "net.pt")
     start = "+method.stages.distill.init_from={teacher: student}"
@@ -101,6 +105,7 @@ def test_a_network_that_starts_from_another_one_has_its_weights(tmp_path):
     assert errors(start, f"student.checkpoint={tmp_path / 'net.pt'}") == []
 
 
+@pytest.mark.slow
 def test_a_random_classifier_is_warned_of_where_its_logits_are_read(caplog):
     assert errors("prelude=teacher", teacher=LoadsABody) == []
     (error,) = caplog.messages
@@ -122,6 +127,7 @@ def test_the_prelude_does_not_train_a_teacher_that_came_with_weights(tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text())["origins"] == summary["origins"]
 
 
+@pytest.mark.slow
 def test_an_optional_file_that_is_not_there_is_told_as_a_warning(tmp_path, capsys):
     absent = ("teacher.checkpoint=no/such.pt", "teacher.checkpoint_optional=true")
     run(tmp_path, "prelude=teacher", "debug=one_batch", *absent)

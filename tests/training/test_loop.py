@@ -162,6 +162,7 @@ def test_no_step_between_log_points_waits_for_the_device(tmp_path, method, preci
         assert waits.seen == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("cache.top_k=3",)], ids=["whole", "top_k"])
 def test_no_step_of_a_replayed_epoch_waits_for_the_device(tmp_path, extra):
     cache = ("cache.enabled=true", f"cache.folder={tmp_path / 'cache'}", "cache.views=1", *extra)

@@ -77,6 +77,7 @@ def test_polynomial_schedule_by_step_equals_the_golden(tmp_path):
         np.testing.assert_allclose(learning_rates(built, 50), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_learning_rates_of_a_run_are_logged_and_follow_the_schedule(tmp_path):
     run(
         tmp_path,
@@ -89,6 +90,7 @@ def test_learning_rates_of_a_run_are_logged_and_follow_the_schedule(tmp_path):
     assert rates == [(0, 0.1), *((e, pytest.approx(lr)) for e, lr in ((1, 0.01), (2, 0.01), (3, 0.001)))]
 
 
+@pytest.mark.slow
 def test_logged_rate_of_a_schedule_by_step_is_the_one_the_step_used(tmp_path):
     run(tmp_path, "stage.warmup_epochs=1", "stage.warmup_start_factor=0.5", "stage.scheduler.interval=step", *CONSTANT)
     rates = [record["lr"] for record in metrics(tmp_path) if record["kind"] == "step"]
@@ -150,6 +152,7 @@ def test_gradient_scale_averages_over_the_samples_of_a_group():
 NO_BATCH_STATISTICS = ("method.stages.distill.freeze=['student:BatchNorm2d']", *CONSTANT)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_equal_one_large_batch_to_the_uneven_end_of_the_epoch(tmp_path):
     weights = []
     # 100 images: batches of 36, 36, 28, or groups of 12+12+12, 12+12+12, 12+12+4
@@ -253,6 +256,7 @@ def test_weight_decay_applies_to_everything_by_default(tmp_path):
         assert {group["weight_decay"] for group in _groups(built).values()} == {0.01}
 
 
+@pytest.mark.slow
 def test_changing_the_optimiser_leaves_nothing_of_the_one_before(tmp_path):
     overrides = ["method=fitnet", "+optimizer@method.stages.distill.optimizer=adam", "method.stages.distill.lr=0.001"]
     with runner(tmp_path, *overrides) as made:
@@ -265,6 +269,7 @@ def test_changing_the_optimiser_leaves_nothing_of_the_one_before(tmp_path):
     assert distill.defaults["betas"] == (0.9, 0.999)
 
 
+@pytest.mark.slow
 def test_a_later_stage_inherits_optimiser_and_schedule_of_the_stage_before(tmp_path):
     overrides = [
         "method=fitnet",

@@ -21,6 +21,7 @@ RECORDING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_networks_compute_in_reduced_precision_and_losses_in_float32(tmp_path, precision):
     Recording.seen.clear()
@@ -122,6 +123,7 @@ def test_the_factor_of_fp16_survives_an_interruption(tmp_path, monkeypatch):
     assert states[0] == states[1] and states[0]["scale"] > 0
 
 
+@pytest.mark.slow
 def test_an_unknown_precision_is_named_with_those_there_are():
     from distill_app.check.quick import check
     from distill_app.config.tree import compose

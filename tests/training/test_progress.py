@@ -57,6 +57,7 @@ def test_a_state_comes_back_and_one_of_another_version_is_refused():
         Progress.of({"stage": "distill", "epoch": 3})
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_early_and_says_so(tmp_path):
     summary = run(tmp_path, "method=ce", "stage.lr=0.0000001", "stage.epochs=9", "stage.patience=2")
     assert next(iter(summary["stages"].values()))["epochs"] < 9
@@ -111,6 +112,7 @@ def test_what_a_later_stage_reads_of_one_that_is_over_lives_on_with_what_it_lear
         assert all(found[name][key].equal(value) for key, value in state.items()), name
 
 
+@pytest.mark.slow
 def test_what_no_later_stage_reads_is_given_up(tmp_path):
     with runner(tmp_path, "method=fitnet") as made:
         parts = made.experiment.parts
@@ -139,6 +141,7 @@ def test_a_frozen_network_is_a_hash_in_checkpoints_and_another_one_is_refused(tm
 # Averages of weights
 
 
+@pytest.mark.slow
 def test_an_average_of_weights_is_judged_tested_and_saved_beside_the_network(tmp_path):
     summary = run(tmp_path, "method=ce", "stage.ema.decay=0.5", "stage.epochs=2")
     assert {row["network"] for row in summary["rows"]} == {"student", "student_ema"}
@@ -182,6 +185,7 @@ def test_an_average_goes_on_after_an_interruption(tmp_path, monkeypatch):
 # Gradient norms
 
 
+@pytest.mark.slow
 def test_gradient_norms_of_each_weighted_term_are_logged_on_request(tmp_path):
     with stage(tmp_path, "runtime.gradient_norms_every=1") as built:
         recorded = []
@@ -198,6 +202,7 @@ def test_gradient_norms_of_each_weighted_term_are_logged_on_request(tmp_path):
         assert recorded[-1]["ce"] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_looking_at_gradients_changes_no_weight(tmp_path):
     states = []
     for every in ("null", "1"):
@@ -210,6 +215,7 @@ def test_looking_at_gradients_changes_no_weight(tmp_path):
 # All that a stage trains
 
 
+@pytest.mark.slow
 def test_every_network_that_a_stage_trains_is_judged_named_and_saved(tmp_path):
     peer = "+model@extra_models.peer=plain_8_16"
     term = {

@@ -105,6 +105,7 @@ def test_freezing_what_is_not_there_is_an_error(tmp_path, entry, message):
     assert message in refusal(tmp_path, f"method.stages.distill.freeze=['{entry}']")
 
 
+@pytest.mark.slow
 def test_a_later_stage_trains_what_an_earlier_one_froze(tmp_path):
     overrides = ("method=fitnet", "method.stages.hint.freeze=[student.features.0.1]", "runtime.max_epochs=1")
     with runner(tmp_path, *overrides) as made:
@@ -157,6 +158,7 @@ def test_stopping_changes_neither_loss_nor_gradients(tmp_path, monkeypatch):
     assert all(torch.equal(gradients[name], full_gradients[name]) for name in gradients)
 
 
+@pytest.mark.slow
 def test_parameters_that_no_term_reads_stay_out_of_the_optimiser(tmp_path):
     with stage(tmp_path, *HINT, "stage.optimizer.weight_decay=0.5") as built:
         student = network(built, "student")
@@ -168,6 +170,7 @@ def test_parameters_that_no_term_reads_stay_out_of_the_optimiser(tmp_path):
         assert changed(student, before) == set(before) - beyond
 
 
+@pytest.mark.slow
 def test_building_a_stage_changes_no_buffer_and_no_random_state(tmp_path):
     with runner(tmp_path, "method=ft") as made:
         before = {name: snapshot(net) for name, net in networks(made).items()}
@@ -238,6 +241,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(case, weights):
         torch.testing.assert_close(tensor.grad, golden[f"{case}/grad/{name}"], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_term_is_logged_by_name_and_a_weight_schedule_moves_within_the_epoch(tmp_path):
     weight = "{_target_: distill_app.losses.LinearWarmup, value: 2.0, epochs: 2}"
     run(tmp_path, "method=kd", f"method.stages.distill.losses.kd.weight={weight}", "stage.batch_size=32")

@@ -42,11 +42,13 @@ def test_a_term_without_value_and_gradient_is_warned_of_with_the_reason(tmp_path
         assert warning.startswith("term at teaches nothing") and "maps are of 1 x 1" in warning
 
 
+@pytest.mark.slow
 def test_the_warning_stands_in_the_log_of_the_run(tmp_path):
     run(tmp_path, "+loss@method.stages.distill.losses.at=attention_transfer", "stage.epochs=1")
     assert "WARNING warning: stage distill: term at teaches nothing" in (tmp_path / "train.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "rkd", "spkd"])
 def test_terms_that_teach_are_not_warned_of(tmp_path, method):
     with stage(tmp_path, f"method={method}") as built:
@@ -90,6 +92,7 @@ def test_a_network_of_other_channels_is_told_what_the_images_have():
 # Schedules
 
 
+@pytest.mark.slow
 def test_a_stage_too_short_for_its_schedule_is_told_by_the_check():
     (error,) = errors_of("stage.batch_size=20", "stage.epochs=1")
     assert error.startswith("stage.scheduler.schedule: stage 'distill' has 5 steps for it")
@@ -149,6 +152,7 @@ def test_too_few_class_weights_are_told_by_the_check():
     assert error.startswith(f"{DISTILL}.losses.ce: CrossEntropyLoss cannot take")
 
 
+@pytest.mark.slow
 def test_taps_name_modules_wherever_modules_can_be_named(tmp_path):
     scales = "{student.stage1: 0.1, student.logits: 3.0, student.features.0.0.weight: 0.5}"
     with stage(tmp_path, f"+stage.lr_scales={scales}", "scheduler@stage.scheduler=constant") as built:
@@ -162,6 +166,7 @@ def test_taps_name_modules_wherever_modules_can_be_named(tmp_path):
     assert "lr_scales: nothing that is trained is called ['student.stage9']" in error
 
 
+@pytest.mark.slow
 def test_a_redesign_may_name_taps(tmp_path):
     entries = "[stage2, stage3, stage4, {_target_: torch.nn.AdaptiveAvgPool2d, output_size: 1}, "
     redesign = f"+{DISTILL}.redesign={{teacher: {entries}{{_target_: torch.nn.Flatten}}, logits]}}"
@@ -198,6 +203,7 @@ def test_a_run_with_a_prelude_builds_each_network_and_each_data_set_once(tmp_pat
     assert built == {"PlainCNN": 3, "BundledImages": 2}, "teacher, baseline, student; training and test images"
 
 
+@pytest.mark.slow
 def test_the_plan_says_the_rate_that_is_used_what_changes_it_and_where_weights_come_from(tmp_path):
     overrides = ("stage.reference_batch_size=32", "stage.lr=0.1", "stage.warmup_epochs=1", "prelude=comparison")
     with runner(tmp_path, *overrides) as made, closing(Stage(made.plans[-1], made.experiment)) as built:
@@ -207,6 +213,7 @@ def test_the_plan_says_the_rate_that_is_used_what_changes_it_and_where_weights_c
     assert "network student: trained, random initialisation" in text
 
 
+@pytest.mark.slow
 def test_training_is_the_same_as_without_a_trial(tmp_path):
     """The trial leaves no trace in networks, data or random numbers."""
     losses = []

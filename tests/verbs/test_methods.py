@@ -40,6 +40,7 @@ def test_one_method_is_told_with_formula_stages_losses_and_advice(capsys):
     assert "distill method=fitnet" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
 def test_methods_of_a_folder_of_ones_own_are_listed_and_told(tmp_path, capsys, flag):
     (tmp_path / "method").mkdir()
@@ -75,6 +76,7 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, capsys):
     assert code == 2 and f"{tmp_path}/method/mine.yaml: while parsing" in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_it_imports_nothing_heavy():
     script = """
 import sys

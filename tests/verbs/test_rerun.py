@@ -53,6 +53,7 @@ def test_new_overrides_take_the_place_of_those_of_the_same_key(stored, new, line
     assert merged(stored, new) == line
 
 
+@pytest.mark.slow
 def test_the_line_of_the_new_run_is_the_old_one_with_the_new_values(made, tiny, capsys):
     line = call("rerun", [str(made), "seed=2", "stage.lr=0.3"])
     assert line == [*tiny, "prelude=none", "seed=2", "stage.lr=0.3"]
@@ -60,6 +61,7 @@ def test_the_line_of_the_new_run_is_the_old_one_with_the_new_values(made, tiny, 
     assert shlex.split(err.splitlines()[-1]) == ["distill", *line] and "warning" not in err
 
 
+@pytest.mark.slow
 def test_a_rerun_may_be_a_sweep_and_flags_may_stand_anywhere(made, tiny):
     line = call("rerun", [str(made), "seed=2,3", "-m", "--allow", "mine", "method=kd,at"])
     assert line[:2] == ["--multirun", "runtime.allow=[timm,mine]"] and line[-2:] == ["seed=2,3", "method=kd,at"]
@@ -83,6 +85,7 @@ def test_a_rerun_runs_in_a_new_folder_and_leaves_the_old_one(distill, tmp_path, 
     assert again == 2 and "did you mean 'seed'?" in err
 
 
+@pytest.mark.slow
 def test_what_the_config_files_give_otherwise_today_is_told(made, tmp_path, capsys):
     changed = Path(shutil.copytree(made, tmp_path / "changed"))
     config = OmegaConf.load(changed / "config_resolved.yaml")
@@ -168,6 +171,7 @@ def test_a_stored_line_that_is_a_sweep_is_none_of_a_run(made, tmp_path):
         call("rerun", [str(other), "-m", "seed=2,3"])
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_started_again_from_its_config(made, tmp_path, distill, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "api").mkdir()

@@ -65,6 +65,7 @@ def test_export_writes_a_plain_state_dict(distill, finished, tmp_path):
     assert exported.keys() == torch.load(finished / "student.pt", weights_only=True).keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -102,6 +103,7 @@ def test_a_finished_run_is_left_as_it_is_by_resume(distill, finished):
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed_and_its_command_stays(distill, copied):
     command, student = (copied / "command.txt").read_text(), torch.load(copied / "student.pt", weights_only=True)
     for name in ("summary.json", "student.pt"):

@@ -17,6 +17,7 @@ def overrides(style: str, role: str = "student") -> tuple[str, ...]:
     return ("runtime.allow=[task_fixtures]", *net, f"{role}.taps.logits=fc", "stage.select=best", "stage.lr=0.1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", [STYLES[0], *(pytest.param(style, marks=pytest.mark.slow) for style in STYLES[1:])])
 def test_figures_are_those_of_the_logits(tmp_path, style, distill):
     summary = run(tmp_path / "a", *overrides(style))
@@ -58,6 +59,7 @@ def test_a_teacher_that_returns_more_is_compared_by_its_logits(tmp_path):
     assert plain["rows"] == mixed["rows"]
 
 
+@pytest.mark.slow
 def test_a_teacher_of_other_classes_is_left_out_of_the_table_with_one_warning_each(tmp_path, capsys):
     summary = run(tmp_path, "method=spkd", "teacher.net.num_classes=1000", "stage.epochs=1")
     student, teacher = summary["rows"]

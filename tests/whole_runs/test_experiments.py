@@ -32,6 +32,7 @@ def test_a_preset_says_what_it_is_what_it_costs_and_what_to_expect(name):
     assert re.search(r"Expected.* \d\d", header)
 
 
+@pytest.mark.slow
 def test_the_default_spelled_out_is_the_default(composed):
     assert composed("experiment=fashion_mini/kd") == composed()
 

@@ -129,6 +129,7 @@ def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_
         assert not any(changed(networks(made)[name], before) for name, before in others.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", MOSTLY_SLOW)
 def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
     for _, stage in stages(tmp_path, method):
@@ -153,6 +154,7 @@ def test_bfloat16_activations_give_finite_losses_and_gradients(method, tmp_path)
         assert all(p.grad.isfinite().all() for p in stage.optimization.parameters if p.grad is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "number", "name"), [("vid", 0, "losses.vid4.raw_variance"), ("pad_l2", 1, "")])
 def test_learnt_variances_are_optimised(method, number, name, tmp_path):
     for position, (_, stage) in enumerate(stages(tmp_path, method)):
@@ -191,6 +193,7 @@ def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt,
     assert all(equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 def test_pad_goes_on_from_the_student_and_the_adapter_of_the_l2_stage(tmp_path):
     before = {}
     for made, stage in stages(tmp_path, "pad_l2", "model@teacher=plain_16_32_64"):
@@ -205,6 +208,7 @@ def test_pad_goes_on_from_the_student_and_the_adapter_of_the_l2_stage(tmp_path):
         assert sum(p.numel() for p in adapter.parameters()) > 0
 
 
+@pytest.mark.slow
 def test_the_paraphraser_is_kept_and_frozen_in_the_second_stage_of_ft(tmp_path):
     encoders = []
     for made, stage in stages(tmp_path, "ft"):
@@ -217,6 +221,7 @@ def test_the_paraphraser_is_kept_and_frozen_in_the_second_stage_of_ft(tmp_path):
     assert not changed(second, before) and "decoder" not in stage.plan.adapters
 
 
+@pytest.mark.slow
 def test_the_teacher_head_of_sskd_is_kept_and_frozen_in_the_second_stage(tmp_path):
     heads = []
     for made, stage in stages(tmp_path, "sskd"):
@@ -237,6 +242,7 @@ def test_sskd_runs_networks_on_all_views_and_labels_on_upright_ones(tmp_path):
         assert judged["input"].dim() == 4, "evaluation must not use the wrapper"
 
 
+@pytest.mark.slow
 def test_a_stage_can_leave_out_a_wrapper_of_the_data_set(tmp_path):
     views = "+dataset.wrappers.views={_target_: distill_app.data.RotatedViews}"
     out = "+method.stages.distill.wrappers.views=null"
@@ -247,6 +253,7 @@ def test_a_stage_can_leave_out_a_wrapper_of_the_data_set(tmp_path):
     assert sizes == [4, 3]
 
 
+@pytest.mark.slow
 def test_a_wrapper_that_does_not_exist_is_found_by_the_check_under_its_stage():
     errors = list(
         check(compose(["method=sskd", "dataset=fake", "method.params.views._target_=distill_app.data.Rotated"]))
@@ -273,6 +280,7 @@ def test_tfkd_reg_builds_no_teacher(tmp_path):
         assert set(networks(made)) == {"student"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "reads"), [("hnd", 1), ("ghnd", 4)])
 def test_only_the_bottleneck_and_what_precedes_it_is_trained_and_the_tail_is_the_teachers(method, reads, tmp_path):
     for _, stage in stages(tmp_path, method):
@@ -304,6 +312,7 @@ def test_relational_methods_read_embeddings_and_dab_reads_pre_activations(tmp_pa
             assert (stage.examples["teacher"]["stage4_pre"] < 0).any()
 
 
+@pytest.mark.slow
 def test_kd_is_as_large_without_the_cross_entropy(tmp_path):
     values = []
     for off in ((), ("method.stages.distill.losses.ce=null",)):

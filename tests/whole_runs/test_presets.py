@@ -149,11 +149,13 @@ def test_the_header_has_cost_and_selection_of_its_row_of_table_5(name):
     assert batch == 256 or (f"global batch of {batch}" in cost and f"{batch // 3} images" in cost)
 
 
+@pytest.mark.slow
 def test_images_of_imagenet_are_loaded_by_as_many_processes_as_in_the_paper():
     assert compose(["experiment=imagenet/kd_r34_r18"]).runtime.num_workers == 16
     assert compose(["experiment=imagenet/kd_r34_r18", "runtime.num_workers=4"]).runtime.num_workers == 4
 
 
+@pytest.mark.slow
 def test_tfkd_regularisation_on_imagenet_is_the_papers_formula_without_cifars_multiplier():
     loss = plans_of("imagenet/tfkd_reg_r18")[0].terms["reg"].loss
     assert (loss["form"], loss["multiplier"], loss["temperature"]) == ("consistent", 1.0, 20.0)
@@ -161,6 +163,7 @@ def test_tfkd_regularisation_on_imagenet_is_the_papers_formula_without_cifars_mu
     assert cifar.terms["reg"].loss["multiplier"] == 100.0 and "form" not in cifar.terms["reg"].loss
 
 
+@pytest.mark.slow
 def test_sskd_on_imagenet_augments_each_rotation_for_itself():
     wrappers = [plan.wrappers["views"][0] for plan in plans_of("imagenet/sskd_r34_r18")]
     assert [wrapper["each"] for wrapper in wrappers] == [True, True]
@@ -172,6 +175,7 @@ def test_the_preset_passes_the_check(name, images):
     assert list(check(compose(small(name, images)))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(TABLE_5, *list(TABLE_5)[:2]))
 def test_a_row_of_table_5_has_the_published_settings(name):
     stages, weights, expected = TABLE_5[name]
@@ -185,6 +189,7 @@ def test_a_row_of_table_5_has_the_published_settings(name):
     assert re.search(rf"Expected top-1: {expected:.2f} %", (FOLDER / "imagenet" / f"{name}.yaml").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow(CIFAR, "kd", "crd"))
 def test_a_cifar_preset_has_the_published_weights(method):
     plans = plans_of(f"cifar100/{method}_r32x4_r8x4")
@@ -201,6 +206,7 @@ def test_the_cifar_teacher_is_trained_as_long_as_the_student_unless_its_file_is_
     assert cfg.teacher.checkpoint.endswith("cifar100/resnet32x4.pt") and cfg.prelude.stages.teacher.skip_if_loaded
 
 
+@pytest.mark.slow
 def test_a_preset_gives_way_to_the_command_line():
     cfg = compose(["experiment=imagenet/kd_r34_r18", "stage.lr=0.2", "model@student=mobilenet_v2", "prelude=teacher"])
     assert (cfg.stage.lr, cfg.student.name, cfg.prelude.name) == (0.2, "mobilenet_v2", "teacher")

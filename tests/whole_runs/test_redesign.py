@@ -21,6 +21,7 @@ def quick(*overrides: str) -> tuple[str, ...]:
     return tuple(f"+{override}" if "redesign." in override else override for override in overrides)
 
 
+@pytest.mark.slow
 def test_a_hint_stage_on_listed_modules_is_the_one_that_stops_by_itself(tmp_path):
     def losses(folder, *overrides):
         with stage(folder, *HINT, *quick(*overrides)) as built:
@@ -89,6 +90,7 @@ def test_a_batch_of_one_sample_is_none_of_a_teacher_that_comes_from_the_cache(tm
         assert built.batch_sizes[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_cache_of_a_redesigned_network_is_none_of_the_whole_one(tmp_path):
     cached = (
         "cache.enabled=true",

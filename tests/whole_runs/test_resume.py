@@ -187,6 +187,7 @@ def test_optimiser_schedule_and_best_epoch_survive(tmp_path, step):
     assert_same_outcome(tmp_path / "resumed", tmp_path / "uninterrupted")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(tmp_path, monkeypatch):
     summary = run(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -248,6 +249,7 @@ def test_a_stage_hands_on_the_weights_of_the_epoch_it_selects(tmp_path, select):
     assert summary["stages"]["assist"]["last"] == accuracies[-1]
 
 
+@pytest.mark.slow
 def test_every_stage_keeps_its_last_and_its_best_checkpoint(tmp_path):
     run(tmp_path, *FT)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -293,6 +295,7 @@ def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
     assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_tensors_and_plain_types_only(tmp_path):
     run(tmp_path, *FT)
     checkpoints = Checkpoints(tmp_path / "checkpoints")

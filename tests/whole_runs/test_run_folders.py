@@ -61,6 +61,7 @@ def test_from_python_another_config_is_refused_too(finished, tiny):
     assert files(finished) == before
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_whatever_lies_there(distill, finished, tiny):
     before = files(finished)
     code, out, _ = distill(*tiny, *SMALL, "seed=1", "dry_run=true", f"hydra.run.dir={finished}")
@@ -68,6 +69,7 @@ def test_a_dry_run_prints_the_plan_whatever_lies_there(distill, finished, tiny):
     assert files(finished) == before
 
 
+@pytest.mark.slow
 def test_hydras_records_are_those_of_the_run(distill, tmp_path, tiny):
     folder = tmp_path / "run"
     assert distill(*tiny, *SMALL, "seed=4", f"hydra.run.dir={folder}")[0] == 0

@@ -123,6 +123,7 @@ def test_other_stages_do_not_change_the_students_start_or_data(tmp_path):
     assert equal(load_file(tmp_path / "alone" / "student.pt"), load_file(tmp_path / "after" / "student.pt"))
 
 
+@pytest.mark.slow
 def test_training_without_a_teacher_builds_none(tmp_path):
     with runner(tmp_path, "method=ce", *SMALL) as made:
         summary = made.run()
@@ -170,6 +171,7 @@ def test_the_exported_student_loads_into_the_bare_architecture(tmp_path, arch):
     assert equal(snapshot(bare), state)
 
 
+@pytest.mark.slow
 def test_the_exported_student_answers_as_the_table_says(tmp_path):
     summary = run(tmp_path)
     bare = PlainCNN([8, 16], num_classes=10)
@@ -229,6 +231,7 @@ def test_a_later_stage_inherits_data_and_may_replace_it(tmp_path):
 # What goes wrong, and what is said then.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kd", "fitnet"])
 def test_a_loss_that_is_not_finite_stops_before_the_optimiser_with_all_there_is_to_know(tmp_path, monkeypatch, method):
     weights = []
@@ -254,6 +257,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_with_all_there_is_
     assert len(indices) == 36  # the second batch
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_command_with_1_and_without_a_traceback(tmp_path, command):
     words = (*DIGITS, "stage.lr=1e30", "scheduler@stage.scheduler=constant", "method=ce")
     code, _, err = command(*words, f"hydra.run.dir={tmp_path}")
@@ -289,6 +293,7 @@ def test_batches_of_one_are_refused_with_a_size_that_works(tmp_path):
     assert "set stage.batch_size=32" in told
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_is_fine_where_batch_norm_sees_several_pixels_or_is_frozen(tmp_path):
     with stage(tmp_path / "pixels", "method=ce", "stage.batch_size=33") as built:
         assert np.isfinite(train(built)["total"])
@@ -336,6 +341,7 @@ def folder_words(folders) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.slow
 def test_a_run_on_image_folders(tmp_path, folders):
     summary = run_config(compose([*folder_words(folders), *QUIET]), output_dir=str(tmp_path / "run"))
     assert summary["rows"][0]["accuracy"] in [number / 8 for number in range(9)]
@@ -360,6 +366,7 @@ def test_a_corrupt_image_ends_the_run_with_its_name(tmp_path, folders, command, 
         assert code == 1 and Status(tmp_path / "run").read()["state"] == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_corrupt_images_can_be_skipped(tmp_path, folders, workers):
     for name in ("train/cat/03.png", "train/dog/05.png", "val/dog/00.png"):
@@ -370,6 +377,7 @@ def test_corrupt_images_can_be_skipped(tmp_path, folders, workers):
     assert Status(tmp_path / "run").read()["state"] == "done"
 
 
+@pytest.mark.slow
 def test_more_corrupt_images_than_allowed_end_the_run(tmp_path, folders, command):
     for number in range(4):
         (folders / "train" / "dog" / f"{number:02}.png").write_bytes(b"not an image")

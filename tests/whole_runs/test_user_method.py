@@ -75,6 +75,7 @@ def test_it_trains_the_student(home, distill_process, tiny):
     assert json.loads((run / "summary.json").read_text())["method"] == "cosine"
 
 
+@pytest.mark.slow
 def test_the_config_dir_may_be_joined_by_an_equals_sign_and_the_package_lie_in_the_working_folder(
     home, distill, monkeypatch, tiny
 ):
