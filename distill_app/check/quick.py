@@ -189,6 +189,9 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     every = app.runtime.gradient_norms_every
     if every is not None and every < 1:
         yield f"runtime.gradient_norms_every: must be at least 1, or null for never, got {every}"
+    elif every is not None and every % max(app.runtime.log_every, 1):
+        log = f"the log speaks every {app.runtime.log_every} steps (runtime.log_every)"
+        yield f"runtime.gradient_norms_every: {log}, so what is looked at in between is lost; {every} is no multiple"
     if app.runtime.num_workers < 0:
         yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
     for plan in plans:

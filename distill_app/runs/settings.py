@@ -20,7 +20,7 @@ NEUTRAL = {
     "runtime.log_every": "how often the log speaks",
     "runtime.keep_checkpoints": "how many are left over",
     "runtime.tensorboard": "a second form of the log",
-    "runtime.verbosity": "how much the console is told",
+    "runtime.gradient_norms_every": "what the log tells beside losses; looking changes no weight",
     "runtime.allow": "whom the user trusts",
     "cache.folder": "a place; what is found there is known by its fingerprint",
     "cache.max_gb": "a limit",

@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from distill_app.data.labels import numbers, targets_of
 from distill_app.runs.metrics import Metric
-from distill_app.tasks.base import Sums, tensor_answer
-from distill_app.tasks.images import ImageTask
+from distill_app.tasks.base import Sums
+from distill_app.tasks.images import LogitTask, logits_of
 from distill_app.tasks.labels import class_label_problems
 
 _TOP5_FROM = 10  # classes; of fewer, the five best say little
 
 
-class Classification(ImageTask):
+class Classification(LogitTask):
     """Images in, the logits of classes out.
 
     Metrics: accuracy; top5 from 10 classes on; loss, the cross-entropy in nats; agreement, the share of answers that
@@ -49,21 +49,11 @@ class Classification(ImageTask):
     def class_logits(self, tap: str) -> int | None:
         return self.num_classes if tap in ("logits", "output") else None
 
-    def misfit(self, answer: Any, batch: Mapping[str, Any]) -> str | None:
-        width = _logits(answer).shape[1]
-        if width == self.num_classes:
-            return None
-        return f"gives {width} logits, and there are {self.num_classes} classes"
-
-    def mismatch(self, answer: Any, other: Any) -> str | None:
-        mine, theirs = _logits(answer).shape[1], _logits(other).shape[1]
-        return None if mine == theirs else f"one gives {mine} logits and the other {theirs}"
-
     def start(self) -> Sums:
         return {"count": 0, "compared": 0}
 
     def add(self, sums: Sums, answer: Any, batch: Mapping[str, Any]) -> None:
-        logits, target = _logits(answer), batch["target"]
+        logits, target = logits_of(answer), batch["target"]
         label = target.argmax(dim=1) if target.dim() == 2 else target
         found = {"accuracy": (logits.argmax(dim=1) == label).sum()}
         if self.num_classes >= _TOP5_FROM:
@@ -74,7 +64,7 @@ class Classification(ImageTask):
         _add(sums, found)
 
     def compare(self, sums: Sums, answer: Any, other: Any, batch: Mapping[str, Any]) -> None:
-        same = (_logits(answer).argmax(dim=1) == _logits(other).argmax(dim=1)).sum()
+        same = (logits_of(answer).argmax(dim=1) == logits_of(other).argmax(dim=1)).sum()
         sums["compared"] += len(batch["target"])
         _add(sums, {"agreement": same})
 
@@ -89,7 +79,3 @@ class Classification(ImageTask):
 def _add(sums: Sums, found: Mapping[str, Tensor]) -> None:
     for name, value in found.items():
         sums[name] = sums.get(name, 0) + value
-
-
-def _logits(answer: Any) -> Tensor:
-    return tensor_answer(answer, shape="(B, classes)")

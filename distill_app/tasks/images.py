@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distill_app.data.samples import finished_image
-from distill_app.tasks.base import Batch, Task
+from distill_app.tasks.base import Batch, Task, tensor_answer
 
 
 class ImageTask(Task):
@@ -45,3 +45,22 @@ class ImageTask(Task):
             self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
         scaled = images.float().div_(255.0) if images.dtype == torch.uint8 else images
         return (scaled - self.mean) / self.std
+
+
+class LogitTask(ImageTask):
+    """Images in, a logit for each of several classes out."""
+
+    def misfit(self, answer: Any, batch: Mapping[str, Any]) -> str | None:
+        width = logits_of(answer).shape[1]
+        if width == self.num_classes:
+            return None
+        return f"gives {width} logits, and there are {self.num_classes} classes"
+
+    def mismatch(self, answer: Any, other: Any) -> str | None:
+        mine, theirs = logits_of(answer).shape[1], logits_of(other).shape[1]
+        return None if mine == theirs else f"one gives {mine} logits and the other {theirs}"
+
+
+def logits_of(answer: Any) -> Tensor:
+    """An answer as logits (B, classes)."""
+    return tensor_answer(answer, shape="(B, classes)")

@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from distill_app.data.labels import numbers, targets_of
 from distill_app.runs.metrics import Metric
-from distill_app.tasks.base import Sums, tensor_answer
-from distill_app.tasks.images import ImageTask
+from distill_app.tasks.base import Sums
+from distill_app.tasks.images import LogitTask, logits_of
 
 
-class MultiLabel(ImageTask):
+class MultiLabel(LogitTask):
     """Images in, a logit for each of C attributes out; a target is float (C,), of ones and zeros.
 
     Metrics: mAP, the mean over classes of the average precision; average_precision, one for each class; loss, the
@@ -47,27 +47,17 @@ class MultiLabel(ImageTask):
         outside = ((array < 0) | (array > 1)).any(axis=1).sum()
         return [f"{outside} of {len(array)} targets have numbers outside of [0, 1]; {allowed}"] if outside else []
 
-    def misfit(self, answer: Any, batch: Mapping[str, Any]) -> str | None:
-        width = _logits(answer).shape[1]
-        if width == self.num_classes:
-            return None
-        return f"gives {width} logits, and there are {self.num_classes} classes"
-
-    def mismatch(self, answer: Any, other: Any) -> str | None:
-        mine, theirs = _logits(answer).shape[1], _logits(other).shape[1]
-        return None if mine == theirs else f"one gives {mine} logits and the other {theirs}"
-
     def start(self) -> Sums:
         return {"scores": [], "targets": [], "loss": 0, "same": 0, "compared": 0}
 
     def add(self, sums: Sums, answer: Any, batch: Mapping[str, Any]) -> None:
-        logits, target = _logits(answer).float(), batch["target"].float()
+        logits, target = logits_of(answer).float(), batch["target"].float()
         sums["scores"].append(logits)
         sums["targets"].append(target > 0.5)
         sums["loss"] += functional.binary_cross_entropy_with_logits(logits, target, reduction="sum").double()
 
     def compare(self, sums: Sums, answer: Any, other: Any, batch: Mapping[str, Any]) -> None:
-        same = (_logits(answer) > 0) == (_logits(other) > 0)
+        same = (logits_of(answer) > 0) == (logits_of(other) > 0)
         sums["same"] += same.sum()
         sums["compared"] += same.numel()
 
@@ -105,7 +95,3 @@ def average_precision(scores: Tensor, positive: Tensor) -> float | None:
     precision = hits / torch.arange(1, len(hits) + 1, device=hits.device)
     gained = torch.diff(hits[last], prepend=hits.new_zeros(1)) / total
     return float((gained * precision[last]).sum())
-
-
-def _logits(answer: Any) -> Tensor:
-    return tensor_answer(answer, shape="(B, classes)")

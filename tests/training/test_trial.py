@@ -226,3 +226,8 @@ def test_training_is_the_same_as_without_a_trial(tmp_path):
             losses.append(train(built, epochs=2))
             built.close()
     assert losses[0] == losses[1]
+
+
+def test_gradient_norms_that_no_log_point_would_show_are_an_error():
+    (error,) = errors_of("runtime.gradient_norms_every=7", "runtime.log_every=5")
+    assert error.startswith("runtime.gradient_norms_every: the log speaks every 5 steps")
