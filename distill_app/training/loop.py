@@ -36,6 +36,7 @@ class EpochTraining:
 
     def __init__(self, stage: Stage, progress: Progress, *, tracker: Tracker, log_every: int):
         self.stage, self.progress, self.tracker, self.log_every = stage, progress, tracker, log_every
+        self.sizes: list[int] = []  # of the epoch's batches
         self.waited = 0.0  # seconds for which the loop stood still until a batch was there
         self.began, self.seconds = 0.0, 0.0
         self.idle = IdleTime(stage.device)
@@ -44,7 +45,7 @@ class EpochTraining:
     @property
     def losses(self) -> dict[str, float]:
         """The mean over the epoch's batches of every term, unweighted, and of the weighted `total`."""
-        return {name: float(value) / len(self.stage.batch_sizes) for name, value in self.progress.sums.items()}
+        return {name: float(value) / len(self.sizes) for name, value in self.progress.sums.items()}
 
     @property
     def data_wait(self) -> float:
@@ -59,7 +60,8 @@ class EpochTraining:
         """
         stage, progress, epoch = self.stage, self.progress, self.progress.epoch
         stage.begin_epoch(epoch)
-        sizes, every = stage.batch_sizes, stage.plan.conf.accumulation_steps
+        self.sizes = sizes = stage.batch_sizes
+        every = stage.plan.conf.accumulation_steps
         batches = len(sizes)
         self.began = time.perf_counter()
         since_log = _SinceLog(self.began)
@@ -105,7 +107,7 @@ class EpochTraining:
         """Hands the values of a step to the tracker, which waits for the device, and starts counting anew."""
         self.watch.settle()
         now, waited = time.perf_counter(), self.idle.seconds()
-        weights = self.stage.step.weights_at(self.progress.epoch + number / len(self.stage.batch_sizes))
+        weights = self.stage.step.weights_at(self.progress.epoch + number / len(self.sizes))
         self.tracker.step(
             epoch=self.progress.epoch,
             step=number,
