@@ -1,10 +1,12 @@
 """What is refused before the first stage trains: every stage is assembled once, on example images, and taken apart."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from distill_app.config.plan import StagePlan, adapter_confs
 from distill_app.errors import ConfigError, CorruptImageError, DistillError
+from distill_app.networks.hooks import TappedModel
 from distill_app.networks.network import fitting_weights
 from distill_app.tasks.rehearsal import evaluation_problems
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
@@ -56,8 +58,17 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
         told = str(error)
         return [told if _names_a_key(told) else f"{plan.key}: {told}"]
     except Exception as error:
+        if not _of_a_network(error):
+            error.add_note(f"while stage {plan.name!r} was assembled on trial, on its first images")
+            raise
         return [f"{plan.key}: a network of this stage cannot run on {_images(plan, trial)}: {_told(error)}"]
     return []
+
+
+def _of_a_network(error: Exception) -> bool:
+    """Whether a network raised it while it ran; anything else is a mistake in code, and its traceback says where."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is TappedModel.forward.__code__ for frame, _ in frames)
 
 
 def _evaluation_problems(stage: Stage) -> list[str]:
@@ -72,10 +83,8 @@ def _evaluation_problems(stage: Stage) -> list[str]:
 
 def _images(plan: StagePlan, trial: Experiment) -> str:
     """The images of a stage as networks get them, with the keys that make them so."""
-    try:
-        shape = tuple(trial.data.stage(plan).example_batch(trial.task(plan), device=trial.device)["input"].shape)
-    except Exception:  # the data cannot be read; that is what the error is about
-        shape = ()
+    batch = trial.data.stage(plan).example_batch(trial.task(plan), device=trial.device)
+    shape = tuple(getattr(batch.get("input"), "shape", ()))
     if len(shape) != 4:
         return f"the batches of {plan.data_key}"
     _, channels, height, width = shape

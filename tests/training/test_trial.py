@@ -89,6 +89,16 @@ def test_a_network_of_other_channels_is_told_what_the_images_have():
     assert "cannot run on images of 3 channels and 8 px" in error and "1 channels" in error
 
 
+def test_a_mistake_in_code_that_is_no_network_keeps_its_traceback_and_says_when_it_happened(monkeypatch):
+    def mistaken(*_: object, **__: object) -> None:
+        raise AttributeError("a mistake")
+
+    monkeypatch.setattr("distill_app.training.stage.DataWait", mistaken)
+    with pytest.raises(AttributeError, match="a mistake") as raised:
+        errors_of("stage.epochs=1")
+    assert raised.value.__notes__ == ["while stage 'distill' was assembled on trial, on its first images"]
+
+
 # Schedules
 
 
