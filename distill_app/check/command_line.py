@@ -12,6 +12,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from distill_app.check.flags import Ordered, flag_errors
+from distill_app.check.halfway import halfway
 from distill_app.check.quick import check, read
 from distill_app.check.quoting import quoted
 from distill_app.check.suggest import Suggestions, typed
@@ -28,7 +29,8 @@ def composition_errors(
 ) -> Iterator[str]:
     """Everything that is wrong with a command line, one message each.
 
-    What cannot be composed is taken out, one override at a time, until the rest composes and can be checked.
+    What cannot be composed is taken out, one override at a time, until the rest composes and can be checked. Overrides
+    that fit no key or no type are all known from the one composition that failed.
 
     Args:
         error: What Hydra raised.
@@ -42,6 +44,11 @@ def composition_errors(
         yield f"--config-dir: {missing[0]} is not a folder ({Path(missing[0]).absolute()})"
         return
     while True:
+        if not line.sweep and (found := halfway(error)):
+            known = Suggestions(found.cfg, found.mounts, line.config_dirs)
+            yield from (_Words(each, override, line, known).text() for override, each in found.failures)
+            yield from read(found.cfg)[0] if quick else check(found.cfg)
+            return
         culprit = line.culprit(error)
         rest = line if culprit is None else line.without(culprit)
         yield _Words(error, culprit, rest).text()
@@ -132,11 +139,17 @@ def _compose(line: _Line) -> Suggestions | Exception:
 
 @dataclass(frozen=True)
 class _Words:
-    """The message for one exception; `line` is the command line without its culprit."""
+    """The message for one exception; `line` is the command line, without its culprit where it is composed for it."""
 
     error: Exception
     culprit: str | None
     line: _Line
+    composed: Suggestions | None = None
+
+    @property
+    def known(self) -> Suggestions:
+        """The config to look for keys in."""
+        return self.composed or self.line.suggestions
 
     def text(self) -> str:
         """One line: the key, what was given, the nearest match, what to type."""
@@ -167,7 +180,7 @@ class _Words:
         return f"{self.culprit!r} is no override; write key=value ({reason})"
 
     def _override(self, text: str, key: str, value: str) -> str:
-        known = self.line.suggestions
+        known = self.known
         if "Ambiguous value" in text:
             return f"{key}: {value!r} are several values; {self._several(key, value)}"
         if "Could not delete" in text:
@@ -187,7 +200,7 @@ class _Words:
 
     def _group(self, key: str, value: str) -> str:
         """A group that is mounted somewhere else than at its own name, typed as a key."""
-        known = self.line.suggestions
+        known = self.known
         places = [mount for mount in known.mounts if mount.split("@")[0] == key]
         options = options_of(key, self.line.config_dirs)
         wrong = [each for each in value.split(",") if each not in options]
@@ -195,7 +208,7 @@ class _Words:
         return f"{words}{known.hint(key, value) or '; write ' + ' or '.join(f'{each}=NAME' for each in places)}"
 
     def _unknown_key(self, key: str, value: str) -> str:
-        known = self.line.suggestions
+        known = self.known
         if "@" in key:
             return f"{known.key(key)}; to mount the group at a new place, write '+{key}={value}'"
         owner = OmegaConf.select(known.cfg, key.rpartition(".")[0], throw_on_missing=False)
@@ -212,7 +225,7 @@ class _Words:
     def _value(self, text: str, key: str, value: str) -> str:
         """What a key that is there cannot be."""
         cause = one_line(self.error.__cause__)
-        if line := self.line.suggestions.mounted(key, value):
+        if line := self.known.mounted(key, value):
             return f"cannot be {value!r}, which is an option of a group; write {typed(line)}"
         if "to string" in cause and self.culprit and (line := quoted(self.culprit)):
             return f"{value!r} has signs that need quotes; write {typed(line)}"
@@ -222,7 +235,7 @@ class _Words:
     def _several(self, key: str, value: str) -> str:
         """What to do about a comma; in the name of a file it is part of a text."""
         text = f"sweep over them with -m, or write [{value}] for a list"
-        plain = key.split("@")[0] in self.line.suggestions.groups or re.fullmatch(r"[-+\d.,eE ]+", value)
+        plain = key.split("@")[0] in self.known.groups or re.fullmatch(r"[-+\d.,eE ]+", value)
         line = None if plain or self.culprit is None else quoted(self.culprit)
         return f"{text}, or {typed(line)} for one text" if line else text
 
@@ -244,7 +257,7 @@ class _Words:
         entry = getattr(self.error.__cause__, "full_key", None) or parts[-1]
         place = ".".join(parts[: parts.index(entry) + 1]) if entry in parts else key
         if group := MOUNTED.get(found[1]):
-            if (mount := f"{group}@{place}") in self.line.suggestions.mounts:
+            if (mount := f"{group}@{place}") in self.known.mounts:
                 return f"; it comes from a file of the group {group}: '{mount}=NAME'"
             return f"; a new entry comes from a file of the group: '+{mount}=NAME'"
         return "; a new entry comes from a config file"

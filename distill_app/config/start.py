@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlparse
 
 from distill_app.config.plan import model_key, models_of
 from distill_app.config.schema import AppConf, ModelConf
@@ -49,7 +48,7 @@ def _local_path(checkpoint: str, *, key: str) -> Path:
         return Path(checkpoint).expanduser()
     url = urlparse(checkpoint)
     if url.scheme == "file" and url.netloc in ("", "localhost"):
-        return Path(url2pathname(url.path))
+        return Path(unquote(url.path))
     raise WeightsError(f"{key}.checkpoint: got {checkpoint!r}; give a path or a file:// URL, download the file first")
 
 

@@ -85,6 +85,15 @@ def test_what_was_meant_is_proposed(given, told):
     assert proposed(told[given]) == MEANT[given], told[given]
 
 
+def test_all_keys_and_values_that_do_not_fit_are_told_from_the_one_composition_that_failed(monkeypatch):
+    line = ["lr=0.1", "stage.epochs=x", "+method.name=b", "~stage.nothing", "stage.batch_size=0"]
+    with pytest.raises(Exception, match="lr") as raised:
+        compose(line)
+    monkeypatch.setattr("distill_app.check.command_line.compose_mounted", None)
+    keys = [message.split(": ")[0] for message in composition_errors(raised.value, line, quick=True)]
+    assert keys == ["lr", "stage.epochs", "method.name", "stage.nothing", "stage.batch_size"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("given", COMPOSED)
 def test_an_option_given_as_a_value_is_told_with_the_line_that_chooses_it(given):
