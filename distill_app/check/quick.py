@@ -3,6 +3,7 @@
 What only building can find, `check.shapes` does; all of it is told before the first batch, in one list.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from distill_app.check.interpolations import interpolation_errors
 from distill_app.check.suggest import Suggestions
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
-from distill_app.config.inherit import inherit
+from distill_app.config.inherit import PARTS, inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
 from distill_app.data.presence import count_classes, missing_data
@@ -66,6 +67,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
         missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(_missing_keys(resolved, ""))]
         if missing:
             return errors + missing, None, []
+        shared = _shared(resolved)
         OmegaConf.missing_keys(resolved)  # names the key whose interpolation fails, which `resolve` does not
         OmegaConf.resolve(resolved)
         app = OmegaConf.to_object(resolved)
@@ -83,7 +85,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     errors += weights_errors(app)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
-    errors += _values(app, plans)
+    errors += (_of_its_source(text, shared) for text in _values(app, plans))
     errors += cache_errors(app, plans)
     return list(dict.fromkeys(errors)), app, plans
 
@@ -97,6 +99,24 @@ def fill_in(cfg: DictConfig) -> None:
             if count is not None:
                 # Without a folder the data are refused; that the rest is checked too, there is some number.
                 data.num_classes = count or 1000
+
+
+def _shared(cfg: DictConfig) -> dict[str, str]:
+    """Keys of stages that take the value of another key -> that key."""
+    found = {}
+    for part in PARTS:
+        stages: Any = OmegaConf.to_container(cfg[part].stages, resolve=False)
+        for name, stage in stages.items():
+            for field, value in stage.items():
+                if source := re.fullmatch(r"\$\{([\w.]+)\}", str(value)):
+                    found[f"{part}.stages.{name}.{field}"] = source[1]
+    return found
+
+
+def _of_its_source(text: str, shared: Mapping[str, str]) -> str:
+    """An error of a value told of the key where it was written, once for all stages that share it."""
+    key, colon, rest = text.partition(": ")
+    return f"{shared.get(key, key)}{colon}{rest}"
 
 
 def _told(cfg: DictConfig, dead: Iterator[tuple[str, str, list[str]]]) -> Iterator[str]:
@@ -173,7 +193,7 @@ def _missing_keys(node: Any, key: str) -> Iterator[str]:
 
 def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
     """Stages that only an override brought into being: not scheduled, and without a loss."""
-    for part in ("prelude", "method"):
+    for part in PARTS:
         method = cfg[part]
         for name in method.stages:
             if name not in method.schedule and not method.stages[name].losses:

@@ -86,7 +86,7 @@ def test_what_was_meant_is_proposed(given, told):
 
 
 def test_all_keys_and_values_that_do_not_fit_are_told_from_the_one_composition_that_failed(monkeypatch):
-    line = ["lr=0.1", "stage.epochs=x", "+method.name=b", "~stage.nothing", "prelude=none", "stage.batch_size=0"]
+    line = ["lr=0.1", "stage.epochs=x", "+method.name=b", "~stage.nothing", "stage.batch_size=0"]
     with pytest.raises(Exception, match="lr") as raised:
         compose(line)
     monkeypatch.setattr("distill_app.check.command_line.compose_mounted", None)

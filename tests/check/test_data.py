@@ -158,7 +158,7 @@ def test_a_budget_and_other_things_that_are_wrong_are_in_one_list(errors_of):
         "stage.lr=-1",
     )
     keys = [error.split(":")[0] for error in found]
-    assert keys == ["method.stages.distill.lr", "dataset.student_labels_per_class", "dataset.eval_transform"]
+    assert keys == ["stage.lr", "dataset.student_labels_per_class", "dataset.eval_transform"]
 
 
 def test_nothing_is_left_behind_by_a_run_whose_data_are_wrong(tmp_path, distill):

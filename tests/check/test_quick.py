@@ -295,3 +295,9 @@ def test_a_term_that_needs_one_class_a_sample_says_so_where_a_wrapper_mixes_them
     (error,) = errors_of("dataset=digits", "prelude=none", "method=tfkd_reg", wrapper)
     assert "labels are shares of all classes here, since a wrapper mixes samples" in error
     assert errors_of("dataset=digits", "prelude=none", "teacher.allow_random=true", "method=kd", wrapper) == []
+
+
+def test_a_value_that_stages_share_is_told_once_and_of_the_key_where_it_was_written():
+    assert read(compose(["stage.batch_size=0"]))[0] == ["stage.batch_size: must be at least 1, got 0"]
+    (message,) = read(compose(["method.stages.distill.batch_size=0"]))[0]
+    assert message.startswith("method.stages.distill.batch_size: ")
