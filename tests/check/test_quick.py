@@ -11,6 +11,7 @@ from PIL import Image
 
 from distill_app.app import carry_out
 from distill_app.check.quick import check, read
+from distill_app.config.tree import compose
 from distill_app.errors import ConfigError
 
 KD = "method.stages.distill.losses.kd"
