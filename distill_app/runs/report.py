@@ -11,7 +11,8 @@ from typing import Any
 
 from distill_app.runs import plots
 from distill_app.runs.collect import BASE, differing, rows_of
-from distill_app.runs.files import read_jsonl, read_object
+from distill_app.runs.files import read_object
+from distill_app.runs.journal import METRICS, Journal
 from distill_app.runs.metrics import Metric, joined, metrics_of
 
 
@@ -71,7 +72,7 @@ def final_plot(output_dir: str | os.PathLike[str]) -> Path:
     summary = read_object(folder / "summary.json") or {}
     metric = next(iter(metrics_of(summary)), Metric("metric"))
     curves: dict[str, list[tuple[int, float]]] = {}
-    for record in read_jsonl(folder / "metrics.jsonl"):
+    for record in Journal.read(folder / METRICS).records:
         epoch, value = record.get("epoch"), _of_the_epoch(metric, record.get("metrics"))
         if record.get("kind") == "epoch" and isinstance(epoch, int) and value is not None:
             curves.setdefault(str(record.get("stage")), []).append((epoch + 1, value))

@@ -1,7 +1,8 @@
 """What a run says while it works: console, progress bar, train.log, metrics.jsonl, TensorBoard. Rank 0 only.
 
 `metrics.jsonl` is the source of truth: one object per line with `kind` (step, epoch, test), `stage`, `epoch`,
-`step`. What depends on the clock lies under `timing`, so that without it two equal runs have equal records.
+`step`. What depends on the clock lies under `timing`, so that without it two equal runs have equal records. TensorBoard
+has the same records in another form.
 """
 
 import os
@@ -14,8 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from distill_app.runs.files import finite, read_jsonl, to_json, write_text
+from distill_app.runs.files import finite, write_text
+from distill_app.runs.journal import METRICS, Journal, sealed_line
 from distill_app.runs.metrics import Metric
+from distill_app.runs.scalars import Scalars
 
 _CLOCK = ("seconds", "images_per_second", "data_wait")
 
@@ -46,15 +49,14 @@ class Tracker:
         self._progress = on_terminal if progress is None else progress
         self._line_every, self._line_at = line_every, time.monotonic()
         self._begun, self._first, self._count, self._values = self._line_at, 0, 0, ""
-        self._tensorboard = tensorboard and enabled
-        self._writer: Any = None
+        self._tensorboard = Scalars(self.folder) if tensorboard and enabled else None
         self._bar: Any = None
         self._process = os.getpid()
         self._stage, self._epochs, self._steps = "", 0, 0
         self._metrics_of_stage: list[Metric] = []
         if enabled:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _drop_partial_line(self.folder / "metrics.jsonl")
+            _drop_partial_line(self.folder / METRICS)
             self._log = open(self.folder / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
             self._open_metrics()
 
@@ -84,22 +86,24 @@ class Tracker:
         epochs: int,
         steps_per_epoch: int,
         first_epoch: int = 0,
+        first_step: int = 0,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        """Begins a stage, or goes on with it at `first_epoch` after a resume; `metrics` say how figures are shown."""
+        """Begins a stage, or goes on with it after a resume, at a step of an epoch; `metrics` say how figures show."""
         if not self.enabled:
             return
         self._end_bar()
         self._stage, self._epochs, self._steps = name, epochs, steps_per_epoch
         self._metrics_of_stage = list(metrics)
-        resumed = f", from epoch {first_epoch + 1}" if first_epoch else ""
+        resumed = f", from epoch {first_epoch + 1}" if first_epoch or first_step else ""
+        resumed += f", step {first_step + 1}" if first_step else ""
         self.info(f"stage {name}: {epochs} epochs of {steps_per_epoch} steps{resumed}")
         self._begun, self._values = time.monotonic(), ""
-        self._first = self._count = first_epoch * steps_per_epoch
+        self._first = self._count = first_epoch * steps_per_epoch + first_step
         if self._progress:
             self._bar = tqdm(
                 total=epochs * steps_per_epoch,
-                initial=first_epoch * steps_per_epoch,
+                initial=self._first,
                 desc=name,
                 unit="step",
                 dynamic_ncols=True,
@@ -114,6 +118,12 @@ class Tracker:
             self._bar.update(n)
         elif self.enabled and time.monotonic() - self._line_at >= self._line_every:
             self._print(self._progress_line(), stream="stdout")
+
+    def saving(self, why: str) -> None:
+        """Says that the run is saved before it ends."""
+        self.info(f"{why}: saving")
+        if self._bar is not None:
+            self._bar.set_postfix_str("saving")
 
     def _progress_line(self) -> str:
         total = self._epochs * self._steps
@@ -143,6 +153,7 @@ class Tracker:
         if not self.enabled:
             return
         values = {"total": total, "losses": dict(losses), "lr": lr, "batch_size": batch_size}
+        values["steps_per_epoch"] = self._steps
         if gradient_norms:
             values["gradient_norms"] = dict(gradient_norms)
         where = {"kind": "step", "stage": self._stage, "epoch": epoch, "step": step}
@@ -153,10 +164,6 @@ class Tracker:
         self._write_log("INFO", f"{self._stage} epoch {epoch + 1} step {step + 1}/{self._steps}: {line}")
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {epoch + 1}/{self._epochs} {line}", refresh=False)
-        scalars = {"lr": lr, "images_per_second": images_per_second, "data_wait": data_wait, "loss": total}
-        scalars |= {f"loss/{name}": value for name, value in losses.items()}
-        scalars |= {f"gradient_norm/{name}": value for name, value in (gradient_norms or {}).items()}
-        self._scalars(self._stage, scalars, x=epoch * self._steps + step)
 
     def epoch(
         self,
@@ -177,9 +184,8 @@ class Tracker:
             self._show(key, value) for key, value in {**values, **clock}.items() if not isinstance(value, list)
         )
         self.info(f"{stage} epoch {epoch + 1}/{self._epochs}  {shown}")
-        self._scalars(f"{stage}/epoch", {**values, **clock}, x=epoch)
-        if self._writer is not None:
-            self._writer.flush()
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
 
     def final(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Records the test results, one row per network (the table itself is `report.summary_table`)."""
@@ -189,25 +195,30 @@ class Tracker:
             clock = {key: row[key] for key in row if key in _CLOCK}
             values = {key: value for key, value in row.items() if key not in _CLOCK}
             self._record({"kind": "test", **values}, timing=clock)
-            self._scalars(f"test/{row.get('name', '')}", values, x=0)
 
     def rewind(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops the records that a resumed run will write again: those for which `keep` is false."""
+        """Drops the records that a resumed run will write again, those for which `keep` is false, and damaged lines."""
         if not self.enabled:
             return
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / METRICS
         self._metrics.close()
-        write_text(path, "".join(to_json(record) + "\n" for record in read_jsonl(path) if keep(record)))
+        journal = Journal.read(path)
+        if journal.damaged:
+            lines = ", ".join(map(str, journal.damaged[:10])) + (", ..." if len(journal.damaged) > 10 else "")
+            self.warning(f"{path}: damaged and left out: {len(journal.damaged)} lines, by their numbers {lines}")
+        kept = [record for record in journal.records if keep(record)]
+        write_text(path, "".join(map(sealed_line, kept)))
         self._open_metrics()
+        if self._tensorboard is not None:
+            self._tensorboard.rebuild(kept)
 
     def close(self) -> None:
         """Ends the bar and closes the files; calling it again is harmless."""
         if not self.enabled:
             return
         self._end_bar()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._tensorboard is not None:
+            self._tensorboard.close()
         for file in (self._log, self._metrics):
             # What a full disk has not taken was told when it was written; here it would hide what went wrong.
             with suppress(OSError):
@@ -216,7 +227,7 @@ class Tracker:
 
     def _open_metrics(self) -> None:
         self._metrics = open(  # noqa: SIM115
-            self.folder / "metrics.jsonl", "a", encoding="utf-8", buffering=1
+            self.folder / METRICS, "a", encoding="utf-8", buffering=1
         )
 
     def _say(self, text: str, *, level: str, stream: str) -> None:
@@ -244,19 +255,9 @@ class Tracker:
         if notes:
             clean["nonfinite"] = notes
         clean["timing"] = {**timing, "time": round(time.time(), 3)}
-        self._metrics.write(to_json(clean) + "\n")
-
-    def _scalars(self, prefix: str, values: Mapping[str, Any], *, x: int) -> None:
-        if not self._tensorboard:
-            return
-        if self._writer is None:
-            # Imported here: it takes a second, and runs without TensorBoard need not pay for it.
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), flush_secs=600)
-        for key, value in values.items():
-            if isinstance(value, (int, float)):
-                self._writer.add_scalar(f"{prefix}/{key}", value, x)
+        self._metrics.write(sealed_line(clean))
+        if self._tensorboard is not None:
+            self._tensorboard.add(clean)
 
     def _show(self, key: str, value: Any) -> str:
         metric = next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)

@@ -1,0 +1,75 @@
+"""`metrics.jsonl`: a record a line, each with a checksum, so that what a damaged disk makes of one is no result.
+
+The checksum stands last under `timing`, where everything is that two equal runs need not share.
+"""
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill_app.runs.files import to_json
+
+METRICS = "metrics.jsonl"
+_SEALED = re.compile(r', "crc32": "([0-9a-f]{8})"\}\}$')
+
+
+@dataclass
+class Journal:
+    """What a file of records holds.
+
+    Attributes:
+        records: Those that can be trusted, in their order.
+        damaged: The numbers of the other lines, counted from 1.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Journal":
+        """Reads a file; where there is none, there are no records.
+
+        Files of earlier versions have no checksums: there a line counts that is a JSON object.
+        """
+        try:
+            content = Path(path).read_bytes()
+        except FileNotFoundError:
+            return cls()
+        lines = content.decode("utf-8", errors="replace").split("\n")
+        sealed = any(_SEALED.search(line) for line in lines)
+        found = cls()
+        for number, line in enumerate(lines, start=1):
+            record = _record(line, sealed=sealed)
+            if record is not None:
+                found.records.append(record)
+            elif line:
+                found.damaged.append(number)
+        return found
+
+
+def sealed_line(record: Mapping[str, Any]) -> str:
+    """The line of a record, with its line break; what depends on the clock lies under `timing`."""
+    rest = {key: value for key, value in record.items() if key != "timing"}
+    text = to_json({**rest, "timing": record.get("timing") or {"time": None}})
+    return f'{text[:-2]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}}}\n'
+
+
+def _record(line: str, *, sealed: bool) -> dict[str, Any] | None:
+    """The record of a line; None where it is none, or not what was written."""
+    seal = _SEALED.search(line)
+    if sealed:
+        if seal is None:
+            return None
+        line = f"{line[: seal.start()]}}}}}"
+        if f"{zlib.crc32(line.encode()):08x}" != seal[1]:
+            return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
