@@ -12,7 +12,8 @@ from distill_app.runs.console import outlasted
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `distill` and of `python -m distill_app`.
 
-    Exit codes: 0 done; 2 something is wrong with what was typed or configured; 1 the run failed; 130 interrupted.
+    Exit codes: 0 done; 2 something is wrong with what was typed or configured; 1 the run failed; 130 interrupted, or
+    143 and 129 by SIGTERM and SIGHUP.
     HYDRA_FULL_ERROR=1 shows tracebacks.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -29,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             code = _verb(arguments, full=full) if is_verb else _experiment(arguments, full=full)
         except KeyboardInterrupt as error:
-            print("; ".join(["interrupted", *getattr(error, "__notes__", [])]), file=sys.stderr)
-            code = 130
+            name = f"interrupted by {error}" if str(error) else "interrupted"
+            print("; ".join([name, *getattr(error, "__notes__", [])]), file=sys.stderr)
+            code = getattr(error, "exit_code", 130)
         except Exception as error:
             code = _tell(error, full=full)
         finally:

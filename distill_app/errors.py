@@ -92,7 +92,7 @@ class PointFailed(DistillError, RuntimeError):
 
 
 class NonFiniteLoss(DistillError, RuntimeError):
-    """A loss that is NaN or infinite; the weights are those of the last good step."""
+    """A loss or gradient that is NaN or infinite; the weights are those of the last good step."""
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

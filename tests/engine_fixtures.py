@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from distill_app.config.tree import compose
 from distill_app.runs.tracking import Tracker
 from distill_app.training.experiment import Experiment
-from distill_app.training.loop import train_epoch
+from distill_app.training.loop import EpochTraining
 from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner, run_experiment
 from distill_app.training.stage import Stage
@@ -122,8 +122,17 @@ def train(built: Stage, *, epochs: int = 1, first: int = 0) -> dict[str, float]:
     losses: dict[str, float] = {}
     for epoch in range(first, first + epochs):
         at = Progress(built.plan.name, epoch=epoch)
-        losses = train_epoch(built, at, tracker=built.tracker, log_every=1).losses  # type: ignore[attr-defined]
+        losses = trained(built, at, tracker=built.tracker, log_every=1).losses  # type: ignore[attr-defined]
+        built.optimization.end_epoch(value=0.0, loss=losses["total"])
     return losses
+
+
+def trained(built: Stage, progress: Progress, **how: Any) -> EpochTraining:
+    """What is left of an epoch, trained."""
+    training = EpochTraining(built, progress, **how)
+    for _ in training.steps():
+        pass
+    return training
 
 
 def networks(made: StageRunner) -> dict[str, nn.Module]:

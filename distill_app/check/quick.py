@@ -212,6 +212,12 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     elif every is not None and every % max(app.runtime.log_every, 1):
         log = f"the log speaks every {app.runtime.log_every} steps (runtime.log_every)"
         yield f"runtime.gradient_norms_every: {log}, so what is looked at in between is lost; {every} is no multiple"
+    saved = app.checkpoint
+    for name, value in (("every_steps", saved.every_steps), ("every_minutes", saved.every_minutes)):
+        if value is not None and value <= 0:
+            yield f"checkpoint.{name}: must be above 0, or null for never, got {value}"
+    if saved.keep < 0:
+        yield f"checkpoint.keep: must be 0 or more, got {saved.keep}"
     if app.runtime.num_workers < 0:
         yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
     for plan in plans:

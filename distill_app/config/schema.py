@@ -209,7 +209,6 @@ class RuntimeConf:
     tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
     log_every: int = 50
     gradient_norms_every: int | None = None  # steps; logs what each loss term alone would pull with, at its weight
-    keep_checkpoints: int = 1
     tensorboard: bool = True
     # Packages beside distill_app, torch and torchvision from which a _target_ may be imported.
     allow: list[str] = field(default_factory=lambda: ["timm"])
@@ -217,6 +216,15 @@ class RuntimeConf:
     max_skipped: int = 10
     max_epochs: int | None = None  # cuts every stage short, for debugging
     max_steps_per_epoch: int | None = None
+
+
+@dataclass
+class CheckpointConf:
+    """When a run is saved, beside the end of every epoch; wherever it broke off, it goes on with the same numbers."""
+
+    every_steps: int | None = None  # batches, counted in the epoch
+    every_minutes: float | None = 15.0
+    keep: int = 1  # checkpoints of epochs beside the last and the best one of each stage, and as many within epochs
 
 
 @dataclass
@@ -246,6 +254,7 @@ class AppConf:
     stage: RecipeConf = field(default_factory=RecipeConf)
     launcher: Any = MISSING
     runtime: RuntimeConf = field(default_factory=RuntimeConf)
+    checkpoint: CheckpointConf = field(default_factory=CheckpointConf)
     cache: CacheConf = field(default_factory=CacheConf)
     seed: int = 0
     dry_run: bool = False

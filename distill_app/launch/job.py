@@ -27,9 +27,17 @@ class Job:
     def __call__(self) -> dict[str, Any]:
         """Carries out the run here, whatever launcher the configuration names: a job never submits jobs."""
         # Imported here so that submitting does not load torch.
+        from distill_app.runs.stop import Interrupted
         from distill_app.training.runner import run_experiment
 
-        return run_experiment(self.config, output_dir=self.output_dir, command=self.command, experiment=self.experiment)
+        try:
+            return run_experiment(
+                self.config, output_dir=self.output_dir, command=self.command, experiment=self.experiment
+            )
+        except Interrupted as error:
+            if error.then is not None:
+                error.then(error.signal, None)  # submitit queues the job again, and ends the process
+            raise
 
     def checkpoint(self) -> Any:
         """What submitit queues again when the job is preempted or out of time."""

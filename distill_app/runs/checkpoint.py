@@ -1,12 +1,14 @@
 """Checkpoints that survive crashes, full disks and flipped bits, and that run no code when loaded.
 
 On disk, below the folder: `<stage>/<epoch>/state.pt` and `manifest.json` (sha256, size, a counter), and marks
-such as `distill/best.mark`, small text files that hold the name of a checkpoint.
+such as `distill/best.mark`, small text files that hold the name of a checkpoint. A name that ends in `_step_0000120`
+is of a place within an epoch.
 """
 
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from distill_app.errors import CheckpointError, SettingError, Unusable
-from distill_app.runs.files import write_json, write_text
+from distill_app.runs.files import remove_leftovers, write_json, write_text
 from distill_app.runs.statefile import (
     MANIFEST,
     STATE,
@@ -36,18 +38,22 @@ _TEMPORARY = ".tmp-"
 class Checkpoints:
     """The checkpoints of a run, grouped by stage, with marks.
 
-    `keep` is the number of unmarked checkpoints kept per stage, beside the marked ones: with `last` on the
-    newest, keep=1 leaves one to fall back to. One process may save (see `records.run_lock`), any may load.
+    `keep` is the number of unmarked checkpoints of whole epochs kept per stage, beside the marked ones: with `last` on
+    the newest, keep=1 leaves one to fall back to. Of those within epochs as many are kept, of the epoch under way only.
+    One process may save (see `status.run_lock`), any may load.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 1) -> None:
         if keep < 0:
-            raise SettingError(f"runtime.keep_checkpoints is {keep}; it must be 0 or more")
+            raise SettingError(f"checkpoint.keep is {keep}; it must be 0 or more")
         self.folder = Path(folder)
         self.keep = keep
 
-    def save(self, state: Mapping[str, Any], *, name: str, mark: tuple[str, ...] = ("last",)) -> Path:
+    def save(self, state: Mapping[str, Any], *, name: str, mark: tuple[str, ...] = ("last",)) -> int:
         """Writes a checkpoint under `name` (`distill/epoch_0003`), then moves the marks, then prunes.
+
+        Returns:
+            Its size in bytes.
 
         Raises:
             CheckpointError: It could not be written; older checkpoints and marks are as they were.
@@ -60,7 +66,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
-            manifest = {"name": name, "counter": self._next_counter(), "torch": str(torch.__version__)}
+            manifest: dict[str, Any] = {"name": name, "counter": self._next_counter(), "torch": str(torch.__version__)}
             manifest |= write_state(content, temporary / STATE)
             write_json(temporary / MANIFEST, manifest)
             temporary.chmod(0o755)
@@ -74,7 +80,7 @@ class Checkpoints:
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
-        return target
+        return int(manifest["size"])
 
     def load(self, mark_or_name: str = "last", *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
         """Reads the checkpoint of a mark or name; falls back, with a warning, when its content is damaged.
@@ -166,17 +172,20 @@ class Checkpoints:
 
     def _prune(self) -> None:
         marked = {self.resolve(mark) for mark in self.marks()}
-        unmarked: dict[str, list[str]] = {}
+        unmarked: dict[tuple[str, bool], list[str]] = {}
         for name in self.names():
             if name not in marked:
-                unmarked.setdefault(_stage_of(name), []).append(name)
-        for names in unmarked.values():
-            for name in names[: len(names) - self.keep]:
+                unmarked.setdefault((_stage_of(name), _is_within_epoch(name)), []).append(name)
+        newest = {_stage_of(name): name for name in self.names() if not _is_within_epoch(name)}
+        for (stage, within), names in unmarked.items():
+            over = [name for name in names if within and self._counter(name) < self._counter(newest.get(stage, ""))]
+            for name in {*over, *names[: len(names) - self.keep]}:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
         for folder in self.folder.glob(_TEMPORARY + "*"):
             shutil.rmtree(folder, ignore_errors=True)
+        remove_leftovers(self.folder)
 
     def _describe(self, error: OSError, name: str) -> str:
         what = f"cannot save checkpoint {name} in {self.folder}: {error.strerror or error}"
@@ -200,6 +209,10 @@ def _replace_folder(temporary: Path, target: Path) -> None:
         raise
     sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_within_epoch(name: str) -> bool:
+    return re.search(r"_step_\d+$", name) is not None
 
 
 def _stage_of(name: str) -> str:

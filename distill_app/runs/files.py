@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = ".tmp"
+
 
 def now() -> str:
     """The local time with its offset from UTC, to the second."""
@@ -45,7 +47,7 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Replaces a file atomically: a reader sees the old or the new content, also after a crash."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -57,6 +59,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what a process that was killed in `write_text` has left, in a folder and below it."""
+    for file in Path(folder).glob(f"**/.*{_TEMPORARY}"):
+        file.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

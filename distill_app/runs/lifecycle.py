@@ -10,7 +10,9 @@ from typing import Any
 from distill_app.runs.channel import one_channel
 from distill_app.runs.claim import claim, finished_summary, refuse_other, resume_command
 from distill_app.runs.console import outlasted
+from distill_app.runs.files import remove_leftovers
 from distill_app.runs.status import Status, run_lock, state_of
+from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
 from distill_app.words import warn
 
@@ -38,11 +40,12 @@ def run_folder(output_dir: str | os.PathLike[str], config: Mapping[str, Any]) ->
             if state.startswith("running ("):
                 warn(f"{output_dir}: its status is {state}; nobody holds its lock, so this process goes on with it")
             claim(output_dir, config)
+            remove_leftovers(output_dir)
         yield summary
 
 
 @contextmanager
-def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any]) -> Iterator[None]:
+def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any]) -> Iterator[Stop]:
     """Records what becomes of the work inside: status.json says the state, train.log has warnings and the traceback.
 
     Console streams that go away end nothing inside. What cannot be recorded of a failure never hides the failure.
@@ -51,12 +54,22 @@ def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any]) -> It
         folder: Of the run.
         tracker: Its tracker, open.
         config: Its config, for what to type after an interruption.
+
+    Yields:
+        Whether somebody wants it to end.
     """
     status = Status(folder)
-    with outlasted(), one_channel(tracker):
+    with outlasted(), one_channel(tracker), Stop().listening() as stop:
+        stop.last_words = lambda reason: status.note("failed", reason=reason)
         status.set("running")
         try:
-            yield
+            yield stop
+        except Interrupted as error:
+            hint = f"{stop.outcome}; to go on: {resume_command(folder, config)}"
+            error.add_note(hint)
+            tracker.note(f"interrupted by {error}: {hint}")
+            status.note("preempted", reason=f"{error}: {stop.outcome}")
+            raise
         except KeyboardInterrupt as error:
             hint = f"to go on: {resume_command(folder, config)}"
             error.add_note(hint)

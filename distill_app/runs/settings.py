@@ -18,7 +18,7 @@ NEUTRAL = {
     "runtime.num_workers": "batches do not depend on who loads them",
     "runtime.threads": "of one process, by the machine",
     "runtime.log_every": "how often the log speaks",
-    "runtime.keep_checkpoints": "how many are left over",
+    "checkpoint": "when a run is saved, and how much of it is left over",
     "runtime.tensorboard": "a second form of the log",
     "runtime.gradient_norms_every": "what the log tells beside losses; looking changes no weight",
     "runtime.allow": "whom the user trusts",

@@ -28,6 +28,7 @@ class Parts:
     losses: dict[str, nn.Module] = field(default_factory=dict)
     averages: dict[str, nn.Module] = field(default_factory=dict)  # of a network's weights over the steps
     confs: dict[str, Any] = field(default_factory=dict)  # what an adapter or a loss was built from
+    hashes: dict[str, str] = field(default_factory=dict)  # of the weights of networks that no stage changes
 
     def state(self, *, frozen: Iterable[str] = ()) -> dict[str, Any]:
         """The state dicts of all of it, by kind and name.
@@ -36,10 +37,16 @@ class Parts:
             frozen: Networks that no stage changes: a hash stands for their weights.
         """
         groups = {kind: {name: module.state_dict() for name, module in of.items()} for kind, of in self._groups()}
-        hashes = {name: weights_hash(self.networks[name].module) for name in frozen if name in self.networks}
+        hashes = {name: self._hash(name) for name in frozen if name in self.networks}
         for name in hashes:
             del groups["networks"][name]
         return {**groups, "frozen": hashes}
+
+    def _hash(self, name: str) -> str:
+        """Of weights that do not change; taken once."""
+        if name not in self.hashes:
+            self.hashes[name] = weights_hash(self.networks[name].module)
+        return self.hashes[name]
 
     def _groups(self) -> list[tuple[str, Mapping[str, nn.Module]]]:
         networks = {name: network.module for name, network in self.networks.items()}

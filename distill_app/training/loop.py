@@ -16,22 +16,17 @@ from distill_app.training.watch import FiniteWatch, IdleTime
 LONG = 60.0  # seconds of an epoch after which the user need not wait for its end to be told that data are slow
 
 
-def train_epoch(stage: Stage, progress: Progress, *, tracker: Tracker, log_every: int) -> "EpochTraining":
-    """Trains one epoch; what came out of it stands in the result. Arguments and errors are those of the class."""
-    training = EpochTraining(stage, progress, tracker=tracker, log_every=log_every)
-    for _ in training.steps():
-        pass
-    return training
-
-
 class EpochTraining:
-    """One epoch, step by step.
+    """One epoch, step by step: what is left of it from where the progress is.
 
     Args:
         stage: The stage.
-        progress: Says which epoch it is; goes on with every step.
+        progress: Says which epoch it is and which step comes next; goes on with every step.
         tracker: Gets progress, and values at every `log_every`-th step.
         log_every: In steps; at these, and at the end of the epoch, values are fetched from the device.
+
+    Attributes:
+        between_steps: Whether the optimiser has taken up all gradients: where a checkpoint holds all that there is.
     """
 
     def __init__(self, stage: Stage, progress: Progress, *, tracker: Tracker, log_every: int):
@@ -39,6 +34,7 @@ class EpochTraining:
         self.sizes: list[int] = []  # of the epoch's batches
         self.waited = 0.0  # seconds for which the loop stood still until a batch was there
         self.began, self.seconds = 0.0, 0.0
+        self.between_steps = True
         self.idle = IdleTime(stage.device)
         self.watch = FiniteWatch(stage.optimization, stage=stage.plan.name, epoch=progress.epoch, device=stage.device)
 
@@ -53,22 +49,23 @@ class EpochTraining:
         return self.waited / self.seconds if self.seconds else 0.0
 
     def steps(self) -> Iterator[None]:
-        """Takes one step each time it is advanced.
+        """Takes one batch each time it is advanced.
 
         Raises:
             NonFiniteLoss: The optimiser has not taken the step.
         """
         stage, progress, epoch = self.stage, self.progress, self.progress.epoch
-        stage.begin_epoch(epoch)
+        stage.begin_epoch(epoch, batch=progress.step)
         self.sizes = sizes = stage.batch_sizes
         every = stage.plan.conf.accumulation_steps
         batches = len(sizes)
         self.began = time.perf_counter()
         since_log = _SinceLog(self.began)
         self.idle.begins()
-        for raw in islice(stage.data.train, batches):
+        for raw in islice(stage.data.train, batches - progress.step):
             self.idle.ends()
             number = progress.step
+            stage.begin_step(epoch, number)
 
             # What is not trained says what it knows of the batch, and the rest is one module and one formula.
             batch = stage.prepare(raw)
@@ -82,7 +79,9 @@ class EpochTraining:
             share = gradient_scale(number, sizes, every)
             loss = self.watch.carried_on(total if share == 1.0 else total * share)
             stage.precision.scale(loss).backward()
-            if (number + 1) % every == 0 or number + 1 == batches:
+            self.between_steps = (number + 1) % every == 0 or number + 1 == batches
+            if self.between_steps:
+                self.watch.look_at_gradients()
                 stage.optimization.step()
                 for after_step in stage.after_step:
                     after_step(number, batch, activations)
@@ -96,7 +95,6 @@ class EpochTraining:
             self.idle.begins()
         self.watch.settle()
         self.waited += self.idle.seconds()
-        stage.optimization.end_epoch()
         self.seconds = time.perf_counter() - self.began
         self._hint(self.seconds)
         stage.data_wait.seconds += self.waited

@@ -55,13 +55,8 @@ class Optimization:
         if self.scheduler is not None and self.interval == "step":
             self.scheduler.step()
 
-    def end_epoch(self) -> None:
-        """Advances a schedule that counts epochs."""
-        if self.scheduler is not None and self.interval == "epoch" and not self._looks_at_values:
-            self.scheduler.step()
-
-    def take_up(self, *, value: float, loss: float) -> None:
-        """Advances a schedule that looks at what an epoch reached.
+    def end_epoch(self, *, value: float, loss: float) -> None:
+        """Advances a schedule that counts epochs, or one that looks at what an epoch reached.
 
         Args:
             value: What epochs are selected by, for mode=max.
@@ -69,10 +64,8 @@ class Optimization:
         """
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(value if self.scheduler.mode == "max" else loss)
-
-    @property
-    def _looks_at_values(self) -> bool:
-        return isinstance(self.scheduler, ReduceLROnPlateau)
+        elif self.scheduler is not None and self.interval == "epoch":
+            self.scheduler.step()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from distill_app.errors import NonFiniteLoss
 from distill_app.networks.taps import map_tensors
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHORT = (torch.bfloat16, torch.float16)
+STUCK = 50  # steps in a row that fp16 leaves out, after which nothing is to be hoped for
 CPU = torch.device("cpu")
 
 
@@ -30,6 +32,7 @@ class Precision:
     def __init__(self, name: str = "fp32", device: torch.device = CPU):
         self.dtype, self._device = DTYPES[name], device
         self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self._factor, self._steps, self._left_out = self._scaler.get_scale(), 0, 0
 
     @property
     def reduced(self) -> bool:
@@ -61,6 +64,26 @@ class Precision:
         """An optimiser step; left out where fp16 gradients overflowed, and then the factor falls."""
         self._scaler.step(optimizer)
         self._scaler.update()
+        self._steps += 1
+
+    def refuse_stuck(self, stage: str) -> None:
+        """Looks, where that may wait for the device, at whether any of the last steps has been taken.
+
+        Raises:
+            NonFiniteLoss: Too many in a row have been left out; the factor halves with each of them.
+        """
+        if not self.scaled or not self._steps:
+            return
+        factor = self._scaler.get_scale()
+        none_taken = factor <= self._factor * self._scaler.get_backoff_factor() ** self._steps
+        self._left_out = self._left_out + self._steps if none_taken else 0
+        self._factor, self._steps = factor, 0
+        if self._left_out >= STUCK:
+            raise NonFiniteLoss(
+                f"runtime.precision=fp16: the gradients of the last {self._left_out} steps of stage {stage!r} were not "
+                f"finite and no step was taken, down to a factor of {factor:.3g}; the weights are those before. "
+                f"runtime.precision=bf16 has the range of float32; else lower stage.lr"
+            )
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs: the factor and its growth, empty without a scaler."""
@@ -70,3 +93,4 @@ class Precision:
         """Restores what `state` returned."""
         if state and self._scaler.is_enabled():
             self._scaler.load_state_dict(dict(state))
+            self._factor = self._scaler.get_scale()

@@ -1,6 +1,7 @@
 """How far a run is: what comes next, what the stage under way has reached, and what lies behind."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -8,6 +9,29 @@ from torch import Tensor
 
 from distill_app.config.plan import StagePlan
 from distill_app.errors import CheckpointError
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in a run; the later one is the larger.
+
+    Attributes:
+        stage: Its place in the schedule, counted from 0.
+        epoch: Counted from 0.
+        step: Of the epoch, counted from 0; infinite for what comes after its steps.
+    """
+
+    stage: int
+    epoch: int
+    step: float = math.inf
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], schedule: Sequence[str]) -> "Position | None":
+        """The place of a record of `metrics.jsonl`; None for one of no stage, as those of the test are."""
+        stage, epoch, step = record.get("stage"), record.get("epoch"), record.get("step", math.inf)
+        if stage not in schedule or not isinstance(epoch, int) or not isinstance(step, int | float):
+            return None
+        return cls(schedule.index(stage), epoch, step)
 
 
 @dataclass
@@ -36,6 +60,21 @@ class Progress:
     last: float | None = None
     seconds: float = 0.0
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def position(self, schedule: Sequence[str]) -> Position:
+        """The place of what comes next, among stages by name."""
+        return Position(schedule.index(self.stage) if self.stage in schedule else -1, self.epoch, self.step)
+
+    @property
+    def checkpoint(self) -> str:
+        """The name of a checkpoint of here: `distill/epoch_0003` behind that epoch, and in it with the next step."""
+        if not self.step:
+            return f"{self.stage}/epoch_{self.epoch - 1:04d}"
+        return f"{self.stage}/epoch_{self.epoch:04d}_step_{self.step:07d}"
+
+    def __str__(self) -> str:
+        done = f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
+        return f"{done} of stage {self.stage}"
 
     def begin(self, stage: str) -> None:
         """Goes to the first step of a stage."""

@@ -1,7 +1,8 @@
 """The stage runner: for every stage of the schedule build, train, evaluate, checkpoint; at the end test and report.
 
 `run_experiment` is what a launcher calls. It looks into the run's folder first: a run that was finished returns its
-summary, one that was interrupted goes on after its last complete epoch, and else the run starts.
+summary, one that was interrupted goes on where it was saved last, with the numbers that it would have given without
+the interruption, and else the run starts.
 """
 
 import time
@@ -19,14 +20,17 @@ from distill_app.runs.files import write_json
 from distill_app.runs.lifecycle import recorded, run_folder
 from distill_app.runs.records import refuse_other_classes, write_records
 from distill_app.runs.report import final_plot, results_of
+from distill_app.runs.saver import Saver
 from distill_app.runs.statefile import save_weights
+from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
-from distill_app.training.loop import train_epoch
+from distill_app.training.loop import EpochTraining
 from distill_app.training.outcome import reasons_of, summarize, test_rows
 from distill_app.training.preflight import refuse_what_does_not_fit, revive
-from distill_app.training.progress import Progress
+from distill_app.training.progress import Position, Progress
+from distill_app.training.saving import SavingPolicy
 from distill_app.training.stage import Stage
 
 
@@ -52,9 +56,9 @@ def run_experiment(
         with (
             experiment,
             Tracker(folder, tensorboard=experiment.app.runtime.tensorboard) as tracker,
-            recorded(folder, tracker=tracker, config=config),
+            recorded(folder, tracker=tracker, config=config) as stop,
         ):
-            runner = StageRunner(experiment, folder=folder, tracker=tracker)
+            runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop)
             data = runner.data_identity()
             if runner.checkpoints.has("last"):
                 refuse_other_classes(folder, data)
@@ -71,16 +75,26 @@ class StageRunner:
         experiment: The experiment, its config checked.
         folder: The run's folder.
         tracker: Where it reports to.
+        stop: Whether somebody wants it to end.
     """
 
-    def __init__(self, experiment: Experiment, *, folder: Path, tracker: Tracker):
-        self.experiment, self.folder, self.tracker = experiment, folder, tracker
+    def __init__(self, experiment: Experiment, *, folder: Path, tracker: Tracker, stop: Stop | None = None):
+        self.experiment, self.folder, self.tracker, self.stop = experiment, folder, tracker, stop or Stop()
         self.plans = experiment.plans
-        self.checkpoints = Checkpoints(folder / "checkpoints", keep=experiment.app.runtime.keep_checkpoints)
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=experiment.app.checkpoint.keep)
+        self.saver = Saver(self.checkpoints, note=lambda text: tracker.note(text, level="INFO"))
+        self.policy = SavingPolicy(experiment.app.checkpoint)
         self.progress = Progress()
+        self._clock = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
         """Runs what is left of the schedule and tests what came out of it."""
+        with closing(self.saver):
+            self.run_stages()
+            return self.conclude()
+
+    def run_stages(self) -> None:
+        """Trains what is left of the schedule."""
         for name, network in self.experiment.build_networks().items():
             self.tracker.info(f"{name}: {parameter_count(network.module):,} parameters, {network.origin}")
             if network.origin.warning:
@@ -99,9 +113,9 @@ class StageRunner:
                 with closing(Stage(plan, self.experiment)) as stage:
                     self.begin(stage, state)
                     self.train(stage)
+            self.saver.finish()
             self.end(plan)
             state = None
-        return self.conclude()
 
     def left(self) -> list[StagePlan]:
         """The stages in which something is left to train."""
@@ -118,7 +132,7 @@ class StageRunner:
             return None
         state = self.checkpoints.load("last", map_location=self.experiment.device)
         self.progress = Progress.of(state["progress"])
-        self.tracker.info(f"going on after epoch {self.progress.epoch} of stage {self.progress.stage}")
+        self.tracker.info(f"going on after {self.progress}")
         self.tracker.rewind(self._has_happened)
         revive(self.experiment, over=[plan for plan in self.plans if plan not in self.left()], ahead=self.left())
         self.experiment.parts.load(state["parts"])
@@ -126,12 +140,9 @@ class StageRunner:
 
     def _has_happened(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is of before the point to go on from."""
-        order = [plan.name for plan in self.plans]
-        if record.get("kind") == "test" or record.get("stage") not in order:
-            return False
-        step = record.get("step", float("inf"))  # the record of an epoch comes after those of its steps
-        here = (order.index(str(self.progress.stage)), self.progress.epoch, self.progress.step)
-        return (order.index(record["stage"]), record.get("epoch", 0), step) < here
+        schedule = [plan.name for plan in self.plans]
+        there = Position.of(record, schedule)
+        return record.get("kind") != "test" and there is not None and there < self.progress.position(schedule)
 
     def begin(self, stage: Stage, state: Mapping[str, Any] | None) -> None:
         """Begins a stage, or goes on with it where a checkpoint was saved within it."""
@@ -139,6 +150,7 @@ class StageRunner:
             self.experiment.parts.load(state["parts"])
         if state is not None and self.progress.stage == stage.plan.name:
             stage.optimization.load(state["optimization"])
+            stage.gradient_norms.latest = dict(state["gradient_norms"])
         else:
             self.progress.begin(stage.plan.name)
             for role, source in stage.plan.conf.init_from.items():
@@ -154,40 +166,87 @@ class StageRunner:
             epochs=stage.plan.conf.epochs,
             steps_per_epoch=len(stage.batch_sizes),
             first_epoch=self.progress.epoch,
+            first_step=self.progress.step,
             metrics=stage.task.metrics,
         )
 
     def train(self, stage: Stage) -> None:
         """Trains and judges epoch by epoch, until all epochs are over or the stage has stopped improving."""
-        progress = self.progress
+        progress, self._clock = self.progress, time.perf_counter()
         while not progress.has_ended(stage.plan):
-            began, epoch = time.perf_counter(), progress.epoch
-            trained = train_epoch(
-                stage, progress, tracker=self.tracker, log_every=self.experiment.app.runtime.log_every
-            )
-            metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **stage.judge()}
-            seconds = time.perf_counter() - began
-            progress.seconds += seconds
-            value, loss = stage.value_of(metrics), metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
-            progress.end_epoch(value)
-            stage.optimization.take_up(value=value, loss=loss)
-            timing = {"seconds": seconds, "data_wait": trained.data_wait}
-            self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
-            self.save(stage)
+            before, epoch = progress.seconds, progress.epoch
+            trained = self.take_steps(stage)
+            metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **self.judge(stage)}
+            with self.stop.held():
+                value = stage.value_of(metrics)
+                loss = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
+                progress.end_epoch(value)
+                stage.optimization.end_epoch(value=value, loss=loss)
+                self._count_seconds()
+                timing = {"seconds": progress.seconds - before, "data_wait": trained.data_wait}
+                self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
+                self.save(stage)
         if progress.stalls(stage.plan):
             best = (progress.best_epoch or 0) + 1
             self.tracker.info(f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}")
 
+    def take_steps(self, stage: Stage) -> EpochTraining:
+        """Trains what is left of the epoch; saves where that is due, and where the run shall end."""
+        every = self.experiment.app.runtime.log_every
+        training = EpochTraining(stage, self.progress, tracker=self.tracker, log_every=every)
+        self._settle_for_workers()
+        self.policy.saved(self.progress.step)
+        with self.stop.held():
+            for _ in training.steps():
+                if training.between_steps and (self.stop.requested or self.is_due(training)):
+                    training.watch.settle()
+                    self.save(stage)
+                    self.stop.look()
+        return training
+
+    def is_due(self, training: EpochTraining) -> bool:
+        """Whether to save within the epoch; at its end that is done once it has been judged."""
+        step = self.progress.step
+        return self.policy.is_due(step) and step < len(training.sizes)
+
+    def judge(self, stage: Stage) -> dict[str, Any]:
+        """Judges the epoch; where the run shall end meanwhile, the epoch is saved as one that has not been judged."""
+        self._settle_for_workers()
+        try:
+            return stage.judge()
+        except Interrupted:
+            with self.stop.held():
+                self.save(stage)
+            raise
+
     def save(self, stage: Stage) -> None:
-        """One checkpoint per epoch, marked as the last, and as the best of its stage where it is."""
-        name = stage.plan.name
-        marks = ["last", f"{name}/last", *([f"{name}/best"] if self.progress.epoch_is_best else [])]
+        """A checkpoint of here, marked as the last, and as the best of its stage where it is of such an epoch."""
+        progress, name, asked = self.progress, stage.plan.name, self.stop.requested
+        marks = ["last", f"{name}/last"]
+        marks += [f"{name}/best"] if not progress.step and progress.epoch_is_best else []
+        if asked is not None:
+            self.tracker.saving(f"{asked.name} after {progress}")
+        self._count_seconds()
         state = {
-            "progress": self.progress.state(),
+            "progress": progress.state(),
             "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
             "optimization": stage.optimization.state(),
+            "gradient_norms": stage.gradient_norms.latest,
         }
-        self.checkpoints.save(state, name=f"{name}/epoch_{self.progress.epoch - 1:04d}", mark=tuple(marks))
+        self.saver.save(state, name=progress.checkpoint, mark=tuple(marks), wait=asked is not None)
+        self.policy.saved(progress.step)
+        self.stop.saved = progress.checkpoint if asked is not None else ""
+
+    def _count_seconds(self) -> None:
+        """What the stage has taken until now; what a run that was killed took since it was saved is not known."""
+        now = time.perf_counter()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+    def _settle_for_workers(self) -> None:
+        """Lets no process that loads data be forked while a checkpoint is written by a thread."""
+        if self.experiment.app.runtime.num_workers:
+            self.saver.finish()
 
     def end(self, plan: StagePlan) -> None:
         """Ends a stage with the weights that it hands on, and keeps of it what a later one reads."""

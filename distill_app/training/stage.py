@@ -10,7 +10,7 @@ from distill_app.cache.replay import StageCache
 from distill_app.config.plan import StagePlan, adapter_confs
 from distill_app.data.stage_data import prepared
 from distill_app.networks.hooks import TappedModel
-from distill_app.seeds import stable_hash
+from distill_app.seeds import seed_all
 from distill_app.tasks.evaluation import evaluate, score
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace, redesign_of
 from distill_app.training.average import WeightAverage
@@ -115,7 +115,9 @@ class Stage:
         # What is done after every step of the optimiser, in this order: (number of the batch, batch, activations).
         self.after_step: list[AfterStep] = [average.update for average in self.averages.values()]
         self.data_wait = DataWait(plan.name, loader=self.data.train, workers=app.runtime.num_workers)
-        self.gradient_norms = GradientNorms(self.step, every=app.runtime.gradient_norms_every)
+        self.gradient_norms = GradientNorms(
+            self.step, every=app.runtime.gradient_norms_every, accumulation=plan.conf.accumulation_steps
+        )
         if self.gradient_norms.every:
             self.after_step.append(self.gradient_norms.look)
 
@@ -138,13 +140,19 @@ class Stage:
         """A batch of the loader, on the device."""
         return prepared(batch, self.task, device=self.device)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Order, augmentation and random state of the epoch, all functions of (seed, stage, epoch); and the modes."""
+    def begin_epoch(self, epoch: int, *, batch: int = 0) -> None:
+        """Order and augmentation of the epoch from a batch on, functions of (seed, stage, epoch); and the modes."""
         self.frozen.cache.open()
         self.data.order.set_epoch(epoch)
-        torch.manual_seed(stable_hash(self._seed, "epoch", self.plan.name, epoch) % 2**63)
+        self.data.order.set_position(batch)
+        if not batch:
+            self.gradient_norms.latest = {}
         self.step.train()
         self.frozen.eval()
+
+    def begin_step(self, epoch: int, step: int) -> None:
+        """Random numbers of a step are a function of where it is, so that a checkpoint stores no random state."""
+        seed_all(self._seed, "step", self.plan.name, epoch, step)
 
     def judge(self) -> dict[str, Any]:
         """Metrics of all that the stage trains, on the split that epochs are judged on.
@@ -152,6 +160,7 @@ class Stage:
         Returns:
             `<split>_<metric>` of the first network; those of others and of averages begin with their names.
         """
+        seed_all(self._seed, "judge", self.plan.name)
         networks = {name: self.networks[name] for name in self.plan.trained}
         networks |= {
             f"{name}_ema": replace(self.networks[name], module=average.module)

@@ -84,16 +84,17 @@ class GradientNorms:
 
     Args:
         step: The step.
-        every: Steps; None: never.
+        every: Batches; None: never.
+        accumulation: Batches an optimiser step; after which of them it looks.
     """
 
-    def __init__(self, step: Step, *, every: int | None):
-        self._step, self.every = step, every
+    def __init__(self, step: Step, *, every: int | None, accumulation: int = 1):
+        self._step, self.every, self._accumulation = step, every, accumulation
         self.latest: dict[str, Tensor] = {}
 
     def look(self, number: int, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> None:
         """Runs the step once more on the batch, with the weights after it, and a backward for each term."""
-        if not self.every or number % self.every:
+        if not self.every or number % self.every >= self._accumulation:
             return
         parameters = [parameter for parameter in self._step.parameters() if parameter.requires_grad]
         with untouched(self._step), torch.enable_grad():
@@ -118,10 +119,11 @@ class _Seen(NamedTuple):
     losses: Mapping[str, Tensor]  # the total and every term
     rows: np.ndarray
     lr: float
+    flag: Tensor | None = None  # as it was once the gradients were there
 
 
 class FiniteWatch:
-    """Stops the training at a loss that is not finite, with the weights from before it.
+    """Stops the training at a loss or a gradient that is not finite, with the weights from before it.
 
     Fused optimisers take a flag on the device: from the first bad loss on they change nothing, and the host needs to
     look only now and then. With others it looks at every step.
@@ -135,7 +137,7 @@ class FiniteWatch:
 
     def __init__(self, optimization: Optimization, *, stage: str, epoch: int, device: torch.device):
         self._optimization, self._stage, self._epoch = optimization, stage, epoch
-        self._flag = torch.zeros((), device=device)
+        self._flag, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._seen: list[_Seen] = []
         optimizer = optimization.optimizer
         self._deferred = all(group.get("fused") for group in optimizer.param_groups)
@@ -150,6 +152,22 @@ class FiniteWatch:
         if not self._deferred:
             self.settle()
 
+    def look_at_gradients(self) -> None:
+        """Notes those of a step before the optimiser takes it; under fp16 the scaler does, and lowers its factor."""
+        if self._optimization.precision.scaled:
+            return
+        gradients: dict[Any, list[Tensor]] = {}
+        for parameter in self._optimization.parameters:
+            if (gradient := parameter.grad) is not None and not gradient.is_complex():
+                values = gradient._values() if gradient.is_sparse else gradient
+                gradients.setdefault((values.device, values.dtype), []).append(values)
+        for of_a_kind in gradients.values():
+            # One pass over all of them, which multiplies by one and sets the flag: what scalers use.
+            torch._amp_foreach_non_finite_check_and_unscale_(of_a_kind, self._flag, self._one)
+        self._seen[-1:] = [seen._replace(flag=self._flag.clone()) for seen in self._seen[-1:]]
+        if not self._deferred:
+            self.settle()
+
     def carried_on(self, loss: Tensor) -> Tensor:
         """The loss, and NaN behind a bad one under fp16: its scaler has a flag of its own, of one step alone."""
         return loss * torch.where(self._flag > 0, torch.nan, 1.0) if self._optimization.precision.scaled else loss
@@ -158,17 +176,22 @@ class FiniteWatch:
         """Looks at the steps since the last time.
 
         Raises:
-            NonFiniteLoss: Of the first of them whose loss is not finite.
+            NonFiniteLoss: Of the first of them whose loss or gradient is not finite, or of fp16 that skips all steps.
         """
-        seen, self._seen = self._seen, []
+        seen = self._seen
+        self._seen = [] if self._deferred else seen[-1:]  # whose gradients are to come
+        self._optimization.precision.refuse_stuck(self._stage)
         if not self._flag:
             return
-        first = next(step for step in seen if not torch.isfinite(step.losses["total"]))
+        first = next(step for step in seen if step.flag or not torch.isfinite(step.losses["total"]))
         values = {name: float(value) for name, value in first.losses.items() if name != "total"}
         terms = ", ".join(f"{name} = {value:.6g}" for name, value in values.items())
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["the weighted sum"]
+        what = "loss"
+        if torch.isfinite(first.losses["total"]):
+            what, bad = "gradient of the loss", ["the losses themselves are"]
         raise NonFiniteLoss(
-            f"the loss is not finite in stage {self._stage!r}, epoch {self._epoch + 1}, step {first.number + 1}: "
+            f"the {what} is not finite in stage {self._stage!r}, epoch {self._epoch + 1}, step {first.number + 1}: "
             f"{', '.join(bad)} ({terms}); lr {first.lr:.6g}, sample indices {first.rows.tolist()}. The weights are "
             f"those before this step; a lower stage.lr or stage.clip_grad_norm=1.0 are the usual remedies"
         )

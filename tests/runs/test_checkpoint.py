@@ -59,8 +59,10 @@ def _temporaries(folder: Path) -> list[Path]:
 
 def test_saved_state_comes_back_bit_for_bit(tmp_path):
     state = {"a": torch.randn(3, 4), "n": 3, "lr": 0.1, "none": None, "list": [1, (2.5, "x")], 7: True}
-    folder = Checkpoints(tmp_path / "c").save(state, name="distill/epoch_0001")
+    size = Checkpoints(tmp_path / "c").save(state, name="distill/epoch_0001")
+    folder = tmp_path / "c/distill/epoch_0001"
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "state.pt"]
+    assert size == (folder / "state.pt").stat().st_size
     loaded = Checkpoints(tmp_path / "c").load("last")
     assert torch.equal(loaded.pop("a"), state.pop("a"))
     assert loaded == state

@@ -21,7 +21,7 @@ def learning_rates(built: Stage, count: int) -> list[float]:
     for _ in range(count):
         rates.append(built.optimization.lr)
         built.optimization.step()
-        built.optimization.end_epoch()
+        built.optimization.end_epoch(value=0.0, loss=0.0)
     return rates
 
 
@@ -228,7 +228,7 @@ def test_scaled_learning_rates_stay_in_proportion_under_a_schedule(tmp_path, sch
             fc, block = rates["networks.student.model.fc.weight"], rates["networks.student.model.features.0.0.weight"]
             assert fc == pytest.approx(10 * block)
             built.optimization.step()
-            built.optimization.end_epoch()
+            built.optimization.end_epoch(value=0.0, loss=0.0)
 
 
 def test_scaling_what_is_not_there_is_an_error(tmp_path):

@@ -124,8 +124,7 @@ def test_a_schedule_that_looks_at_values_follows_what_epochs_reach(tmp_path):
     with stage(tmp_path, *PLATEAU) as built:
         rates = []
         for loss in (0.6, 0.5, 0.5, 0.6):
-            built.optimization.end_epoch()
-            built.optimization.take_up(value=0.0, loss=loss)
+            built.optimization.end_epoch(value=0.0, loss=loss)
             rates.append(built.optimization.lr)
         assert rates == pytest.approx([rates[0], rates[0], rates[0] / 2, rates[0] / 4])
 

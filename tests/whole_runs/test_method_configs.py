@@ -13,7 +13,6 @@ from engine_fixtures import changed, equal, mostly_slow, network, networks, run,
 from method_fixtures import ALL, ANY_PAIR, SPLIT, TINY, base
 from torch import nn
 
-import distill_app.training.runner
 from distill_app.check.quick import check
 from distill_app.config.tree import compose, conf_dir
 from distill_app.runs.checkpoint import Checkpoints
@@ -175,15 +174,15 @@ def test_learnt_variances_are_optimised(method, number, name, tmp_path):
 def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt, tmp_path, monkeypatch):
     short = (f"method={method}", "stage.epochs=2", "dataset.train.size=32")
     run(tmp_path / "whole", *short, base=base(method))
-    train_epoch = distill_app.training.runner.train_epoch
+    take_steps = StageRunner.take_steps
 
-    def interrupted(stage, progress, **more):
-        if progress.epoch == 1:
+    def interrupted(self, stage):
+        if self.progress.epoch == 1:
             raise KeyboardInterrupt
-        return train_epoch(stage, progress, **more)
+        return take_steps(self, stage)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(distill_app.training.runner, "train_epoch", interrupted)
+        patched.setattr(StageRunner, "take_steps", interrupted)
         run(tmp_path / "resumed", *short, base=base(method))
     run(tmp_path / "resumed", *short, base=base(method))
     ends = [

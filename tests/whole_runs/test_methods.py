@@ -8,11 +8,10 @@ from functools import lru_cache
 
 import pytest
 import torch
-from engine_fixtures import changed, networks, runner, snapshot, train
+from engine_fixtures import changed, networks, runner, snapshot, train, trained
 from omegaconf import DictConfig
 
 from distill_app.config.tree import compose, options_of
-from distill_app.training.loop import train_epoch
 from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 
@@ -53,7 +52,7 @@ def test_two_steps_of_every_stage(tmp_path, method, pair):
         for plan in made.plans:
             built = Stage(plan, made.experiment)
             made.begin(built, None)
-            losses = train_epoch(built, Progress(built.plan.name, epoch=0), tracker=made.tracker, log_every=1).losses
+            losses = trained(built, Progress(built.plan.name, epoch=0), tracker=made.tracker, log_every=1).losses
             built.close()
             assert list(losses) == ["total", *plan.terms]
             assert all(math.isfinite(value) for value in losses.values())

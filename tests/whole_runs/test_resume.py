@@ -195,7 +195,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, monkeypatch):
     def no_training(*args, **kwargs):
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(runner_module, "train_epoch", no_training)
+    monkeypatch.setattr(runner_module, "EpochTraining", no_training)
     assert run(tmp_path) == json.loads(json.dumps(summary))
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
