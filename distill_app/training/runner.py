@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from distill_app.config.plan import StagePlan
+from distill_app.errors import WorkerDied
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.files import write_json
@@ -197,11 +198,19 @@ class StageRunner:
         self._settle_for_workers()
         self.policy.saved(self.progress.step)
         with self.stop.held():
-            for _ in training.steps():
-                if training.between_steps and (self.stop.requested or self.is_due(training)):
+            try:
+                for _ in training.steps():
+                    if training.between_steps and (self.stop.requested or self.is_due(training)):
+                        training.watch.settle()
+                        self.save(stage)
+                        self.stop.look()
+            except WorkerDied:
+                # A signal to the whole group ends the processes that load: here it waits for the step all the same.
+                if self.stop.requested and training.between_steps:
                     training.watch.settle()
                     self.save(stage)
-                    self.stop.look()
+                self.stop.look()
+                raise
         return training
 
     def is_due(self, training: EpochTraining) -> bool:

@@ -27,7 +27,7 @@ from ..output import require_folder
 from .cache import cache, crd_setup, store
 from .product import Size
 from .report import EMPTY_PAGE, paper_table, placed, seconds_table, table
-from .workloads import Plan, crd, data, fixed, hint, kd
+from .workloads import Plan, crd, data, fixed, hint, kd, saving
 
 ROOT = Path(__file__).resolve().parents[2]
 # The cache is the one of an older torchdistill, which cannot be installed beside the newer one.
@@ -43,6 +43,7 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     "crd_setup": (crd_setup, {"samples": 1_281_167}, {}),
     "fixed": (fixed, {**SMALL, "teacher": "resnet20", "student": "resnet8"}, {"repeat": 50}),
     "fixed_tiniest": (fixed, {**SMALL, "teacher": "plain_32_64_128", "student": "plain_8_16"}, {"repeat": 200}),
+    "saving": (saving, {}, {}),
     "data": (data, {**SMALL, "batch": 64}, {}),
     # The networks of the configurations that were published with torchdistill's paper for KD and FitNet.
     "cache_paper": (cache, {"teacher": "resnet152"}, {}),

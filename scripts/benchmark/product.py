@@ -93,6 +93,11 @@ class Product:
         for _ in self._begin().steps():
             pass
 
+    def save(self) -> None:
+        """A checkpoint, until it is on the disk."""
+        self.runner.save(self.stage)
+        self.runner.saver.finish()
+
     def _begin(self) -> EpochTraining:
         progress = Progress(self.stage.plan.name, epoch=self._epoch)
         log_every = self.experiment.app.runtime.log_every

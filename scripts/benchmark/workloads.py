@@ -29,6 +29,7 @@ OVERRIDES: dict[str, list[str]] = {"": [], "plain": PLAIN, "bf16": BF16}
 FORMS = {"": Form(), "plain": Form(channels_last=False, fold=False), "bf16": Form(bf16=True)}
 # The regressor of torchdistill: a 1x1 convolution with a bias, batch norm, ReLU.
 REGRESSOR = [f"+method.stages.hint.adapters.regressor.module.{key}=true" for key in ("norm", "activation", "bias")]
+SAVED_EVERY = 20  # steps
 HINT, PRUNED = "layer2", ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2"]
 
 
@@ -161,6 +162,17 @@ def kd_in_forms(plan: Plan, *, forms: tuple[str, ...]) -> dict[str, Any]:
     return result(
         plan.race({name: Contender(step, repeat=plan.repeat) for name, step in steps.items()}), missing=absent
     )
+
+
+def saving(plan: Plan) -> dict[str, Any]:
+    """Steps of the student alone, and a checkpoint of its weights and momentum: all CPU time of it, in both threads."""
+    ours = Product(plan.size, ["method=ce"], folder=plan.folder / "ours")
+
+    def steps() -> None:
+        for _ in range(SAVED_EVERY):
+            ours.step()
+
+    return result(plan.race({"ours": Contender(steps), "saving": Contender(ours.save, before=ours.step)}))
 
 
 def hint(plan: Plan) -> dict[str, Any]:

@@ -144,5 +144,6 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, tiny):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"interrupted; to go on: distill resume {folder}\n"
-    assert Status(folder).read()["reason"] == "interrupted"
+    assert err.endswith(f"to go on: distill resume {folder}\n") and "interrupted by SIGINT" in err
+    status = Status(folder).read()
+    assert status["state"] == "preempted" and status["reason"].startswith("SIGINT: ")
