@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from distill_app.errors import OtherExperiment
+from distill_app.errors import OtherExperiment, UsageError
 from distill_app.runs.files import read_object, write_text
 from distill_app.runs.metrics import Metric, metrics_of
 from distill_app.runs.settings import changes, listed
@@ -29,9 +29,19 @@ def refuse_other(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> N
 
     Raises:
         OtherExperiment: With the settings that differ, and what to type.
+        UsageError: The run there is finished, has lost what says so, and would be trained anew over its results.
     """
     if found := difference(folder, config):
         raise OtherExperiment(f"{found}\nnothing was touched. {ways_out(folder)}")
+    place = Path(folder)
+    if (lost := lost_records(place)) and not has_checkpoints(place) and (place / "metrics.jsonl").is_file():
+        quoted = shlex.quote(str(place))
+        new = f"to run it again in a new folder: distill rerun {quoted}"
+        remedy = f"to write it anew: distill resume {quoted}" if lost == ["status.json"] else new
+        raise UsageError(
+            f"{place} holds a finished run; {lost_text(place)}, and it has no checkpoints to make that from, so that "
+            f"it would be trained anew over its results; {remedy}"
+        )
 
 
 def difference(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> str:
@@ -68,6 +78,34 @@ def finished_summary(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The summary of a finished run; None where there is none, or it is not finished."""
     place = Path(folder)
     return read_object(place / "summary.json") if Status(place).read().get("state") == "done" else None
+
+
+def lost_records(folder: str | os.PathLike[str]) -> list[str]:
+    """Those of `status.json` and `summary.json` that a finished run has to have and that nobody can read; else empty.
+
+    A summary is written when all else is over: where one is, the run was finished, whatever became of its status.
+    """
+    place = Path(folder)
+    state, summary = Status(place).read().get("state"), place / "summary.json"
+    damaged = ["summary.json"] if read_object(summary) is None else []
+    if state == "done":
+        return damaged
+    return ["status.json", *damaged] if state is None and summary.exists() else []
+
+
+def lost_text(folder: str | os.PathLike[str]) -> str:
+    """What is lost of a finished run, in words: `its summary.json cannot be read`."""
+    ways = [f"its {name} {_unreadable(Path(folder) / name)}" for name in lost_records(folder)]
+    return " and ".join(ways)
+
+
+def _unreadable(file: Path) -> str:
+    return "cannot be read" if file.exists() else "is missing"
+
+
+def has_checkpoints(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run has any checkpoint, whole or damaged."""
+    return next((Path(folder) / "checkpoints").glob("**/manifest.json"), None) is not None
 
 
 def finished_line(folder: str | os.PathLike[str], summary: Mapping[str, Any]) -> str:

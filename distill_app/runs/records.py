@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill_app.errors import DataError
 from distill_app.runs.files import write_json, write_text
+from distill_app.runs.starts import write_starts
 
 # Names only: an environment holds tokens and passwords, so nothing outside this list is written down.
 _VARIABLES = (
@@ -46,7 +47,8 @@ def write_records(
     """Writes down what is needed to run this again: configuration, command, code, environment, data.
 
     Files: `config_resolved.yaml`, `command.txt`, `git.json` (and `git.diff` when the code was changed),
-    `env.json`, `data.json`. Only an allow-list of environment variables is recorded.
+    `env.json`, `data.json`, and `weights.json` where networks start from files. Only an allow-list of environment
+    variables is recorded.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,8 @@ def write_records(
         (folder / "git.diff").unlink(missing_ok=True)
     write_json(folder / "env.json", environment(cfg))
     write_json(folder / "data.json", data)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    write_starts(folder, resolved)
 
 
 def write_hydra_records(output_dir: str | os.PathLike[str], *, cfg: DictConfig, hydra: Any) -> None:
@@ -162,6 +166,7 @@ def environment(cfg: DictConfig) -> dict[str, Any]:
         "python": sys.version,
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "cpu": _processor(),
         "host": socket.gethostname(),
         "versions": {name: packages.get(name) for name in names},
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
@@ -181,3 +186,12 @@ def environment(cfg: DictConfig) -> dict[str, Any]:
         "seed": OmegaConf.select(cfg, "seed"),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
+
+
+def _processor() -> str | None:
+    """The model of the processor, None where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

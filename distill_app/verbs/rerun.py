@@ -1,31 +1,34 @@
 """`distill rerun RUN key=value ...`: that run, with other values for some of its keys, in a new folder."""
 
 import argparse
-import copy
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from distill_app.check.flags import ordered
-from distill_app.check.quick import read
-from distill_app.config.schema import RuntimeConf, StageConf
-from distill_app.config.tree import compose, conf_dir, groups
-from distill_app.errors import UsageError, is_of_composition
+from distill_app.config.schema import RuntimeConf
+from distill_app.errors import UsageError
+from distill_app.verbs.overrides import (
+    STORED,
+    begin_with,
+    chosen_groups,
+    composed,
+    is_sweep,
+    key_of,
+    merged,
+    unresolved,
+)
 from distill_app.verbs.stored import RESOLVED, refuse_hub, stored_config
 
-NOTES, STORED = ".hydra", "stored_run"
+NOTES = ".hydra"
 MOST = 5  # differing keys in one warning
 
 
@@ -48,7 +51,22 @@ def run(arguments: argparse.Namespace) -> list[str]:
     Raises:
         UsageError: There is no such run, or its config cannot be read or trusted.
     """
-    folder = _folder(Path(os.path.abspath(arguments.run)))
+    line = line_of(folder_of(Path(os.path.abspath(arguments.run))), arguments)
+    print(f"distill {shlex.join(line)}", file=sys.stderr)
+    return line
+
+
+def line_of(folder: Path, arguments: argparse.Namespace, *, linked: bool = True) -> list[str]:
+    """The command line of a run with other values for some of its keys.
+
+    Args:
+        folder: Of the run.
+        arguments: What was typed: overrides, multirun, config_dir and allow.
+        linked: Whether networks that a run from Python configures as its student follow the student.
+
+    Raises:
+        UsageError: Its config cannot be read or trusted.
+    """
     new = ordered(arguments.overrides).arguments
     flags = ["--multirun"] if arguments.multirun else []
     notes = _notes(folder)
@@ -58,35 +76,18 @@ def run(arguments: argparse.Namespace) -> list[str]:
         _trust(folder, overrides, more, allow=arguments.allow)
         _compare(folder, stored, more)
     else:
-        _store(folder, new, allow=arguments.allow)
+        _store(folder, new, allow=arguments.allow, linked=linked)
         more, overrides = ["--config-name", STORED], list(new)
     allowed = [f"runtime.allow=[{','.join([*RuntimeConf().allow, *arguments.allow])}]"] if arguments.allow else []
-    line = [*flags, *more, *merged(allowed, overrides)]
-    print(f"distill {shlex.join(line)}", file=sys.stderr)
-    return line
+    return [*flags, *more, *merged(allowed, overrides)]
 
 
-def merged(stored: Sequence[str], new: Sequence[str]) -> list[str]:
-    """The stored overrides with the new ones in the place of those of the same key.
+def folder_of(place: Path) -> Path:
+    """The folder of a run that can be started again.
 
-    A key that the run added with + is added again with its new value, and one that `~key` takes out again is left out.
+    Raises:
+        UsageError: It is none, nor in one.
     """
-    signs = {_key(override): override[: len(override) - len(override.lstrip("+"))] for override in stored}
-    keys = {_key(override) for override in new}
-    words = []
-    for override in new:
-        sign = signs.get(_key(override), "")
-        if override.startswith("~") and sign:
-            continue
-        words.append(override if override[:1] in "+~" else sign + override)
-    return [*(override for override in stored if _key(override) not in keys), *words]
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
-def _folder(place: Path) -> Path:
     for folder in (place, *place.parents) if place.exists() else ():
         if (folder / RESOLVED).is_file() or (folder / NOTES / "overrides.yaml").is_file():
             return folder
@@ -102,10 +103,10 @@ def _stored_overrides(folder: Path) -> list[str]:
     overrides = _read(file)
     if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
         raise UsageError(f"{file} is not a list of overrides")
-    if sweeps := [each for each in overrides if _is_sweep(each)]:
+    if sweeps := [each for each in overrides if is_sweep(each)]:
         raise UsageError(f"{file} is not of one run: {sweeps[0]!r} has several values")
-    kept = [each for each in overrides if _key(each).replace("/", ".").split(".")[0] != "hydra"]
-    return [each for each in kept if not _key(each).startswith("runtime.allow")]
+    kept = [each for each in overrides if key_of(each).replace("/", ".").split(".")[0] != "hydra"]
+    return [each for each in kept if not key_of(each).startswith("runtime.allow")]
 
 
 def _notes(folder: Path) -> dict[str, Any] | None:
@@ -138,41 +139,21 @@ def _stored_flags(folder: Path, notes: dict[str, Any], config_dir: str | None) -
 
 def _trust(folder: Path, overrides: list[str], flags: list[str], *, allow: Sequence[str]) -> None:
     """Refuses code of torch.hub that the stored line brings in; a line that cannot be composed is told elsewhere."""
-    single = [each for each in overrides if not _is_sweep(each)]
-    config = _composed(single, flags)
+    single = [each for each in overrides if not is_sweep(each)]
+    app = composed(single, flags)
+    config: Any = None if app is None else asdict(app)
     if config is None and any("hub" in each for each in single):
         config = {"_target_": "torch.hub.load"}
     refuse_hub(config, allow=allow, place=folder)
 
 
-def _is_sweep(override: str) -> bool:
-    try:
-        return OverridesParser.create().parse_override(override).is_sweep_override()
-    except HydraException:
-        return False
-
-
-def _composed(overrides: Sequence[str], flags: list[str]) -> Any:
-    """The resolved config of a line as plain containers, None where it cannot be composed."""
-    options = dict(zip(flags[::2], flags[1::2], strict=True))
-    folders = [options["--config-dir"]] if "--config-dir" in options else []
-    try:
-        cfg = compose(overrides, config_dirs=folders, config_name=options.get("--config-name", "config"))
-    except Exception as error:
-        if not is_of_composition(error):
-            raise
-        return None
-    _, app, _ = read(cfg)
-    return None if app is None else asdict(app)
-
-
 def _compare(folder: Path, stored: list[str], flags: list[str]) -> None:
     """Warns of keys that today's config files give other values than the run had."""
-    today = _composed(stored, flags)
-    if today is None or not (folder / RESOLVED).is_file():
+    app = composed(stored, flags)
+    if app is None or not (folder / RESOLVED).is_file():
         return
     then = dict(_flat(stored_config(folder, allow=["torch.hub.load"])))
-    now = dict(_flat(today))
+    now = dict(_flat(asdict(app)))
     changed = [key for key in then | now if then.get(key) != now.get(key) and key != "runtime.allow"]
     if changed:
         told = "; ".join(f"{key}: {then.get(key)!r}, now {now.get(key)!r}" for key in changed[:MOST])
@@ -180,35 +161,15 @@ def _compare(folder: Path, stored: list[str], flags: list[str]) -> None:
         print(f"warning: the config files have changed since {folder}: {told}{more}", file=sys.stderr)
 
 
-def _store(folder: Path, new: Sequence[str], *, allow: Sequence[str]) -> None:
+def _store(folder: Path, new: Sequence[str], *, allow: Sequence[str], linked: bool) -> None:
     """Makes the resolved config of a run without overrides, one started from Python, the config to begin with."""
-    chosen = [override for override in new if _key(override).split("@")[0] in groups()]
+    chosen = chosen_groups(new)
     if chosen:
         raise UsageError(
             f"{folder} was started from Python, or from a stored config, and has no overrides that could be composed "
             f"anew: {chosen[0]!r} chooses a group; give keys, as stage.lr=0.1"
         )
-    config = _unresolved(stored_config(folder, allow=allow))
-    defaults = ["schema", "_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
-    shipped: Any = OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), "config.yaml")))
-    node = {**config, "dry_run": False, "defaults": defaults, "hydra": shipped["hydra"]}
-    ConfigStore.instance().store(name=STORED, node=node)
-
-
-def _unresolved(config: dict[str, Any]) -> dict[str, Any]:
-    """A resolved config in which what is inherited is inherited again, so that stage.lr=0.1 reaches the stages."""
-    config = copy.deepcopy(config)
-    for part in ("prelude", "method"):
-        method = config.get(part) or {}
-        for stage in (method.get("stages") or {}).values():
-            for each in fields(StageConf):
-                source = re.fullmatch(r"\$\{(\w+)\.(\w+)\}", str(each.default))
-                if source and stage.get(each.name) == (config.get(source[1]) or {}).get(source[2]):
-                    stage.pop(each.name, None)
-        for name, network in (method.get("extra_models") or {}).items():
-            if network == config.get("student"):
-                method["extra_models"][name] = "${student}"
-    return config
+    begin_with(unresolved(stored_config(folder, allow=allow), linked=linked))
 
 
 def _read(file: Path) -> Any:

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.errors import OtherExperiment
-from distill_app.runs.claim import claim, finished_line, finished_summary, refuse_other, resume_command, stored_config
+from distill_app.errors import OtherExperiment, UsageError
+from distill_app.runs.claim import (
+    claim,
+    finished_line,
+    finished_summary,
+    lost_text,
+    refuse_other,
+    resume_command,
+    stored_config,
+)
 from distill_app.runs.lifecycle import run_folder
 from distill_app.runs.status import Status, process_record
 
@@ -95,6 +103,27 @@ def test_a_finished_run_is_found_and_told_in_a_line(tmp_path):
         assert finished == {"rows": rows}
     line = finished_line("outputs/f", finished)
     assert line == "finished already: outputs/f: student with kd 86.06%, teacher loss 0.5"
+
+
+@pytest.mark.parametrize(
+    ("lost", "says", "remedy"),
+    [
+        ("summary.json", "its summary.json cannot be read", "in a new folder: distill rerun"),
+        ("status.json", "its status.json cannot be read", "to write it anew: distill resume"),
+    ],
+)
+def test_a_finished_run_that_has_lost_its_records_and_checkpoints_is_not_trained_anew(tmp_path, lost, says, remedy):
+    begun(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    (tmp_path / "summary.json").write_text("{}")
+    refuse_other(tmp_path, CONFIG)
+    (tmp_path / lost).write_text("{")
+    assert lost_text(tmp_path) == says
+    with pytest.raises(UsageError, match=f"{says}.*{remedy}"):
+        refuse_other(tmp_path, CONFIG)
+    (tmp_path / "checkpoints" / "distill" / "epoch_0000").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "distill" / "epoch_0000" / "manifest.json").write_text("{}")
+    refuse_other(tmp_path, CONFIG)
 
 
 def test_what_to_type_to_go_on_quotes_and_names_whom_to_trust():

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from distill_app.errors import UsageError
 from distill_app.verbs import call
-from distill_app.verbs.rerun import merged
+from distill_app.verbs.overrides import merged
 
 
 @pytest.fixture(scope="module")
