@@ -27,6 +27,7 @@ _NOTES = (".hydra/config.yaml", ".hydra/overrides.yaml")
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     add_run(parser, checkpoints=False)
+    parser.epilog = "Where a finished run has lost its summary.json or status.json, this is made again."
     parser.add_argument(
         "overrides",
         nargs="*",

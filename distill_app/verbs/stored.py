@@ -6,6 +6,7 @@ by default: packages of your own are named again with --allow.
 
 import argparse
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from yaml import YAMLError
 
 from distill_app.config.schema import RuntimeConf
 from distill_app.errors import UsageError
+from distill_app.runs.claim import finished_summary, lost_text
+from distill_app.runs.status import Status, state_of
 
 RESOLVED = "config_resolved.yaml"
 
@@ -69,6 +72,19 @@ def stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
     config["runtime"]["allow"] = [*RuntimeConf().allow, *allow]
     refuse_hub(config, allow=allow, place=file)
     return config
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """The summary of a run that is finished.
+
+    Raises:
+        UsageError: It is not, or has lost what says so; with what to type.
+    """
+    summary = finished_summary(folder)
+    if summary is None:
+        why = lost_text(folder) or state_of(Status(folder).read()) or "nothing says what became of it"
+        raise UsageError(f"{folder} is not finished ({why}); first: distill resume {shlex.quote(str(folder))}")
+    return summary
 
 
 def refuse_hub(config: Any, *, allow: Sequence[str], place: Path) -> None:
