@@ -13,6 +13,7 @@ VERBS = {
     "resume": "goes on with an interrupted run after its last complete epoch; a finished run is left as it is",
     "continue": "starts a new run from the weights of a finished one; optimiser and schedule begin anew",
     "rerun": "starts a run again in a new folder, with other values for some of its keys",
+    "reproduce": "runs a finished run again in a new folder and says whether it came out the same, bit for bit",
     "evaluate": "evaluates a network of a run, or of one of its checkpoints, and prints the metrics as JSON",
     "export": "writes the weights of a network, of a run or of one of its checkpoints, as a plain state dict",
     "report": "prints and plots the results of runs",
