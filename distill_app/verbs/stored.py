@@ -83,7 +83,8 @@ def finished(folder: Path) -> dict[str, Any]:
     summary = finished_summary(folder)
     if summary is None:
         why = lost_text(folder) or state_of(Status(folder).read()) or "nothing says what became of it"
-        raise UsageError(f"{folder} is not finished ({why}); first: distill resume {shlex.quote(str(folder))}")
+        first = "wait for it" if why == "running" else f"first: distill resume {shlex.quote(str(folder))}"
+        raise UsageError(f"{folder} is not finished ({why}); {first}")
     return summary
 
 

@@ -13,6 +13,7 @@ from distill_app.api import run as run_config
 from distill_app.config.tree import compose
 from distill_app.runs.settings import fingerprint
 from distill_app.runs.statefile import load_file
+from distill_app.runs.status import Status
 from distill_app.training import runner as runner_module
 from distill_app.verbs import call
 
@@ -206,6 +207,13 @@ def test_a_run_that_is_not_finished_or_whole_is_refused(finished, spoiled, says,
     code, _, err = distill("continue", str(copied), "stage.epochs=3")
     assert code == 2 and says in err and "Traceback" not in err, err
     assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_a_run_that_is_running_is_to_be_waited_for(finished, distill, tmp_path):
+    copied = Path(shutil.copytree(finished, tmp_path / "copy"))
+    Status(copied).set("running")
+    code, _, err = distill("continue", str(copied))
+    assert code == 2 and "is not finished (running); wait for it" in err
 
 
 def test_help_says_what_begins_anew(distill):
