@@ -147,8 +147,7 @@ def _played(plan: StagePlan, *, builder: Builder, units: int) -> Optimization:
 def _advance(played: Optimization) -> None:
     """One unit of the schedule: without gradients the optimiser changes nothing."""
     played.step()
-    played.end_epoch()
-    played.take_up(value=0.0, loss=0.0)
+    played.end_epoch(value=0.0, loss=0.0)
 
 
 def _alike(one: Optimization, other: Optimization) -> bool:

@@ -19,6 +19,7 @@ SYNONYMS = {
     "bs": "batch_size",
     "batch": "batch_size",
     "workers": "num_workers",
+    "keep_checkpoints": "keep",
     "gpu": "device",
     "tau": "temperature",
     "ckpt": "checkpoint",

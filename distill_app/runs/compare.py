@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from distill_app.errors import CheckpointError
-from distill_app.runs.files import read_jsonl, read_object
+from distill_app.runs.files import read_object
+from distill_app.runs.journal import Journal
 from distill_app.runs.statefile import load_file, tensor_bytes
 
 _CLOCK = ("timing", "seconds")
@@ -110,11 +111,10 @@ def _labelled(file: Path, found: Comparison) -> dict[str, Any]:
     if not file.is_file():
         found.unread.append(f"{file} is missing")
         return {}
-    records = read_jsonl(file)
-    lines = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if len(lines) > len(records):
-        found.unread.append(f"{len(lines) - len(records)} lines of {file} cannot be read")
-    return _by_label((_label_of(record), record) for record in records)
+    journal = Journal.read(file)
+    if journal.damaged:
+        found.unread.append(f"{len(journal.damaged)} lines of {file} cannot be read")
+    return _by_label((_label_of(record), record) for record in journal.records)
 
 
 def _label_of(record: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Whether two runs came to the same end, bit for bit: weights, optimiser, records, summary, TensorBoard."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,33 +7,19 @@ from typing import Any
 import torch
 
 from distill_app.runs.checkpoint import Checkpoints
-from distill_app.runs.journal import METRICS, Journal
-from distill_app.runs.statefile import load_file
+from distill_app.runs.compare import compared
 
 CLOCK = ("seconds", "time", "images_per_second", "data_wait")
 
 
 def differences(folder: Path, reference: Path) -> list[str]:
     """What differs between two finished runs, but for what depends on the clock; empty where nothing does."""
-    return [name for name, of in _PARTS.items() if not _equal(of(folder), of(reference))]
-
-
-def _weights(folder: Path) -> dict[str, Any]:
-    return {file.name: load_file(file) for file in sorted(folder.glob("*.pt"))}
+    told = [each.what for each in compared(reference, folder) if not each.identical or not each.total]
+    return told + [name for name, of in _PARTS.items() if not _equal(of(folder), of(reference))]
 
 
 def _state(folder: Path) -> Any:
     return _without_clock(Checkpoints(folder / "checkpoints").load("last"))
-
-
-def _records(folder: Path) -> Any:
-    journal = Journal.read(folder / METRICS)
-    records = [{key: value for key, value in record.items() if key != "timing"} for record in journal.records]
-    return [*records, journal.damaged]
-
-
-def _summary(folder: Path) -> Any:
-    return _without_clock(json.loads((folder / "summary.json").read_text()))
 
 
 def _events(folder: Path) -> Any:
@@ -52,10 +37,7 @@ def _leftovers(folder: Path) -> list[str]:
 
 
 _PARTS = {
-    "weights": _weights,
     "the last checkpoint": _state,
-    METRICS: _records,
-    "summary.json": _summary,
     "TensorBoard": _events,
     "leftovers": _leftovers,
 }

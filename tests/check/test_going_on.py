@@ -108,7 +108,7 @@ def test_before_an_epoch_is_over_there_is_nothing_to_keep():
 def test_settings_other_than_epochs_are_refused_with_the_difference(tmp_path):
     old = resolved()
     assert refuse_changes(tmp_path, old, resolved("stage.epochs=9"))
-    assert not refuse_changes(tmp_path, old, resolved("runtime.num_workers=3", "runtime.keep_checkpoints=4"))
+    assert not refuse_changes(tmp_path, old, resolved("runtime.num_workers=3", "checkpoint.keep=4"))
     with pytest.raises(OtherExperiment) as caught:
         refuse_changes(tmp_path, old, resolved("stage.epochs=9", "seed=3"))
     told = str(caught.value)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from engine_fixtures import DIGITS, QUIET, equal, run
 
+from distill_app.runs.journal import Journal, sealed_line
 from distill_app.runs.statefile import load_file
 from distill_app.training import runner as runner_module
 from distill_app.verbs import reproduce
@@ -78,9 +79,9 @@ def test_what_differs_is_told_with_where_and_by_how_much(copied, distill, tmp_pa
     weights[name] = weights[name].contiguous()
     weights[name].view(-1)[0] += 0.5
     torch.save(weights, copied / "student.pt")
-    records = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
+    records = Journal.read(copied / "metrics.jsonl").records
     records[1]["total"] += 2.0
-    (copied / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (copied / "metrics.jsonl").write_text("".join(map(sealed_line, records)))
     change(copied / "summary.json", lambda summary: summary["rows"][0].update(accuracy=-1.0))
     code, out, _ = distill("reproduce", str(copied), "--output", str(tmp_path / "new"))
     assert code == 1 and "not the same, by up to 2" in out, out

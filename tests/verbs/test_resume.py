@@ -102,9 +102,9 @@ def test_a_later_plain_resume_goes_on_with_them(broken, tmp_path, monkeypatch):
 
 def test_what_is_no_setting_may_be_another_and_is_no_news_in_the_log(broken, tmp_path):
     other = copy(broken, tmp_path / "other")
-    assert call("resume", [str(other), "runtime.keep_checkpoints=3", "runtime.log_every=2"]) == 0
+    assert call("resume", [str(other), "checkpoint.keep=3", "runtime.log_every=2"]) == 0
     assert "other settings" not in (other / "train.log").read_text()
-    assert OmegaConf.load(other / "config_resolved.yaml").runtime.keep_checkpoints == 3
+    assert OmegaConf.load(other / "config_resolved.yaml").checkpoint.keep == 3
 
 
 @pytest.mark.parametrize(
