@@ -83,10 +83,10 @@ def _copied(state: Any) -> Any:
         host = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
         return host.copy_(state, non_blocking=True)
     if isinstance(state, dict):
-        items = [(key, _copied(value)) for key, value in state.items()]
-        state = state.copy()  # an OrderedDict keeps what it carries along
-        state.update(items)
-        return state
+        fresh = type(state)((key, _copied(value)) for key, value in state.items())
+        if (versions := getattr(state, "_metadata", None)) is not None:
+            fresh._metadata = versions  # type: ignore[attr-defined]
+        return fresh
     if isinstance(state, list | tuple):
         return type(state)(_copied(value) for value in state)
     return state

@@ -10,7 +10,7 @@ from importlib import import_module
 
 # Verb: what it does, for --help and at the top of its own -h. Nothing is listed anywhere else.
 VERBS = {
-    "resume": "goes on with an interrupted run after its last complete epoch; a finished run is left as it is",
+    "resume": "goes on with an interrupted run where it was saved last; a finished run is left as it is",
     "continue": "starts a new run from the weights of a finished one; optimiser and schedule begin anew",
     "rerun": "starts a run again in a new folder, with other values for some of its keys",
     "reproduce": "runs a finished run again in a new folder and says whether it came out the same, bit for bit",

@@ -94,7 +94,7 @@ def test_a_later_plain_resume_goes_on_with_them(broken, tmp_path, monkeypatch):
         raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(runner_module, "train_epoch", breaking)
+        patch.setattr(runner_module.StageRunner, "take_steps", breaking)
         call("resume", [str(longer), "stage.epochs=4"])
     assert call("resume", [str(longer)]) == 0
     assert [record["epoch"] for record in metrics(longer) if record["kind"] == "epoch"] == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Interrupted runs go on after their last complete epoch and end as if nothing had happened, to the bit."""
+"""Interrupted runs go on where they were saved last and end as if nothing had happened, to the bit."""
 
 import json
 import os
