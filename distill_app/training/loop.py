@@ -81,7 +81,7 @@ class EpochTraining:
             stage.precision.scale(loss).backward()
             self.between_steps = (number + 1) % every == 0 or number + 1 == batches
             if self.between_steps:
-                self.watch.look_at_gradients()
+                self.watch.look_at_gradients(stage.optimization.clip())
                 stage.optimization.step()
                 for after_step in stage.after_step:
                     after_step(number, batch, activations)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, SequentialLR
 
@@ -45,11 +45,15 @@ class Optimization:
         """The learning rate of the first group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def clip(self) -> Tensor | None:
+        """Clips the gradients where that is asked for, and returns the norm that they had."""
+        if self.clip_grad_norm is None:
+            return None
+        self.precision.unscale(self.optimizer)
+        return nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm)
+
     def step(self) -> None:
-        """Clips, steps, and advances a schedule that counts steps."""
-        if self.clip_grad_norm is not None:
-            self.precision.unscale(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm)
+        """Steps, and advances a schedule that counts steps."""
         self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         if self.scheduler is not None and self.interval == "step":

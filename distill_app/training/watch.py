@@ -152,10 +152,23 @@ class FiniteWatch:
         if not self._deferred:
             self.settle()
 
-    def look_at_gradients(self) -> None:
-        """Notes those of a step before the optimiser takes it; under fp16 the scaler does, and lowers its factor."""
+    def look_at_gradients(self, norm: Tensor | None = None) -> None:
+        """Notes those of a step before the optimiser takes it; under fp16 the scaler does, and lowers its factor.
+
+        Args:
+            norm: Of all of them, where it is known: what is clipped by a norm that is not finite is no gradient.
+        """
         if self._optimization.precision.scaled:
             return
+        if norm is not None:
+            torch.maximum(self._flag, norm.mul(0.0).ne_(0.0).to(self._flag.dtype), out=self._flag)
+        else:
+            self._look_at_all()
+        self._seen[-1:] = [seen._replace(flag=self._flag.clone()) for seen in self._seen[-1:]]
+        if not self._deferred:
+            self.settle()
+
+    def _look_at_all(self) -> None:
         gradients: dict[Any, list[Tensor]] = {}
         for parameter in self._optimization.parameters:
             if (gradient := parameter.grad) is not None and not gradient.is_complex():
@@ -164,9 +177,6 @@ class FiniteWatch:
         for of_a_kind in gradients.values():
             # One pass over all of them, which multiplies by one and sets the flag: what scalers use.
             torch._amp_foreach_non_finite_check_and_unscale_(of_a_kind, self._flag, self._one)
-        self._seen[-1:] = [seen._replace(flag=self._flag.clone()) for seen in self._seen[-1:]]
-        if not self._deferred:
-            self.settle()
 
     def carried_on(self, loss: Tensor) -> Tensor:
         """The loss, and NaN behind a bad one under fp16: its scaler has a flag of its own, of one step alone."""

@@ -9,10 +9,8 @@ from distill_app.runs.journal import Journal, sealed_line
 
 
 def records(count: int) -> list[dict]:
-    return [
-        {"kind": "step", "stage": "s", "step": step, "total": step / 3, "timing": {"time": 1.5}}
-        for step in range(count)
-    ]
+    timing = {"time": 1.5}
+    return [{"kind": "step", "stage": "s", "step": n, "total": n / 3, "timing": timing} for n in range(count)]
 
 
 @pytest.fixture

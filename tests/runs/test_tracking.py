@@ -11,8 +11,10 @@ from distill_app.runs.metrics import Metric
 from distill_app.runs.tracking import Tracker
 
 
-def _train(folder: Path, *, images_per_second: float = 100.0, start: int = 0, **options) -> None:
-    with Tracker(folder, tensorboard=False, **options) as tracker:
+def _train(
+    folder: Path, *, images_per_second: float = 100.0, start: int = 0, tensorboard: bool = False, **options
+) -> None:
+    with Tracker(folder, tensorboard=tensorboard, **options) as tracker:
         shown = [Metric("accuracy", percent=True)]
         tracker.start_stage("distill", epochs=3, steps_per_epoch=2, first_epoch=start, metrics=shown)
         for epoch in range(start, 3):
@@ -181,6 +183,38 @@ def test_other_ranks_write_and_say_nothing(tmp_path, capsys):
         tracker.rewind(lambda record: False)
         tracker.warning("x")
     assert not folder.exists() and capsys.readouterr() == ("", "")
+
+
+def _events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_is_made_anew_of_the_records_that_are_kept(tmp_path):
+    for name in ("whole", "resumed"):
+        _train(tmp_path / name, tensorboard=True)
+    with Tracker(tmp_path / "resumed") as tracker:
+        tracker.rewind(lambda record: record["kind"] != "test" and record["epoch"] < 1)
+    _train(tmp_path / "resumed", start=1, tensorboard=True)
+    whole, resumed = (_events(tmp_path / name) for name in ("whole", "resumed"))
+    assert whole == resumed and len(whole["distill/loss/ce"]) == 6
+    assert whole["test/student/accuracy"] == [(0, pytest.approx(0.7))]
+
+
+def test_a_damaged_line_is_told_with_its_number_and_left_out(tmp_path, capsys):
+    _train(tmp_path)
+    file = tmp_path / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[3] = bytes(len(lines[3]) - 1) + b"\n"
+    file.write_bytes(b"".join(lines))
+    with Tracker(tmp_path, tensorboard=False) as tracker:
+        tracker.rewind(lambda record: True)
+    assert len(read_jsonl(file)) == len(lines) - 1
+    for text in (capsys.readouterr().err, (tmp_path / "train.log").read_text()):
+        assert f"{file}: damaged and left out: 1 lines, by their numbers 4" in text
 
 
 def test_tensorboard_scalars_are_readable(tmp_path):

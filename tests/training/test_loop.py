@@ -213,6 +213,47 @@ def test_weights_are_those_before_the_first_bad_step_however_late_it_is_seen(tmp
         assert all(weights[name].equal(value) for name, value in kept.items())
 
 
+class Root(torch.nn.Module):
+    """Zero, with a gradient that is not a number."""
+
+    def forward(self, student: torch.Tensor) -> torch.Tensor:
+        return (student - student.detach()).abs().sum().sqrt()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [(), ("stage.clip_grad_norm=1.0",), ("stage.accumulation_steps=2",)], ids=["plain", "clip", "accumulation"]
+)
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_gradient_that_is_not_finite_is_seen_though_the_loss_is(tmp_path, fused, more):
+    term = {"loss": {"_target_": f"{__name__}.Root"}, "inputs": {"student": "student.logits"}, "weight": 1.0}
+    overrides = (f"+stage.optimizer.fused={fused}", *more, f"runtime.allow=[{__name__}]", "stage.batch_size=16")
+    with stage(tmp_path, *overrides, distill={"losses": {"root": term}}) as built:
+        loaded(built)
+        before = {name: value.clone() for name, value in network(built, "student").named_parameters()}
+        steps = EpochTraining(built, Progress(built.plan.name, epoch=0), tracker=Quiet(), log_every=1000).steps()
+        with pytest.raises(
+            NonFiniteLoss, match=r"the gradient of the loss is not finite.*epoch 1, step [12]: "
+        ) as told:
+            for _ in steps:
+                pass
+        assert "the losses themselves are (ce = " in str(told.value) and "root = 0" in str(told.value)
+        after = dict(network(built, "student").named_parameters())
+        assert all(after[name].equal(value) for name, value in before.items())
+
+
+@pytest.mark.slow
+def test_fp16_that_takes_no_step_any_more_says_so(tmp_path):
+    overrides = ("method=ce", "runtime.precision=fp16", "method.stages.train.losses.ce.weight=1e30")
+    with stage(tmp_path, *overrides, "stage.batch_size=4") as built:
+        loaded(built)
+        with pytest.raises(NonFiniteLoss, match=r"precision=fp16: the gradients of the last \d+ steps of stage"):
+            for epoch in range(9):
+                at = Progress(built.plan.name, epoch=epoch)
+                for _ in EpochTraining(built, at, tracker=Quiet(), log_every=10).steps():
+                    pass
+
+
 @pytest.mark.slow
 def test_waiting_for_data_is_measured_and_told(tmp_path, monkeypatch):
     tracker = Quiet()
