@@ -63,6 +63,10 @@ class CheckpointError(DistillError, RuntimeError):
     """A checkpoint cannot be written, found or trusted."""
 
 
+class IrregularFile(DistillError, OSError):
+    """What stands in the place of a file and is none, or is too large for one: a link, a fifo, a device."""
+
+
 class Unusable(Exception):
     """Why one checkpoint cannot be used; another one may."""
 

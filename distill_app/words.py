@@ -24,6 +24,22 @@ def warn(text: str) -> None:
     logging.getLogger("distill_app").warning("%s", text)
 
 
+_ADVICE = ("Weights only load failed", "`weights_only`", "weights_only=", "weights_only https", "torch.load")
+
+
+def advises(error: BaseException) -> bool:
+    """Whether an exception advises to read a file in a way that runs what is in it, as torch's do."""
+    return any(word in str(error) for word in _ADVICE)
+
+
+def unadvised(error: BaseException) -> str:
+    """What an exception says without torch's advice to load unsafely; what is left of many lines is the first."""
+    if not advises(error):
+        return str(error)
+    left = (line.strip() for line in str(error).splitlines() if not any(word in line for word in _ADVICE))
+    return next(filter(None, left), "it holds more than tensors and plain types, or is damaged")
+
+
 def some(items: Iterable[Any], *, limit: int = 4) -> str:
     """The first few of a list, and how many more there are."""
     listed = [str(item) for item in items]

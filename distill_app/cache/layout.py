@@ -1,5 +1,6 @@
 """What the records of a tap look like, and how much room they take on a disk. Imports no torch."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from distill_app.errors import CacheError
 ARRAYS = ("values", "indices")
 KINDS = {"<f2", "<u2", "<u4"}
 CHECK_BYTES = 4
+LARGEST_ROW = 2**30  # of what meta.json may claim: more than anybody keeps of an image
 ALLOCATED = 2**26  # files up to here take their room at once
 # Larger ones take it in pieces, when a row in one is first written: large pieces where most rows will come, and those
 # of file systems where few will, which lie apart.
@@ -33,7 +35,7 @@ class Layout:
 
 def count_of(shape: Sequence[int]) -> int:
     """How many values an array of this shape has."""
-    return int(np.prod(shape, dtype=np.int64))
+    return math.prod(shape)
 
 
 def at_once(size: int) -> bool:
@@ -86,9 +88,11 @@ def layout_of(meta: Mapping[str, Any]) -> Layout:
     try:
         arrays = {name: (str(kind), tuple(map(int, shape))) for name, (kind, shape) in meta["arrays"].items()}
         layout = Layout(int(meta["views"]), int(meta["samples"]), arrays)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise CacheError(f"cache: meta.json is damaged ({error})") from error
     numbers = [layout.views, layout.samples, *(size for _, shape in arrays.values() for size in shape)]
     if not set(arrays) <= set(ARRAYS) or min(numbers) < 0 or not {kind for kind, _ in arrays.values()} <= KINDS:
         raise CacheError("cache: meta.json claims arrays that no cache has")
+    if layout.row_bytes > LARGEST_ROW:
+        raise CacheError(f"cache: meta.json claims rows of {layout.row_bytes:,} bytes")
     return layout

@@ -15,7 +15,6 @@ disjoint rows.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,14 +22,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.layout import Layout, at_once, block_size, count_of, files_of, touched
-from distill_app.errors import CacheError
-from distill_app.runs.files import to_json, write_json
+from distill_app.errors import CacheError, IrregularFile
+from distill_app.runs.files import read_object, to_json, write_json
+from distill_app.runs.untrusted import open_regular
 
 KIND = "distill-app teacher cache"
 META, CHECKS = "meta.json", "checks.npy"
@@ -97,25 +97,20 @@ class TapStore:
     def _open(self, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self.folder / f"{name}.npy"
         try:
-            with open(path, "rb") as opened:
-                if np.lib.format.read_magic(opened) != (1, 0):
-                    raise ValueError("not version 1.0 of the format")
-                there, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
-                offset = opened.tell()
-            if (there, fortran, dtype) != (shape, False, np.dtype(kind)):
-                raise ValueError(f"holds {dtype} {there}, expected {kind} {shape}")
-            if path.stat().st_size < (size := offset + np.dtype(kind).itemsize * count_of(shape)):
-                if not self.writable:
-                    raise ValueError("the end is missing")
-                os.truncate(path, size)  # what is missing then reads as zeros, which pass no check
-            if self.writable and not at_once(size):
-                self._handles[name] = os.open(path, os.O_RDWR)
-                self._taken[name] = np.zeros(-(-size // self._block), dtype=bool)
-            self._offsets[name] = offset
-            mode = "r+" if self.writable else "r"
-            # As a plain array: indexing is slower in the subclass.
-            return np.asarray(np.memmap(path, dtype=kind, mode=mode, offset=offset, shape=shape))  # type: ignore[call-overload]
-        except (ValueError, FileNotFoundError, PermissionError) as error:
+            with open_regular(path, writable=self.writable) as file:
+                offset = _header_end(file, kind=kind, shape=shape)
+                if os.fstat(file.fileno()).st_size < (size := offset + np.dtype(kind).itemsize * count_of(shape)):
+                    if not self.writable:
+                        raise ValueError("the end is missing")
+                    file.truncate(size)  # what is missing then reads as zeros, which pass no check
+                if self.writable and not at_once(size):
+                    self._handles[name] = os.dup(file.fileno())
+                    self._taken[name] = np.zeros(-(-size // self._block), dtype=bool)
+                self._offsets[name] = offset
+                mode = "r+" if self.writable else "r"
+                # As a plain array: indexing is slower in the subclass.
+                return np.asarray(np.memmap(file, dtype=kind, mode=mode, offset=offset, shape=shape))  # type: ignore[call-overload]
+        except (ValueError, FileNotFoundError, PermissionError, IrregularFile) as error:
             raise CacheError(
                 f"cache: {path}: {error}; to begin anew: distill cache clear {self.folder.parent}"
             ) from error
@@ -190,6 +185,20 @@ class TapStore:
         self._handles, self.writable = {}, False
 
 
+def _header_end(file: BinaryIO, *, kind: str, shape: tuple[int, ...]) -> int:
+    """Where the values of an array begin.
+
+    Raises:
+        ValueError: It is no file of NumPy's, or an array of another type or shape.
+    """
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not version 1.0 of the format")
+    there, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if (there, fortran, dtype) != (shape, False, np.dtype(kind)):
+        raise ValueError(f"holds {dtype} {there}, expected {kind} {shape}")
+    return file.tell()
+
+
 def _create(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
     """Makes the files, large ones of holes, under another name and renames them: nobody sees half of them."""
     if folder.is_dir():
@@ -221,11 +230,8 @@ def tap_folder(tap: str, *, spec: Any, layout: Layout) -> str:
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """What the `meta.json` of a cache, or of a tap in it, says; None where there is none of ours."""
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return meta if isinstance(meta, dict) and meta.get("kind") == KIND else None
+    meta = read_object(folder / META)
+    return meta if meta is not None and meta.get("kind") == KIND else None
 
 
 def differences(needed: Any, there: Any, path: str = "") -> list[str]:

@@ -150,6 +150,9 @@ def _built(app: AppConf, plans: list[StagePlan]) -> Iterator[tuple[Any, str]]:
             yield plan.scheduler.schedule, f"{plan.scheduler_key}.schedule"
         for part in ("train", "test", "task"):
             yield getattr(plan.data, part), f"{plan.data_key}.{part}"
+        for part in ("sampler", "batch_sampler", "collate"):
+            if (conf := getattr(plan.data, part)) is not None:
+                yield conf, f"{plan.data_key}.{part}"
         for part in ("train_transform", "eval_transform"):
             yield from ((each, f"{plan.data_key}.{part}[{n}]") for n, each in enumerate(getattr(plan.data, part)))
         yield from plan.wrappers.values()
@@ -160,6 +163,8 @@ def _built(app: AppConf, plans: list[StagePlan]) -> Iterator[tuple[Any, str]]:
         for name in plan.declared:
             adapter: Any = plan.conf.adapters[name]
             yield adapter.module, f"{plan.key}.adapters.{name}.module"
+        for entries in plan.conf.redesign.values():
+            yield from ((each, f"{plan.key}.redesign") for each in entries if isinstance(each, Mapping))
 
 
 def _dead_keys(node: Any, key: str) -> Iterator[tuple[str, str, list[str]]]:

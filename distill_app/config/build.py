@@ -1,13 +1,14 @@
 """From `_target_` to objects: the only module that calls Hydra's instantiate.
 
-A target may come from this package, from the parts of torch and torchvision that build things, and from packages that
-the user names in `runtime.allow`. Everything else is refused: Hydra itself would call any function of any package.
+A target may come from the parts of this package, torch and torchvision that belong at its key (`config.kinds`), and
+from packages that the user names in `runtime.allow`. Everything else is refused: Hydra itself would call any function
+of any package.
 """
 
-import inspect
 import re
-import reprlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -15,28 +16,21 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from distill_app.config.binding import accepts, binding_problems, explain, tensors
+from distill_app.config.kinds import ROOTS, TIMM, Kind, kind_of
 from distill_app.config.tree import mount_line
 from distill_app.errors import ConfigError
-from distill_app.words import unknown
+from distill_app.words import advises, unknown
 
-ROOTS = (
-    "distill_app.adapters",
-    "distill_app.data",
-    "distill_app.launch",
-    "distill_app.losses",
-    "distill_app.models",
-    "distill_app.tasks",
-    "torch.nn",
-    "torch.optim",
-    "torch.utils.data",
-    "torch.hub.load",
-    "torchvision.models",
-    "torchvision.datasets",
-    "torchvision.transforms",
-    "torchvision.ops",
-)
 # They lie within the roots, and fetch, unpack or unpickle files rather than build anything.
-EXCEPT = ("torchvision.datasets.utils", "torch.utils.data.datapipes")
+EXCEPT = (
+    "torchvision.datasets.utils",
+    "torchvision.datasets.lsun",
+    "torch.utils.data.datapipes",
+    "timm.models._helpers",
+    "timm.models._hub",
+    "timm.models._builder",
+)
 
 
 class Builder:
@@ -48,7 +42,8 @@ class Builder:
 
     def __init__(self, allow: Iterable[str] = ()):
         self.allow = tuple(allow)
-        self.roots = (*ROOTS, *self.allow)
+        # It is allowed from the start, and much of it is for scripts: those read and write files of any name.
+        self._own = tuple(root for each in self.allow for root in (TIMM if each == "timm" else (each,)))
 
     def build(self, conf: Mapping[str, Any], *args: Any, key: str, **context: Any) -> Any:
         """Instantiates `conf`, nested targets first.
@@ -68,16 +63,17 @@ class Builder:
         if errors:
             raise ConfigError(errors)
         target = self.locate(conf["_target_"], key=key)
-        given = {name: value for name, value in context.items() if _accepts(target, name) and name not in conf}
+        given = {name: value for name, value in context.items() if accepts(target, name) and name not in conf}
         try:
-            make = instantiate({**conf, "_partial_": True}, _convert_="all")
-            return make(*args, **{**_tensors(target, make.keywords), **given})
+            with _weights_only():
+                make = instantiate({**conf, "_partial_": True}, _convert_="all")
+                return make(*args, **{**tensors(target, make.keywords), **given})
         except ConfigError:
             raise
         except InstantiationException as error:
-            raise ConfigError([self._explain_nested(error, conf, key)]) from error
+            raise ConfigError([self._explain_nested(error, conf, key)]) from _cause(error)
         except Exception as error:
-            raise ConfigError([f"{key}: {_explain(error, target, conf, key)}"]) from error
+            raise ConfigError([f"{key}: {explain(error, target, conf, key)}"]) from _cause(error)
 
     def function(self, conf: Mapping[str, Any], *, key: str) -> Callable[..., Any]:
         """A function that is called later, with its settings from config and one positional argument.
@@ -93,67 +89,96 @@ class Builder:
             raise ConfigError([self._explain_nested(error, conf, key)]) from error
         return function
 
-    def locate(self, target: Any, *, key: str) -> Any:
+    def locate(self, target: Any, *, key: str, kind: Kind | None = None) -> Any:
         """Imports a dotted path.
+
+        Args:
+            target: The path.
+            key: The config key of what shall be built.
+            kind: What belongs there; None: what the key says.
 
         Raises:
             ConfigError: It is not there, or it is outside the allow-list.
         """
-        path = str(target)
-        if errors := self._foreign_package(path, key=key):
+        path, kind = str(target), kind or kind_of(key)
+        if errors := self._misplaced(path, key=key, kind=kind):
             raise ConfigError(errors)
         try:
             places = list(_follow(path))
         except ImportError as error:
             raise ConfigError([f"{key}._target_: cannot import {path!r}: {error}"]) from error
-        if not self._inside(path):
-            raise ConfigError([self._outside(path, key=key, trust=path)])
+        if not self._inside(path, kind):
+            raise ConfigError([self._outside(path, key=key, kind=kind, trust=path)])
         for place, thing in places:
             home = _home(thing)
-            if home not in (None, place) and not self._inside(str(home)):
+            if home not in (None, place) and not self._inside(str(home), kind):
                 raise ConfigError([f"{key}._target_: {path!r} leads to {home!r}, outside what may be built"])
         found = places[-1][1]
         if not callable(found):
             raise ConfigError([f"{key}._target_: {path!r} is a {type(found).__name__}, not something to call"])
         return found
 
-    def foreign(self, conf: Any, *, key: str) -> list[str]:
-        """What needs no import to be refused: a config without a target, and targets of packages that nobody named."""
+    def foreign(self, conf: Any, *, key: str, kind: Kind | None = None) -> list[str]:
+        """What needs no import to be refused: no target, one of a package that nobody named, or one of another kind.
+
+        Args:
+            conf: A config to build.
+            key: Its config key.
+            kind: What belongs there; None: what the key says.
+        """
+        kind = kind or kind_of(key)
         if errors := untargeted(conf, key=key):
             return errors
         for name, value in conf.items():
             for path, nested in _nested(value, f"{key}.{name}"):
-                errors += self.foreign(nested, key=path)
-        return errors + self._foreign_package(str(conf["_target_"]), key=key)
+                errors += self.foreign(nested, key=path, kind=kind.part)
+        return errors + self._misplaced(str(conf["_target_"]), key=key, kind=kind)
 
-    def _foreign_package(self, path: str, *, key: str) -> list[str]:
+    def _misplaced(self, path: str, *, key: str, kind: Kind) -> list[str]:
         package = path.split(".", 1)[0]
-        if package in {root.split(".", 1)[0] for root in ROOTS} or self._inside(path):
+        if self._inside(path, kind):
             return []
-        return [self._outside(path, key=key, trust=package)]
+        if package not in {root.split(".", 1)[0] for root in ROOTS}:
+            return [self._outside(path, key=key, kind=kind, trust=path if package in self.allow else package)]
+        if not _below(path, ROOTS):
+            return []  # what is there, and what was meant, is known when it is imported
+        roots = ", ".join([*kind.roots, *self.allow])
+        return [
+            f"{key}._target_: {path!r} is no {kind.name}; what may stand here comes from {roots}, or from a package of "
+            f"your own that runtime.allow names"
+        ]
 
-    def _outside(self, path: str, *, key: str, trust: str) -> str:
+    def _outside(self, path: str, *, key: str, kind: Kind, trust: str) -> str:
+        roots = ", ".join([*kind.roots, *self.allow])
         return (
-            f"{key}._target_: {path!r} is outside what may be built ({', '.join(self.roots)}); if you trust it: "
+            f"{key}._target_: {path!r} is outside what may be built here ({roots}); if you trust it: "
             f"'runtime.allow=[{', '.join([*self.allow, trust])}]', or --allow {trust} for a run that exists"
         )
 
-    def _inside(self, path: str) -> bool:
-        return _below(path, self.roots) and not _below(path, EXCEPT)
+    def _inside(self, path: str, kind: Kind) -> bool:
+        return _below(path, (*kind.roots, *self._own)) and not _below(path, EXCEPT)
 
     def _explain_nested(self, error: InstantiationException, conf: Mapping[str, Any], key: str) -> str:
         """Hydra wraps what a nested target raises, and says where it stands."""
-        place = re.search(r"full_key: (\S+)", str(error))
+        found = re.search(r"full_key: (\S+)", str(error))
+        place = re.sub(r"\b_args_(\d+)", r"_args_.\1", found[1]) if found else ""
         nested: Any = conf
-        for step in place[1].split(".") if place else ():
+        for step in place.split(".") if place else ():
             nested = nested[int(step)] if isinstance(nested, list) else nested[step]
-        where = f"{key}.{place[1]}" if place else key
-        return (
-            f"{where}: {_explain(error.__cause__ or error, self.locate(nested['_target_'], key=where), nested, where)}"
-        )
+        where = f"{key}.{place}" if place else key
+        kind = kind_of(key).part if place else kind_of(key)
+        target = self.locate(nested["_target_"], key=where, kind=kind)
+        return f"{where}: {explain(error.__cause__ or error, target, nested, where)}"
 
     def problems(
-        self, conf: Any, *, key: str, context: Iterable[str] = (), positional: int = 0, partial: bool = False
+        self,
+        conf: Any,
+        *,
+        key: str,
+        context: Iterable[str] = (),
+        positional: int = 0,
+        partial: bool = False,
+        kind: Kind | None = None,
     ) -> list[str]:
         """What is wrong with a config to build: targets, and arguments bound against their signatures.
 
@@ -163,18 +188,44 @@ class Builder:
             context: Names of the arguments that the program supplies.
             positional: How many positional arguments the program supplies.
             partial: Whether missing arguments are supplied later.
+            kind: What belongs there; None: what the key says.
         """
+        kind = kind or kind_of(key)
         if errors := untargeted(conf, key=key):
             return errors
         for name, value in conf.items():
             for path, nested in _nested(value, f"{key}.{name}"):
-                errors += self.problems(nested, key=path, partial=bool(nested.get("_partial_")))
+                errors += self.problems(nested, key=path, partial=bool(nested.get("_partial_")), kind=kind.part)
         try:
-            target = self.locate(conf["_target_"], key=key)
+            target = self.locate(conf["_target_"], key=key, kind=kind)
         except ConfigError as error:
             return errors + error.errors
-        errors += _hub_problems(conf, key=key, roots=self.roots)
-        return errors + _binding_problems(target, conf, key, set(context), positional, partial)
+        errors += _hub_problems(conf, key=key, allow=self.allow)
+        return errors + binding_problems(target, conf, key, set(context), positional, partial)
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Meanwhile constructors of torchvision, which unpickle what lies in torch hub's folder, read tensors alone."""
+    api = sys.modules.get("torchvision.models._api")
+    if api is None:
+        yield
+        return
+    original = api.WeightsEnum.get_state_dict
+
+    def plain(self: Any, *args: Any, **options: Any) -> Any:
+        return original(self, *args, **{**options, "weights_only": True})
+
+    api.WeightsEnum.get_state_dict = plain
+    try:
+        yield
+    finally:
+        api.WeightsEnum.get_state_dict = original
+
+
+def _cause(error: Exception) -> Exception | None:
+    """What a full traceback shows as the cause: not what advises to load unsafely."""
+    return None if advises(error) else error
 
 
 def _below(path: str, roots: Iterable[str]) -> bool:
@@ -239,108 +290,14 @@ def _nested(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _nested(item, f"{key}[{position}]")
 
 
-def signature_of(target: Any) -> inspect.Signature | None:
-    try:
-        return inspect.signature(target)
-    except (TypeError, ValueError):
-        return None
-
-
-# A tensor or nothing; where a number would do as well, as in the rates of an optimiser, lists mean something else.
-_TENSOR = re.compile(r"(<class ')?(torch\.)?Tensor('>)?( \| None)?|(typing\.)?Optional\[(torch\.)?Tensor\]")
-
-
-def _tensors(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists of numbers as float tensors where a constructor wants a tensor: class weights, for instance."""
-    signature = signature_of(target)
-    wanted = [
-        name
-        for name, value in arguments.items()
-        if signature is not None
-        and name in signature.parameters
-        and _TENSOR.fullmatch(str(signature.parameters[name].annotation))
-        and isinstance(value, list)
-        and value
-        and all(isinstance(number, int | float) for number in value)
-    ]
-    if not wanted:
-        return {}
-    import torch  # what wants a tensor has imported it already
-
-    return {name: torch.tensor(arguments[name], dtype=torch.float32) for name in wanted}
-
-
-def _accepts(target: Any, name: str) -> bool:
-    signature = signature_of(target)
-    return signature is not None and name in signature.parameters
-
-
-def _binding_problems(
-    target: Any, conf: Mapping[str, Any], key: str, context: set[str], positional: int, partial: bool
-) -> list[str]:
-    signature = signature_of(target)
-    if signature is None:
-        return []
-    kinds = inspect.Parameter
-    parameters = list(signature.parameters.values())
-    positional += len(conf.get("_args_") or ())
-    by_position = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)][:positional]
-    named = {
-        p.name: p
-        for p in parameters
-        if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY) and p not in by_position
-    }
-    open_ended = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
-    given = [name for name in conf if not (name.startswith("_") and name.endswith("_"))]
-    what = conf["_target_"]
-    errors = []
-    if not open_ended:
-        errors += [f"{key}.{name}: {_untaken(key, name, conf, named)}" for name in given if name not in named]
-    if not partial:
-        errors += [
-            f"{key}.{name}: {what} needs this argument; set it: '{key}.{name}=...'"
-            for name, p in named.items()
-            if p.default is kinds.empty and name not in given and name not in context
-        ]
-    return errors
-
-
-def _untaken(key: str, name: str, conf: Mapping[str, Any], named: Iterable[str]) -> str:
-    """The words for an argument that a target does not take."""
-    from distill_app.config.origin import left_over
-
-    what = conf["_target_"]
-    if origin := left_over(key, name, conf):
-        return f"{what} takes no such argument (it takes: {', '.join(named) or 'none'}); {origin}"
-    return f"{unknown('argument', name, named)} of {what}"
-
-
-def _hub_problems(conf: Mapping[str, Any], *, key: str, roots: Iterable[str]) -> list[str]:
+def _hub_problems(conf: Mapping[str, Any], *, key: str, allow: Iterable[str]) -> list[str]:
     """Code of a remote repository runs only from a commit that the user allowed by name."""
     if conf["_target_"] != "torch.hub.load" or conf.get("source") == "local":
         return []
     repository = str(conf.get("repo_or_dir"))
-    if ":" in repository and repository in roots:
+    if ":" in repository and repository in allow:
         return []
     return [
         f"{key}.repo_or_dir: torch.hub would run the code of {repository!r}; use source: local with a checkout, or "
         f"allow one commit of it: 'runtime.allow=[\"owner/name:commit\"]' and the same text here"
     ]
-
-
-def _explain(error: BaseException, target: Any, conf: Mapping[str, Any], key: str) -> str:
-    """An exception of a constructor; an unexpected keyword gets its nearest match."""
-    what = conf["_target_"]
-    if named := re.match(r"(\w+).*unexpected keyword argument '(\w+)'", str(error)):
-        owner, given = named.groups()
-        from distill_app.config.origin import left_over
-
-        if given in conf and (origin := left_over(key, given, conf)):
-            return f"{what} takes no argument {given!r}; {origin}"
-        signature = signature_of(getattr(inspect.getmodule(target), owner, target))
-        if signature and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
-            return f"{what}: {unknown('argument', given, [name for name in signature.parameters if name != 'self'])}"
-    text = f"{what}: {type(error).__name__}: {error}"
-    if isinstance(error, TypeError):  # Python's own words seldom say what it was
-        text += f"; given: {', '.join(f'{name}={reprlib.repr(v)}' for name, v in conf.items() if name[:1] != '_')}"
-    return text

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from distill_app.errors import DataError
+from distill_app.runs.untrusted import open_regular
 
 try:
     from torchvision.io import decode_image
@@ -63,8 +64,9 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
 
     Raises:
         ValueError: Another format, or more pixels than allowed.
-        OSError: A file that cannot be opened.
+        OSError: A file that cannot be opened, or is a fifo or a device.
     """
+    open_regular(path, links=True).close()  # data sets of links to images are common
     try:
         image = Image.open(path, formats=FORMATS)
     except Image.UnidentifiedImageError as error:

@@ -7,6 +7,7 @@ in it is called but the constructors listed here, which do no more than hold val
 import argparse
 import collections
 import datetime
+import os
 import pathlib
 import pickletools
 import re
@@ -16,14 +17,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distill_app.errors import WeightsError
-from distill_app.words import some, unknown
+from distill_app.errors import IrregularFile, WeightsError
+from distill_app.runs.untrusted import open_regular, swells
+from distill_app.words import some, unadvised, unknown
 
 # Where trainers keep weights, the likelier first; averages only where nothing else is there or they are asked for.
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
@@ -129,23 +131,33 @@ def _chosen(found: Mapping[str, Mapping[str, Any]], choice: str, *, source: str,
 def _content(path: Path, *, key: str) -> Any:
     """All that is in a file."""
     try:
-        if _is_safetensors(path):
-            from safetensors.torch import load_file
+        with open_regular(path, links=True) as file, torch.serialization.safe_globals(plain_types()):
+            if _is_safetensors(file):
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        with torch.serialization.safe_globals(plain_types()):
-            return torch.load(path, weights_only=True, map_location="cpu")
+                return load_file(path)
+            if swells(file):
+                raise WeightsError(
+                    f"{key}.checkpoint: {path} is compressed, so that a small file may hold any size, which "
+                    f"torch.save never does; unpack it, and save the weights with torch.save"
+                )
+            return torch.load(file, weights_only=True, map_location="cpu")
+    except WeightsError:
+        raise
+    except IrregularFile as error:
+        raise WeightsError(f"{key}.checkpoint: {error}") from error
     except OSError as error:
         raise WeightsError(f"{key}.checkpoint: {path} cannot be read ({error})") from error
     except Exception as error:  # a damaged or hostile file can fail in any part of the unpickler
-        raise WeightsError(f"{key}.checkpoint: {path} {_refusal(path, error)}") from error
+        raise WeightsError(f"{key}.checkpoint: {path} {_refusal(path, error)}") from None
 
 
-def _is_safetensors(path: Path) -> bool:
+def _is_safetensors(file: BinaryIO) -> bool:
     """By its first bytes, the length of a header in JSON: such files are found under every suffix."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
+    start = file.read(9)
+    file.seek(0)
+    size = os.fstat(file.fileno()).st_size
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -168,8 +180,7 @@ def _refusal(path: Path, error: Exception) -> str:
             f"FILE); if you trust the file, take them out once: "
             f"torch.save(torch.load(FILE, weights_only=False)[KEY], NEW_FILE)"
         )
-    cause = (text.rpartition("WeightsUnpickler error:")[2].strip().splitlines() or [""])[0]
-    return f"is damaged, or no file of weights ({type(error).__name__}: {cause[:120]})"
+    return f"is damaged, or no file of weights ({type(error).__name__}: {unadvised(error)[:120]})"
 
 
 def _objects_in(path: Path) -> list[str]:

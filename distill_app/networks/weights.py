@@ -18,10 +18,11 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 from distill_app.config.schema import ModelConf
 from distill_app.config.start import checkpoint_file
-from distill_app.errors import WeightsError
+from distill_app.errors import IrregularFile, WeightsError
 from distill_app.networks.fitting import classifier_tensors, fitted, head_of, mismatch
 from distill_app.networks.origin import Origin
 from distill_app.networks.weightfile import read_weights
+from distill_app.runs.untrusted import open_regular
 
 
 def load_weights(net: nn.Module, conf: ModelConf, *, key: str, built: Origin | None = None) -> Origin:
@@ -140,13 +141,17 @@ def _download(weights: WeightsEnum, *, key: str) -> dict[str, Tensor]:
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     instead = f"put the file at {file}, or set {key}.checkpoint to one that you have"
     try:
+        if file.exists():  # as it is in torch hub's folder it is opened without a look
+            open_regular(file, links=True).close()
         return weights.get_state_dict(
             progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
         )
+    except IrregularFile as error:
+        raise WeightsError(f"{key}.weights: {error}") from error
     except OSError as error:
         raise WeightsError(f"{key}.weights: cannot download {weights.url} ({error}); {instead}") from error
     except Exception as error:  # a damaged or hostile file can fail in any part of the unpickler
         raise WeightsError(
             f"{key}.weights: {file} from {weights.url} is damaged or not what torchvision published "
             f"({type(error).__name__}); delete it and try again, {instead}"
-        ) from error
+        ) from None  # torch advises to load it unsafely

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,7 @@ from distill_app.runs.statefile import (
     sync_folder,
     write_state,
 )
+from distill_app.runs.untrusted import read_text
 from distill_app.words import warn
 
 __all__ = ["CheckpointError", "Checkpoints", "load_file", "plain", "save_weights"]
@@ -121,11 +123,11 @@ class Checkpoints:
     def resolve(self, mark: str) -> str | None:
         """The name that a mark stands for; None where it is missing or damaged."""
         try:
-            name = self._mark_file(mark).read_text(encoding="utf-8").strip()
+            name, _, digest = read_text(self._mark_file(mark)).strip().partition("\n")
             self._path(name)
         except (OSError, ValueError):
             return None
-        return name
+        return name if digest in ("", _digest(name)) else None
 
     def names(self) -> list[str]:
         """All checkpoints, oldest first."""
@@ -159,12 +161,12 @@ class Checkpoints:
     def _set_mark(self, mark: str, name: str) -> None:
         file = self._mark_file(mark)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, name + "\n")
+        write_text(file, f"{name}\n{_digest(name)}\n")
 
     def _counter(self, name: str) -> int:
         try:
-            return int(json.loads((self.folder / name / MANIFEST).read_text(encoding="utf-8"))["counter"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return int(json.loads(read_text(self.folder / name / MANIFEST))["counter"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return -1
 
     def _next_counter(self) -> int:
@@ -209,6 +211,11 @@ def _replace_folder(temporary: Path, target: Path) -> None:
         raise
     sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digest(name: str) -> str:
+    """Of the name in a mark, so that a flipped bit makes it no name of another checkpoint."""
+    return f"{zlib.crc32(name.encode()):08x}"
 
 
 def _is_within_epoch(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Whose a run folder is: a folder holds one experiment, from its first start to its last resume."""
 
+import hashlib
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from distill_app.errors import OtherExperiment, UsageError
 from distill_app.runs.files import read_object, write_text
 from distill_app.runs.metrics import Metric, metrics_of
 from distill_app.runs.settings import changes, listed
 from distill_app.runs.status import Status, state_of
+from distill_app.runs.untrusted import read_limited, refuse_irregular
 
 CONFIG = "config_resolved.yaml"
+_SEAL = "# sha256 of the lines below: "
 # What is there once something has run, or waits in a queue to run; a start that was refused leaves none of it.
 _TRACES = ("summary.json", "metrics.jsonl", "checkpoints", "job.json")
 
@@ -30,7 +33,9 @@ def refuse_other(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> N
     Raises:
         OtherExperiment: With the settings that differ, and what to type.
         UsageError: The run there is finished, has lost what says so, and would be trained anew over its results.
+        IrregularFile: In the place of one of its files stands something else, which would be read or written to.
     """
+    refuse_irregular(folder)
     if found := difference(folder, config):
         raise OtherExperiment(f"{found}\nnothing was touched. {ways_out(folder)}")
     place = Path(folder)
@@ -124,7 +129,23 @@ def claim(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
     refuse_other(folder, config)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    write_text(place / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    write_config(place, OmegaConf.create(dict(config)))
+
+
+def write_config(folder: str | os.PathLike[str], config: DictConfig) -> None:
+    """Writes the config that a folder's run has, resolved, below a checksum: a flipped bit is another experiment."""
+    text = OmegaConf.to_yaml(config, resolve=True)
+    write_text(Path(folder) / CONFIG, f"{_SEAL}{_digest(text)}\n{text}")
+
+
+def is_as_written(text: str) -> bool:
+    """Whether the text of a run's config matches the checksum above it; also where there is none."""
+    first, _, rest = text.partition("\n")
+    return not first.startswith(_SEAL) or first.removeprefix(_SEAL) == _digest(rest)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stored_config(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -132,7 +153,7 @@ def stored_config(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     # Not by OmegaConf, whose pure Python takes 50 ms for one config: reports read hundreds.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        config = yaml.load((Path(folder) / CONFIG).read_bytes(), Loader=loader)
+        config = yaml.load(read_limited(Path(folder) / CONFIG), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     return config if isinstance(config, dict) else None

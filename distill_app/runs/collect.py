@@ -15,6 +15,7 @@ from distill_app.runs.files import read_object
 from distill_app.runs.metrics import metrics_of
 from distill_app.runs.settings import leading, settings_of
 from distill_app.runs.status import state_of
+from distill_app.runs.untrusted import read_limited
 
 BASE = ("dataset", "teacher", "student", "method")  # what every table has a column for
 _SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit"}
@@ -97,7 +98,7 @@ def _hydra(folder: Path) -> dict[str, Any]:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(read_limited(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
 

@@ -5,11 +5,14 @@ import math
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = ".tmp"
+from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited, read_text
+
+_TEMPORARY, _SEAL = ".tmp", "crc32"
 
 
 def now() -> str:
@@ -72,16 +75,29 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, to_json(value, indent=2) + "\n")
 
 
+def write_sealed(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
+    """Replaces a file with a JSON object and a checksum of it, its last entry: numbers in it are results."""
+    plain = json.loads(to_json(value))
+    write_json(path, {**plain, _SEAL: _digest(plain)})
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(to_json(value).encode()):08x}"
+
+
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The records of a file with one JSON object per line.
 
     A line that does not parse is left out: a killed process leaves half of its last line.
+
+    Raises:
+        IrregularFile: It is no regular file.
     """
     path = Path(path)
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_limited(path, most=MOST_BYTES_OF_LINES).decode("utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
@@ -92,12 +108,15 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none or it cannot be read."""
+    """The JSON object in a file; None where there is none, it cannot be read, or does not match its checksum."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    seal = value.pop(_SEAL, None)
+    return value if seal is None or seal == _digest(value) else None
 
 
 def _umask() -> int:

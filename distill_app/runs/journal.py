@@ -9,10 +9,10 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from distill_app.runs.files import to_json
+from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited
 
 METRICS = "metrics.jsonl"
 _SEALED = re.compile(r', "crc32": "([0-9a-f]{8})"\}\}$')
@@ -35,11 +35,13 @@ class Journal:
         """Reads a file; where there is none, there are no records.
 
         Files of earlier versions have no checksums: there a line counts that is a JSON object.
+
+        Raises:
+            IrregularFile: It is no regular file, or is too large for one.
         """
-        try:
-            content = Path(path).read_bytes()
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return cls()
+        content = read_limited(path, most=MOST_BYTES_OF_LINES)
         lines = content.decode("utf-8", errors="replace").split("\n")
         sealed = any(_SEALED.search(line) for line in lines)
         found = cls()

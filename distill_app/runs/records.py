@@ -1,6 +1,5 @@
 """What a run leaves behind besides metrics: configuration, code, environment, data, status; and its lock."""
 
-import json
 import os
 import platform
 import shlex
@@ -15,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from distill_app.errors import DataError
-from distill_app.runs.files import write_json, write_text
+from distill_app.runs.claim import write_config
+from distill_app.runs.files import read_object, write_json, write_text
 from distill_app.runs.starts import write_starts
 
 # Names only: an environment holds tokens and passwords, so nothing outside this list is written down.
@@ -52,7 +52,7 @@ def write_records(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_config(folder, cfg)
     write_text(folder / "command.txt", shlex.join(command) + "\n")
     state, diff = git_state()
     write_json(folder / "git.json", state)
@@ -90,9 +90,14 @@ def refuse_other_classes(output_dir: str | os.PathLike[str], data: Mapping[str, 
         DataError: The names of classes or their order have changed.
     """
     file = Path(output_dir) / "data.json"
-    before: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = read_object(file) if file.exists() else {}
+    if before is None:
+        raise DataError(
+            f"{file} cannot be read, so nobody knows whether labels mean the same classes as when this run began; if "
+            f"the data are as they were, remove it and resume"
+        )
     for stage, now in data.items():
-        old, new = (before.get(stage) or {}).get("classes"), now.get("classes")
+        old, new = _classes(before.get(stage)), _classes(now)
         if old is not None and new is not None and old != new:
             changed = [*(f"{name} is gone" for name in old if name not in new)]
             changed += [f"{name} is new" for name in new if name not in old]
@@ -101,6 +106,10 @@ def refuse_other_classes(output_dir: str | os.PathLike[str], data: Mapping[str, 
                 f"{', '.join(changed[:5]) or 'their order is another'} ({file}); put the data back as they were, or "
                 f"begin a new run"
             )
+
+
+def _classes(identity: Any) -> Any:
+    return identity.get("classes") if isinstance(identity, Mapping) else None
 
 
 def git_state() -> tuple[dict[str, Any], str]:

@@ -5,7 +5,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from io import BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
 from distill_app.errors import CheckpointError, Unusable
+from distill_app.runs.untrusted import damaged_member, open_regular, read_text, swells
+from distill_app.words import unadvised
 
 STATE, MANIFEST = "state.pt", "manifest.json"
 _ATOMS = (type(None), bool, int, float, str)
@@ -167,29 +169,32 @@ def write_state(state: Any, path: Path) -> dict[str, Any]:
 
 def read_state(path: Path, *, map_location: str | torch.device, manifest: bool = True) -> dict[str, Any]:
     expected = path.with_name(MANIFEST)
-    with open(path, "rb") as file:
+    if manifest and path.parent.is_symlink():
+        raise Unusable(f"{path.parent} is a symbolic link, which is not followed here")
+    with open_regular(path) as file:
         if manifest:
             _verify(file, expected)
         if os.fstat(file.fileno()).st_size == 0:
             raise Unusable("the file is empty")
+        if swells(file):
+            raise Unusable("is a compressed archive, which no checkpoint is")
+        if not manifest and (member := damaged_member(file)):
+            raise Unusable(f"is damaged: {member} does not match its checksum")
         try:
             state = torch.load(file, map_location=map_location, weights_only=True)
         except Exception as error:
-            # First line only: the rest of torch's message advises to load with weights_only=False.
-            first = (str(error).splitlines() or [""])[0]
-            raise Unusable(
-                f"not a readable file of tensors and plain types ({type(error).__name__}: {first[:200]})"
-            ) from None
+            why = f"{type(error).__name__}: {unadvised(error)[:200]}"
+            raise Unusable(f"not a readable file of tensors and plain types ({why})") from None
     if not isinstance(state, dict):
         raise Unusable(f"holds a {type(state).__name__}, not a dict")
     return state
 
 
-def _verify(file: BufferedReader, expected: Path) -> None:
+def _verify(file: BufferedIOBase, expected: Path) -> None:
     try:
-        record = json.loads(expected.read_text(encoding="utf-8"))
+        record = json.loads(read_text(expected))
         size, digest = int(record["size"]), str(record["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Unusable(f"no readable manifest ({error})") from None
     actual = os.fstat(file.fileno()).st_size
     if actual != size:

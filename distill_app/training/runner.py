@@ -17,7 +17,7 @@ from distill_app.config.plan import StagePlan
 from distill_app.errors import WorkerDied
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
-from distill_app.runs.files import write_json
+from distill_app.runs.files import write_sealed
 from distill_app.runs.lifecycle import recorded, run_folder
 from distill_app.runs.records import refuse_other_classes, write_records
 from distill_app.runs.report import final_plot, results_of
@@ -279,7 +279,7 @@ class StageRunner:
         for name, module in {**trained, **averages}.items():
             save_weights(module, self.folder / files[name])
         summary = summarize(experiment, done, rows=rows, files=files)
-        write_json(self.folder / "summary.json", summary)
+        write_sealed(self.folder / "summary.json", summary)
         self.tracker.info("\n" + results_of(summary))
         plot = final_plot(self.folder)
         self.tracker.info(f"\nplot: {plot}\nrun:  {self.folder}")

@@ -9,10 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from distill_app.check.flags import ordered
 from distill_app.config.schema import RuntimeConf
 from distill_app.errors import UsageError
@@ -26,7 +22,7 @@ from distill_app.verbs.overrides import (
     merged,
     unresolved,
 )
-from distill_app.verbs.stored import RESOLVED, refuse_hub, stored_config
+from distill_app.verbs.stored import RESOLVED, read_yaml, refuse_hub, stored_config
 
 NOTES = ".hydra"
 MOST = 5  # differing keys in one warning
@@ -100,7 +96,7 @@ def folder_of(place: Path) -> Path:
 def _stored_overrides(folder: Path) -> list[str]:
     """What was typed for the run, without what decides which code runs or where files go."""
     file = folder / NOTES / "overrides.yaml"
-    overrides = _read(file)
+    overrides = read_yaml(file)
     if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
         raise UsageError(f"{file} is not a list of overrides")
     if sweeps := [each for each in overrides if is_sweep(each)]:
@@ -114,7 +110,7 @@ def _notes(folder: Path) -> dict[str, Any] | None:
     if not (folder / NOTES / "overrides.yaml").is_file():
         return None
     file = folder / NOTES / "hydra.yaml"
-    notes = _read(file) if file.is_file() else {}
+    notes = read_yaml(file) if file.is_file() else {}
     return notes.get("hydra") or {} if isinstance(notes, dict) else {}
 
 
@@ -170,13 +166,6 @@ def _store(folder: Path, new: Sequence[str], *, allow: Sequence[str], linked: bo
             f"anew: {chosen[0]!r} chooses a group; give keys, as stage.lr=0.1"
         )
     begin_with(unresolved(stored_config(folder, allow=allow), linked=linked))
-
-
-def _read(file: Path) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

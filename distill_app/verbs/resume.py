@@ -8,19 +8,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from distill_app.check.flags import ordered
 from distill_app.errors import ConfigError, UsageError
-from distill_app.runs.claim import CONFIG, finished_summary, has_checkpoints, lost_records, lost_text
+from distill_app.runs.claim import finished_summary, has_checkpoints, lost_records, lost_text, write_config
 from distill_app.runs.files import write_text
 from distill_app.runs.settings import changes
 from distill_app.runs.status import Status, run_lock
+from distill_app.runs.untrusted import read_text
 from distill_app.verbs.overrides import chosen_groups, key_of, merged, over, unresolved
-from distill_app.verbs.stored import add_run, open_run
+from distill_app.verbs.stored import add_run, open_run, read_yaml
+from distill_app.words import warn
 
 _ELSEWHERE = ("hydra", "dry_run", "launcher")
-_UNREADABLE = (OSError, ValueError, YAMLError, OmegaConfBaseException)
 _NOTES = (".hydra/config.yaml", ".hydra/overrides.yaml")
 
 
@@ -56,9 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = _changed(folder, config, overrides)
     from distill_app.training.runner import run_experiment
 
-    command = folder / "command.txt"
-    words = shlex.split(command.read_text(encoding="utf-8")) if command.is_file() else ["distill"]
-    run_experiment(config, output_dir=str(folder), command=words)
+    run_experiment(config, output_dir=str(folder), command=_command(folder))
     return 0
 
 
@@ -91,7 +89,7 @@ def _changed(folder: Path, config: dict[str, Any], overrides: Sequence[str]) -> 
     with run_lock(folder):
         refuse_lengths(config, changed, state=checkpoints.load("last") if checkpoints.has("last") else None)
         text = "; ".join(map(str, changes(config, changed)))
-        write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(changed)))
+        write_config(folder, OmegaConf.create(changed))
         _note_overrides(folder, cfg, overrides)
         with Tracker(folder, tensorboard=False, progress=False) as tracker:
             tracker.info(f"goes on with other settings: {text}")
@@ -117,7 +115,7 @@ def _begun_with(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     The composed one is no more trusted than the resolved one: it has to say the same.
     """
     try:
-        composed: Any = OmegaConf.to_container(OmegaConf.load(folder / _NOTES[0]), resolve=False)
+        composed: Any = read_yaml(folder / _NOTES[0])
         trusted = {
             "launcher": config["launcher"],
             "runtime": {**composed["runtime"], "allow": config["runtime"]["allow"]},
@@ -125,7 +123,13 @@ def _begun_with(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         node = {**composed, **trusted}
         if not changes(config, over(node, [])[1]):
             return node
-    except (*_UNREADABLE, ConfigError, KeyError, TypeError):  # damaged, or its environment is another one now
+    except (
+        OmegaConfBaseException,
+        ConfigError,
+        UsageError,
+        KeyError,
+        TypeError,
+    ):  # damaged
         pass
     return unresolved(config)
 
@@ -134,9 +138,20 @@ def _note_overrides(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> 
     """Has Hydra's notes tell of a run what it goes on with, so that it is started again with that too."""
     composed, typed = (folder / name for name in _NOTES)
     try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(typed))
-    except _UNREADABLE:  # a run from Python has none
+        stored: Any = read_yaml(typed)
+    except UsageError:  # a run from Python has none
         return
     if isinstance(stored, list):
         write_text(typed, OmegaConf.to_yaml(merged([str(each) for each in stored], overrides)))
         write_text(composed, OmegaConf.to_yaml(cfg))
+
+
+def _command(folder: Path) -> list[str]:
+    """The command line that began the run, as its folder tells it; it is written down again, never carried out."""
+    try:
+        return shlex.split(read_text(folder / "command.txt"))
+    except FileNotFoundError:
+        return ["distill"]
+    except (OSError, ValueError) as error:
+        warn(f"{folder / 'command.txt'} cannot be read ({error}); the command that began the run is lost")
+        return ["distill"]

@@ -5,22 +5,25 @@ by default: packages of your own are named again with --allow.
 """
 
 import argparse
+import io
 import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from distill_app.config.schema import RuntimeConf
 from distill_app.errors import UsageError
-from distill_app.runs.claim import finished_summary, lost_text
+from distill_app.runs.claim import finished_summary, is_as_written, lost_text
 from distill_app.runs.status import Status, state_of
+from distill_app.runs.untrusted import read_text
 
 RESOLVED = "config_resolved.yaml"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def add_run(parser: argparse.ArgumentParser, *, checkpoints: bool) -> None:
@@ -60,13 +63,15 @@ def stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
     """The resolved config of a run, with only the given packages allowed.
 
     Raises:
-        UsageError: It cannot be read, or has a network whose code lies in a folder.
+        UsageError: It cannot be read, has a network whose code lies in a folder, or refers to what is not in it.
     """
     file = folder / RESOLVED
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+    config = read_yaml(file)
+    if refers := next((text for text in _texts(config) if "${" in text), None):
+        raise UsageError(
+            f"{file} has {refers!r}, and the config of a run is resolved: what stands there could read your "
+            f"environment into its files; write out the value"
+        )
     if not isinstance(config, dict) or not isinstance(config.setdefault("runtime", {}), dict):
         raise UsageError(f"{file} is not the config of a run")
     config["runtime"]["allow"] = [*RuntimeConf().allow, *allow]
@@ -88,6 +93,27 @@ def finished(folder: Path) -> dict[str, Any]:
     return summary
 
 
+def read_yaml(file: Path) -> Any:
+    """What a YAML file of a run holds, as plain containers.
+
+    Raises:
+        UsageError: It cannot be read, is not as it was written, or repeats itself by aliases, which nothing of a run
+            does: a few lines of them stand for as many values as they like.
+    """
+    try:
+        text = read_text(file)
+        if not is_as_written(text):
+            raise ValueError(
+                "it is not as the run wrote it: damaged, or edited. If you edited it, take out its first line; other "
+                "settings in a new folder: distill rerun RUN key=value"
+            )
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+            raise ValueError("it has YAML aliases (*name); write out what they stand for")
+        return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+
+
 def refuse_hub(config: Any, *, allow: Sequence[str], place: Path) -> None:
     """Refuses a stored config with a network of torch.hub, unless it is allowed by name.
 
@@ -101,6 +127,14 @@ def refuse_hub(config: Any, *, allow: Sequence[str], place: Path) -> None:
             f"{place} has a network built by torch.hub, which runs code from a folder; if you trust it: "
             f"--allow torch.hub.load"
         )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _targets(value: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,7 @@ from distill_app.cache import layout as layout_module
 from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.codec import Codec, codec_of
-from distill_app.cache.layout import Layout, room_of
+from distill_app.cache.layout import Layout, layout_of, room_of
 from distill_app.cache.store import TapStore, differences, digest, read_meta
 from distill_app.check.quick import check
 from distill_app.config.tree import compose
@@ -366,6 +367,68 @@ def store(folder: Path, *, salt: str = "s", layout: Layout = LAYOUT, **choices) 
 def rows_of(*numbers: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     rows = np.array(numbers)
     return rows, {"values": (rows[:, None, None] + np.arange(3) / 4).astype(np.float16)}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "device"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_array_that_is_no_file_is_refused_and_nothing_outside_is_written(tmp_path, kind, writable):
+    made, outside = store(tmp_path), tmp_path / "outside"
+    path = made.folder / "values.npy"
+    path.rename(outside)
+    os.truncate(outside, 130)  # what a cache would fill up with zeros
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside if kind == "link" else "/dev/zero")
+    with pytest.raises(CacheError, match=r"values\.npy is (a fifo|a symbolic link).*distill cache clear"):
+        store(tmp_path, writable=writable)
+    assert outside.stat().st_size == 130
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "giant", "nested"])
+def test_a_meta_file_that_is_none_is_no_cache(tmp_path, kind):
+    made = store(tmp_path)
+    path, outside = made.folder / "meta.json", tmp_path / "outside"
+    path.rename(outside)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(outside)
+    else:
+        path.write_text("[" * 100_000 if kind == "nested" else "")
+        os.truncate(path, 50 * 10**9 if kind == "giant" else 100_000)
+    assert read_meta(made.folder) is None
+
+
+CLAIMS = {"rows": [2**40], "more than a number": [2**40, 2**40], "no number": [float("inf")]}
+
+
+@pytest.mark.parametrize("shape", CLAIMS.values(), ids=CLAIMS)
+def test_a_meta_file_that_claims_giants_is_refused(shape):
+    with pytest.raises(CacheError, match=r"meta\.json (claims|is damaged)"):
+        layout_of({"views": 1, "samples": 1, "arrays": {"values": ["<f2", shape]}})
+
+
+def test_a_cache_array_with_code_is_refused_and_not_run(tmp_path):
+    made, canary = store(tmp_path), tmp_path / "executed"
+    np.save(made.folder / "values.npy", np.array([Canary(canary)], dtype=object), allow_pickle=True)
+    for writable in (True, False):
+        with pytest.raises(CacheError, match=r"values\.npy: holds object"):
+            store(tmp_path, writable=writable)
+    (made.folder / "checks.npy").write_bytes(pickle.dumps(Canary(canary)))
+    with pytest.raises(CacheError, match="distill cache clear"):
+        store(tmp_path)
+    assert not canary.exists()
+
+
+class Canary:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
 
 
 def test_room_is_taken_where_rows_are_written_and_nowhere_else(tmp_path, monkeypatch):

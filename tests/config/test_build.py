@@ -110,6 +110,26 @@ def test_an_allowed_package_does_not_open_what_it_imports(package):
     assert "leads to 'pathlib.Path', outside what may be built" in error
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "timm.models.load_state_dict",
+        "timm.models._helpers.load_checkpoint",
+        "timm.models.load_state_dict_from_hf",
+        "timm.utils.setup_default_logging",
+        "timm.data.create_dataset",
+    ],
+)
+def test_what_is_allowed_of_timm_from_the_start_reads_and_writes_no_file_of_any_name(target):
+    pytest.importorskip("timm")
+    (error,) = errors({"_target_": target}, allow=["timm"])
+    assert "outside what may be built" in error
+    assert Builder(["timm"]).problems({"_target_": "timm.create_model", "model_name": "x"}, key="student.net") == []
+    if target.startswith("timm.utils"):
+        assert f"'runtime.allow=[timm, {target}]'" in error
+        assert Builder(["timm", "timm.utils"]).locate(target, key="student.net")
+
+
 @pytest.mark.parametrize("extra", [{}, {"source": "github"}, {"source": "github", "trust_repo": True}])
 def test_torch_hub_runs_no_code_of_a_remote_repository(extra):
     conf = {"_target_": "torch.hub.load", "repo_or_dir": "owner/name:main", "model": "x", **extra}
@@ -118,13 +138,29 @@ def test_torch_hub_runs_no_code_of_a_remote_repository(extra):
     assert "source: local" in error and "runtime.allow" in error
 
 
+def test_torch_hub_is_refused_without_asking_the_network(monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", asked)
+    monkeypatch.setattr("torch.hub.urlopen", asked)
+    monkeypatch.setattr("builtins.input", asked)
+    for repository in ("owner/name", "owner/name:main", "https://github.com/owner/name"):
+        conf = {"_target_": "torch.hub.load", "repo_or_dir": repository, "model": "x"}
+        (error,) = errors(conf, allow=["owner/name:1234abcd"])
+        assert "torch.hub would run the code of" in error
+
+
 def test_torch_hub_runs_the_one_commit_that_is_allowed(monkeypatch):
     called = []
     monkeypatch.setattr("torch.hub._get_cache_or_reload", lambda *args, **kwargs: called.append(args[0]))
     conf = {"_target_": "torch.hub.load", "repo_or_dir": "owner/name:1234abcd", "model": "x"}
     assert Builder(["owner/name:1234abcd"]).problems(conf, key="student.net") == []
-    assert len(Builder(["owner/name:1234abcd"]).problems({**conf, "repo_or_dir": "owner/name:5678"}, key="k")) == 1
-    assert len(Builder(["owner/name"]).problems({**conf, "repo_or_dir": "owner/name"}, key="k")) == 1
+    assert (
+        len(Builder(["owner/name:1234abcd"]).problems({**conf, "repo_or_dir": "owner/name:5678"}, key="student.net"))
+        == 1
+    )
+    assert len(Builder(["owner/name"]).problems({**conf, "repo_or_dir": "owner/name"}, key="student.net")) == 1
     assert called == []
 
 
@@ -185,6 +221,12 @@ def test_an_error_of_a_nested_target_is_told_with_its_key():
     assert error.startswith("student.net.net: torchvision.models.resnet18: unknown argument 'num_clases'; did you mean")
 
 
+def test_an_error_among_positional_arguments_is_told_with_its_key():
+    layers = [{"_target_": "torch.nn.ReLU"}, {"_target_": "torch.nn.Linear", "in_features": "x", "out_features": 2}]
+    (error,) = errors({"_target_": "torch.nn.Sequential", "_args_": layers})
+    assert error.startswith("student.net._args_.1: torch.nn.Linear: TypeError: ")
+
+
 def test_an_error_of_the_constructor_is_told_with_what_was_given():
     (error,) = errors({"_target_": "torch.nn.Linear", "in_features": "many", "out_features": 2})
     assert error.startswith("student.net: torch.nn.Linear: TypeError: ")
@@ -212,8 +254,10 @@ def test_partial_is_a_partial_only_below_the_top(package):
 
 
 def test_what_is_meant_to_be_built_is_built():
-    assert isinstance(Builder().build({"_target_": "torch.nn.MSELoss"}, key="loss"), nn.MSELoss)
+    assert isinstance(Builder().build({"_target_": "torch.nn.MSELoss"}, key="losses.kd.loss"), nn.MSELoss)
     optimizer = {"_target_": "torch.optim.SGD", "_partial_": True, "momentum": 0.9}
     assert Builder().build(optimizer, [torch.zeros(1)], key="optimizer", lr=0.5).param_groups[0]["lr"] == 0.5
-    crop = Builder().build({"_target_": "torchvision.transforms.v2.RandomCrop", "size": 8}, key="transform")
+    crop = Builder().build(
+        {"_target_": "torchvision.transforms.v2.RandomCrop", "size": 8}, key="dataset.train_transform[0]"
+    )
     assert list(crop.size) == [8, 8]

@@ -1,5 +1,6 @@
 """Image files: of which formats, modes and depths, and those that strangers made."""
 
+import os
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from distill_app.data import Samples, load_image
+from distill_app.data import Samples, images, load_image
 from distill_app.data.class_folders import IMAGE_SUFFIXES
 from distill_app.data.images import FORMATS
 from distill_app.errors import DataError
@@ -33,6 +34,36 @@ def test_decompression_bomb_is_refused_by_its_header(tmp_path, size):
     path.write_bytes(png_that_claims(*size))
     with pytest.raises(ValueError, match=r"bomb\.png.*pixels"):
         load_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_reaches_no_decoder(tmp_path, monkeypatch):
+    def decoded(*_, **__):
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(images, "decode_image", decoded)
+    monkeypatch.setattr(Image.Image, "load", decoded)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_that_claims(100_000, 100_000))
+    with pytest.raises(ValueError, match=r"bomb\.png.*pixels"):
+        load_image(path)
+    monkeypatch.setattr(images, "decode_image", None)  # as where torchvision has none
+    with pytest.raises(ValueError, match=r"bomb\.png.*pixels"):
+        load_image(path)
+
+
+def test_a_fifo_or_a_device_by_the_name_of_an_image_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    (tmp_path / "y.jpg").symlink_to("/dev/zero")
+    for name in ("x.jpg", "y.jpg"):
+        with pytest.raises(OSError, match=rf"{name[0]}\.jpg is a (fifo|device), not a file"):
+            load_image(tmp_path / name)
+
+
+def test_links_to_images_are_followed(tmp_path):
+    Image.new("RGB", (4, 4), (9, 8, 7)).save(tmp_path / "blob.png")
+    (tmp_path / "x.png").symlink_to(tmp_path / "blob.png")
+    assert load_image(tmp_path / "x.png")[:, 0, 0].tolist() == [9, 8, 7]
 
 
 @pytest.mark.parametrize("format", ["ICO", "TGA", "PCX"])

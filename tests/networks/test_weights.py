@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import traceback
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -16,10 +18,14 @@ from torchvision.models import (
     shufflenet_v2_x0_5,
 )
 
+from distill_app.config.build import Builder
 from distill_app.config.schema import ModelConf
+from distill_app.errors import CheckpointError, ConfigError
 from distill_app.models import PlainCNN
 from distill_app.networks.origin import Origin
 from distill_app.networks.weights import load_weights
+from distill_app.runs import untrusted
+from distill_app.runs.statefile import load_file
 
 SHUFFLENET = {"_target_": "torchvision.models.shufflenet_v2_x0_5"}
 PLAIN = {"_target_": "distill_app.models.PlainCNN"}
@@ -148,6 +154,39 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(zipped, tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("place", ["fifo", "/dev/zero"])
+def test_weights_that_are_no_file_are_refused(place, tmp_path):
+    path = tmp_path / "net.pt"
+    os.mkfifo(path) if place == "fifo" else path.symlink_to(place)
+    with pytest.raises(ValueError, match=r"student\.checkpoint: .*net\.pt is a (fifo|device), not a file"):
+        load(plain(seed=1), checkpoint=path)
+
+
+def test_a_link_to_weights_is_the_users_own_and_followed(tmp_path):
+    torch.save(plain(seed=0).state_dict(), tmp_path / "blob")
+    (tmp_path / "net.pt").symlink_to(tmp_path / "blob")
+    net = plain(seed=1)
+    load(net, checkpoint=tmp_path / "net.pt")
+    assert same(net, plain(seed=0))
+
+
+def test_small_weights_that_unpack_to_giants_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "net.pt"
+    torch.save({"weight": torch.zeros(2**18)}, tmp_path / "plain")
+    with zipfile.ZipFile(tmp_path / "plain") as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    monkeypatch.setattr(untrusted, "_COMPRESSED", 2**19)
+    with pytest.raises(ValueError, match="is compressed, so that a small file may hold any size"):
+        load(plain(seed=1), checkpoint=path)
+
+
+def test_a_fifo_in_the_hub_folder_does_not_hang(hub):
+    os.mkfifo(hub / Path(ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.url).name)
+    with pytest.raises(ValueError, match=r"student\.weights: .* is a fifo"):
+        load(shufflenet_v2_x0_5(), conf=SHUFFLENET, weights="DEFAULT")
+
+
 def test_the_canary_would_have_fired(tmp_path):
     pickle.loads(pickle.dumps(Canary(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
@@ -264,6 +303,44 @@ def test_a_hostile_file_in_the_hub_folder_is_not_run(hub, tmp_path):
     with pytest.raises(ValueError, match="delete it and try again"):
         load(shufflenet_v2_x0_5(), conf=SHUFFLENET, weights="DEFAULT")
     assert not canary.exists()
+
+
+NETS = {
+    "network": SHUFFLENET | {"weights": "IMAGENET1K_V1"},
+    "nested": {"_target_": "torch.nn.Sequential", "_args_": [SHUFFLENET | {"weights": "IMAGENET1K_V1"}]},
+}
+
+
+@pytest.mark.parametrize("conf", NETS.values(), ids=NETS)
+def test_a_constructor_that_is_asked_for_weights_runs_no_hostile_file(conf, hub, tmp_path):
+    canary = tmp_path / "executed"
+    torch.save({"payload": Canary(canary)}, hub / Path(ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.url).name)
+    with pytest.raises(ConfigError) as raised:
+        Builder().build(conf, key="student.net")
+    assert not canary.exists()
+    told = "".join(traceback.format_exception(raised.value))
+    assert "UnpicklingError: Trying to load unsupported GLOBAL posix.mkdir" in str(raised.value)
+    assert not any(word in told for word in ADVICE), told
+
+
+def test_constructors_load_published_weights_as_before(hub):
+    published = save_published(hub)
+    assert same(Builder().build(NETS["network"], key="student.net"), published)
+
+
+ADVICE = ("weights_only", "will likely succeed", "trusted source", "trust the source")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02garbage", b"PK\x03\x04", b"\0" * 4096, b"{" * 100])
+def test_no_message_of_torch_advises_to_load_unsafely(content, tmp_path):
+    path = tmp_path / "net.pt"
+    path.write_bytes(content)
+    for read in (lambda: load(plain(seed=1), checkpoint=path), lambda: load_file(path)):
+        with pytest.raises((ValueError, CheckpointError)) as raised:
+            read()
+        told = "".join(traceback.format_exception(raised.value))
+        assert "net.pt" in str(raised.value) and not any(word in str(raised.value) for word in ADVICE)
+        assert "will likely succeed" not in told, "nor a traceback of it"
 
 
 def test_a_download_is_checked_against_its_hash(hub, monkeypatch):

@@ -148,6 +148,41 @@ def test_a_stored_config_is_not_trusted_with_packages_that_it_allows_itself(verb
     assert not canary.exists() and "Traceback" not in err
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "resume"])
+def test_a_stored_config_does_not_read_the_environment(verb, distill, copied, monkeypatch):
+    token = "-".join(("5ecret", "t0ken"))  # not as text: a run's git.diff has this very file
+    monkeypatch.setenv("A_TOKEN", token)
+    spoil(copied, "student.name", "${oc.env:A_TOKEN}")
+    (copied / "summary.json").unlink()
+    code, out, err = distill(verb, str(copied))
+    assert code == 2 and "${oc.env:A_TOKEN}" in err and "resolved" in err and token not in out + err
+    assert not any(token.encode() in path.read_bytes() for path in copied.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "resume", "rerun"])
+def test_a_stored_config_with_a_flipped_bit_is_refused_until_somebody_says_that_he_meant_it(verb, distill, copied):
+    (copied / ".hydra" / "overrides.yaml").unlink(missing_ok=True)
+    file = copied / "config_resolved.yaml"
+    text = file.read_text()
+    assert text.startswith("# sha256 of the lines below: ") and "select: last" in text
+    changed = text.replace("select: last", "select: lost")
+    file.write_text(changed)
+    code, _, err = distill(verb, str(copied))
+    assert code == 2 and "it is not as the run wrote it" in err and "take out its first line" in err
+    file.write_text(changed.partition("\n")[2].replace("select: lost", "select: best"))
+    code, _, err = distill(verb, str(copied), *(["dry_run=true"] if verb == "rerun" else []))
+    assert code == 0, err
+
+
+def test_a_finished_run_whose_summary_is_damaged_gets_it_again(distill, copied):
+    rows = json.loads((copied / "summary.json").read_text())["rows"]
+    (copied / "summary.json").write_text('{"rows": [')
+    code, _, err = distill("resume", str(copied))
+    assert code == 0, err
+    again = json.loads((copied / "summary.json").read_text())["rows"]
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
+
+
 def test_a_stored_config_runs_no_hubconf_unless_it_is_trusted(distill, copied, tmp_path):
     canary = tmp_path / "canary"
     net = "from torchvision.models import resnet18\ndef small():\n    return resnet18(num_classes=10)\n"
