@@ -99,3 +99,9 @@ def test_the_package_says_that_it_is_typed():
 def test_every_room_is_packaged():
     rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "distill_app").rglob("__init__.py")}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == rooms | {"distill_app.conf"}
+
+
+def test_every_test_that_the_promises_name_is_there():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"[\w/]*test_\w+\.py", text))
+    assert len(named) > 20 and [name for name in named if not (ROOT / "tests" / name).is_file()] == []

@@ -69,7 +69,7 @@ class Checkpoints:
             self._remove_leftovers()
             temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
             manifest: dict[str, Any] = {"name": name, "counter": self._next_counter(), "torch": str(torch.__version__)}
-            manifest |= write_state(content, temporary / STATE)
+            manifest |= write_state(content, temporary / STATE, archive_checksums=False)
             write_json(temporary / MANIFEST, manifest)
             temporary.chmod(0o755)
             sync_folder(temporary)

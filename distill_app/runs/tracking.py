@@ -52,6 +52,7 @@ class Tracker:
         self._tensorboard = Scalars(self.folder) if tensorboard and enabled else None
         self._bar: Any = None
         self._process = os.getpid()
+        self.count = 0  # of the records
         self._stage, self._epochs, self._steps = "", 0, 0
         self._metrics_of_stage: list[Metric] = []
         if enabled:
@@ -196,17 +197,22 @@ class Tracker:
             values = {key: value for key, value in row.items() if key not in _CLOCK}
             self._record({"kind": "test", **values}, timing=clock)
 
-    def rewind(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drops the records that a resumed run will write again, those for which `keep` is false, and damaged lines."""
+    def rewind(self, keep: Callable[[dict[str, Any]], bool], *, expected: int | None = None) -> None:
+        """Drops the records that a resumed run will write again, those for which `keep` is false, and damaged lines.
+
+        Args:
+            keep: Says of a record whether it stays.
+            expected: How many there were when the run was saved; fewer are told.
+        """
         if not self.enabled:
             return
         path = self.folder / METRICS
         self._metrics.close()
         journal = Journal.read(path)
-        if journal.damaged:
-            lines = ", ".join(map(str, journal.damaged[:10])) + (", ..." if len(journal.damaged) > 10 else "")
-            self.warning(f"{path}: damaged and left out: {len(journal.damaged)} lines, by their numbers {lines}")
         kept = [record for record in journal.records if keep(record)]
+        if loss := Journal(kept, journal.damaged).loss(expected):
+            self.warning(f"{path}: {loss}; what is lost stays out, and changes nothing else of the run")
+        self.count = len(kept)
         write_text(path, "".join(map(sealed_line, kept)))
         self._open_metrics()
         if self._tensorboard is not None:
@@ -256,6 +262,7 @@ class Tracker:
             clean["nonfinite"] = notes
         clean["timing"] = {**timing, "time": round(time.time(), 3)}
         self._metrics.write(sealed_line(clean))
+        self.count += 1
         if self._tensorboard is not None:
             self._tensorboard.add(clean)
 

@@ -134,7 +134,7 @@ class StageRunner:
         state = self.checkpoints.load("last", map_location=self.experiment.device)
         self.progress = Progress.of(state["progress"])
         self.tracker.info(f"going on after {self.progress}")
-        self.tracker.rewind(self._has_happened)
+        self.tracker.rewind(self._has_happened, expected=state["records"])
         revive(self.experiment, over=[plan for plan in self.plans if plan not in self.left()], ahead=self.left())
         self.experiment.parts.load(state["parts"])
         return state
@@ -241,6 +241,7 @@ class StageRunner:
             "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
             "optimization": stage.optimization.state(),
             "gradient_norms": stage.gradient_norms.latest,
+            "records": self.tracker.count,
         }
         self.saver.save(state, name=progress.checkpoint, mark=tuple(marks), wait=asked is not None)
         self.policy.saved(progress.step)
@@ -278,7 +279,7 @@ class StageRunner:
         files = {name: f"{name}.pt" for name in (*trained, *averages)}
         for name, module in {**trained, **averages}.items():
             save_weights(module, self.folder / files[name])
-        summary = summarize(experiment, done, rows=rows, files=files)
+        summary = {**summarize(experiment, done, rows=rows, files=files), "records": self.tracker.count}
         write_sealed(self.folder / "summary.json", summary)
         self.tracker.info("\n" + results_of(summary))
         plot = final_plot(self.folder)

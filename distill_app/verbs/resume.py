@@ -13,6 +13,7 @@ from distill_app.check.flags import ordered
 from distill_app.errors import ConfigError, UsageError
 from distill_app.runs.claim import finished_summary, has_checkpoints, lost_records, lost_text, write_config
 from distill_app.runs.files import write_text
+from distill_app.runs.journal import METRICS, Journal
 from distill_app.runs.settings import changes
 from distill_app.runs.status import Status, run_lock
 from distill_app.runs.untrusted import read_text
@@ -49,6 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"it anew with this: distill rerun {line}"
             )
         print(f"{folder} is finished; its summary is {folder / 'summary.json'}")
+        records = (finished_summary(folder) or {}).get("records")
+        if loss := Journal.read(folder / METRICS).loss(records if isinstance(records, int) else None):
+            warn(f"{folder / METRICS}: {loss}; the results in summary.json do not depend on it")
         return 0
     if lost_records(folder) and has_checkpoints(folder):
         print(f"{folder} was finished; {lost_text(folder)} and is made again from the last checkpoint", flush=True)

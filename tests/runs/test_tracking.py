@@ -214,7 +214,15 @@ def test_a_damaged_line_is_told_with_its_number_and_left_out(tmp_path, capsys):
         tracker.rewind(lambda record: True)
     assert len(read_jsonl(file)) == len(lines) - 1
     for text in (capsys.readouterr().err, (tmp_path / "train.log").read_text()):
-        assert f"{file}: damaged and left out: 1 lines, by their numbers 4" in text
+        assert f"{file}: damaged: line 4; what is lost stays out" in text
+
+
+def test_records_that_are_gone_without_a_trace_are_counted(tmp_path, capsys):
+    _train(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    with Tracker(tmp_path, tensorboard=False) as tracker:
+        tracker.rewind(lambda record: True, expected=10)
+    assert "0 of 10 records are there" in capsys.readouterr().err
 
 
 def test_tensorboard_scalars_are_readable(tmp_path):
