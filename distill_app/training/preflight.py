@@ -10,6 +10,7 @@ from distill_app.networks.hooks import TappedModel
 from distill_app.networks.network import fitting_weights
 from distill_app.tasks.rehearsal import evaluation_problems
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace
+from distill_app.training.average import WeightAverage
 from distill_app.training.experiment import Experiment
 from distill_app.training.stage import Stage
 
@@ -103,7 +104,7 @@ def _names_a_key(text: str) -> bool:
 
 
 def revive(experiment: Experiment, *, over: Sequence[StagePlan], ahead: Sequence[StagePlan]) -> None:
-    """Builds again, without weights, what lives on of stages that are over: adapters and losses that later ones read.
+    """Builds again, without weights, what lives on of stages that are over: averages, and what later ones read.
 
     Args:
         experiment: Its networks and data are there.
@@ -113,6 +114,8 @@ def revive(experiment: Experiment, *, over: Sequence[StagePlan], ahead: Sequence
     adapters = {name for plan in ahead for name in plan.adapters}
     losses = {name for plan in ahead for name in plan.terms}
     for plan in over:
+        for name in plan.trained if plan.conf.ema.decay is not None else ():
+            WeightAverage.of(name, plan, experiment.parts)
         if not adapters & set(plan.declared) and not losses & plan.terms.keys():
             continue
         data, task, builder = experiment.data.stage(plan), experiment.task(plan), experiment.builder

@@ -124,6 +124,18 @@ def test_a_run_that_broke_off_between_epochs_ends_the_same(tmp_path, uninterrupt
 
 
 @SLOW
+def test_averages_of_a_stage_that_is_over_are_tested_and_exported_by_a_run_that_goes_on(tmp_path):
+    averaged = (*FT, "method.stages.distill.ema.decay=0.9")
+    run(tmp_path / "whole", *averaged)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        stop_in(patch, runner_module.StageRunner, "conclude")
+        run(tmp_path / "resumed", *averaged)
+    run(tmp_path / "resumed", *averaged)
+    assert_same_outcome(tmp_path / "resumed", tmp_path / "whole")
+    assert (tmp_path / "resumed" / "student_ema.pt").is_file()
+
+
+@SLOW
 def test_a_run_may_break_off_again_and_again(tmp_path, uninterrupted):
     for step in (4, 3, 2, 3):  # counted from each resume
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
