@@ -74,7 +74,7 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
         CheckpointError: It could not be written; a file that was there is as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_state(plain(clean_state_dict(module)), temporary)

@@ -16,6 +16,7 @@ from torch import nn
 from distill_app.errors import CheckpointError
 from distill_app.runs import statefile
 from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.files import remove_leftovers
 from distill_app.runs.statefile import load_file, plain, save_weights
 
 
@@ -276,3 +277,17 @@ def test_a_mark_with_a_flipped_bit_names_no_other_checkpoint(tmp_path):
     mark = tmp_path / "c" / "distill" / "best.mark"
     mark.write_text(mark.read_text().replace("0002", "0000"))
     assert checkpoints.resolve("distill/best") is None
+
+
+def test_what_a_killed_process_leaves_of_weights_and_marks_is_removed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("distill_app.runs.statefile.os.replace", _interrupt)
+        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # as where nothing comes after the kill
+        save_weights(torch.nn.Linear(2, 2), tmp_path / "run" / "student.pt")
+    assert len(_temporaries(tmp_path)) == 1
+    remove_leftovers(tmp_path / "run")
+    assert _temporaries(tmp_path) == []
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
