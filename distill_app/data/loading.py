@@ -4,6 +4,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,23 +32,39 @@ class Loader(DataLoader):
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         view = self.batch_sampler.view  # type: ignore[union-attr]
         try:
-            for batch in super().__iter__():
-                yield with_place(batch, view=view)
+            with deaths_told(self.num_workers):
+                for batch in super().__iter__():
+                    yield with_place(batch, view=view)
         except (CorruptImageError, DataError) as error:
             # From a worker it arrives with the worker's traceback in its text.
             raise type(error)(str(error).rstrip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from error
         except (TypeError, RuntimeError) as error:
             if _is_of_collate(error):
                 raise DataError(_uncollated(error)) from error
-            # So says the process that has lost it; a worker's own errors come as "in DataLoader worker process".
-            if "DataLoader worker (pid" not in str(error):
-                raise
-            reason = str(error).splitlines()[0]
-            raise WorkerDied(
-                f"runtime.num_workers={self.num_workers}: a data loading worker died ({reason}). "
-                "Killed usually means out of memory (use fewer workers), a bus error too little /dev/shm; "
-                "runtime.num_workers=0 shows the worker's own error"
-            ) from error
+            raise
+
+
+@contextmanager
+def deaths_told(num_workers: int) -> Iterator[None]:
+    """Says what to do about a process that loads data and has died: torch raises that wherever the main one is.
+
+    Raises:
+        WorkerDied: One has.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # So says the process that has lost it; a worker's own errors come as "in DataLoader worker process". Or it is
+        # the line to the worker that broke.
+        lost = "DataLoader worker (pid" in str(error) or (num_workers and isinstance(error, ConnectionError | EOFError))
+        if not lost or isinstance(error, WorkerDied):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WorkerDied(
+            f"runtime.num_workers={num_workers}: a data loading worker died ({reason}). "
+            "Killed usually means out of memory (use fewer workers), a bus error too little /dev/shm; "
+            "runtime.num_workers=0 shows the worker's own error"
+        ) from error
 
 
 def with_place(batch: dict[str, Any], *, view: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from distill_app.config.plan import StagePlan
+from distill_app.data.loading import deaths_told
 from distill_app.errors import WorkerDied
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
@@ -90,7 +91,7 @@ class StageRunner:
 
     def run(self) -> dict[str, Any]:
         """Runs what is left of the schedule and tests what came out of it."""
-        with closing(self.saver):
+        with closing(self.saver), deaths_told(self.experiment.app.runtime.num_workers):
             self.run_stages()
             return self.conclude()
 

@@ -46,17 +46,18 @@ TINY = (
     "checkpoint.every_steps=2",
 )
 MIXUP = "+dataset.wrappers.mix={_target_: distill_app.data.Mixup}"
+WORKERS = ("runtime.num_workers=2", "dataset.resident=false")  # what is held as one tensor needs none
 CACHED = ("cache.enabled=true", "cache.views=2")
 # Name of a setting -> what is typed for it; together they have all that a run may have to remember.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "kd": ("method=kd",),
-    "kd-workers": ("method=kd", "runtime.num_workers=2"),
+    "kd-workers": ("method=kd", *WORKERS),
     "kd-mixup": ("method=kd", MIXUP, "stage.clip_grad_norm=1.0", "stage.ema.decay=0.9"),
     "kd-accumulation": ("method=kd", "stage.accumulation_steps=3", "stage.select=best", "stage.patience=2"),
     "kd-cache": ("method=kd", *CACHED),
     "kd-fp16": ("method=kd", "runtime.precision=fp16", "stage.clip_grad_norm=1.0"),
     "fitnet": ("method=fitnet", "stage.select=best"),
-    "fitnet-cache-workers": ("method=fitnet", *CACHED, "runtime.num_workers=2"),
+    "fitnet-cache-workers": ("method=fitnet", *CACHED, *WORKERS),
     "ft": ("method=ft", "method.stages.paraphrase.epochs=2"),
     "crd": ("method=crd",),
     "sskd": ("method=sskd", "method.stages.pretext.epochs=2"),

@@ -19,6 +19,7 @@ from scripts.stress.outcome import differences
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # Some hundred short steps in two epochs: a signal comes in the midst of one.
+WORKERS = ("runtime.num_workers=2", "dataset.resident=false")
 LONG = (
     *DIGITS,
     "method=kd",
@@ -70,9 +71,9 @@ def reference(tmp_path_factory) -> Path:
     ("number", "code", "more"),
     [
         (signal.SIGTERM, 143, ()),
-        (signal.SIGINT, 130, ("runtime.num_workers=2",)),
+        (signal.SIGINT, 130, WORKERS),
         (signal.SIGHUP, 129, ()),
-        (signal.SIGTERM, 143, ("runtime.num_workers=2",)),
+        (signal.SIGTERM, 143, WORKERS),
     ],
     ids=["SIGTERM", "SIGINT to all processes", "SIGHUP", "SIGTERM to all processes"],
 )
@@ -165,6 +166,19 @@ def test_a_job_that_is_told_to_make_room_saves_is_queued_again_and_ends_the_same
     assert "interrupted by SIGUSR2: saved distill/epoch_0000_step_" in (folder / "train.log").read_text()
     until(lambda: Status(folder).read().get("state") == "done")
     assert differences(folder, reference) == []
+
+
+def test_a_killed_process_that_loads_is_told_in_words_wherever_the_run_is(tmp_path):
+    folder = tmp_path / "run"
+    process = started(folder, *WORKERS, "stage.epochs=50")
+    until(lambda: records(folder) >= 30)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in err
+    assert "runtime.num_workers=2: a data loading worker died" in err
+    status = Status(folder).read()
+    assert status["state"] == "failed" and "a data loading worker died" in status["reason"]
 
 
 def test_a_run_that_is_to_ignore_a_signal_ignores_it(tmp_path):
