@@ -57,7 +57,7 @@ def deaths_told(num_workers: int) -> Iterator[None]:
         # So says the process that has lost it; a worker's own errors come as "in DataLoader worker process". Or it is
         # the line to the worker that broke.
         lost = "DataLoader worker (pid" in str(error) or (num_workers and isinstance(error, ConnectionError | EOFError))
-        if not lost or isinstance(error, WorkerDied):
+        if not lost or "in DataLoader worker process" in str(error) or isinstance(error, WorkerDied):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WorkerDied(
