@@ -3,6 +3,7 @@
 Exit codes: 2, something is wrong with what was typed or configured; 1, the run failed.
 """
 
+import errno
 from typing import ClassVar
 
 from hydra.errors import HydraException
@@ -111,9 +112,22 @@ def explain(error: BaseException) -> tuple[str | None, int]:
         return f"error: {error}", error.exit_code
     if is_of_composition(error):
         return numbered([one_line(error)]), 2
-    if isinstance(error, OSError):  # a full disk, a folder that is not ours: the system's words name it
-        return f"error: {error}", 1
+    if isinstance(error, OSError):
+        return f"error: {_of_the_system(error)}", 1
     return None, 1
+
+
+def _of_the_system(error: OSError) -> str:
+    """A full disk, a folder that is not ours: the system's words, the file, and what to do."""
+    remedies = {
+        errno.ENOSPC: "make room, then go on: distill resume RUN",
+        errno.EDQUOT: "make room, then go on: distill resume RUN",
+        errno.EROFS: "name a folder that can be written: hydra.run.dir=...",
+        errno.EACCES: "name a folder that is yours: hydra.run.dir=...",
+    }
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = remedies.get(error.errno or 0)
+    return f"{where}{error.strerror or error}{f'; {remedy}' if remedy else ''}"
 
 
 def is_of_composition(error: BaseException) -> bool:

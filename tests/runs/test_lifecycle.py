@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 
+from distill_app.errors import explain
 from distill_app.runs.lifecycle import recorded, short_cause
 from distill_app.runs.status import Status, state_of
 from distill_app.runs.tracking import Tracker
@@ -82,3 +83,16 @@ def test_a_full_disk_hides_no_error(tmp_path, monkeypatch):
 def test_a_cause_is_one_line_of_bounded_length():
     text = short_cause(ValueError("a\n b" + "c" * 9000))
     assert text.startswith("ValueError: a bccc") and len(text) < 600 and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(30, "Read-only file system", "/x/run"), "/x/run: Read-only file system; name a folder that can be"),
+        (OSError(28, "No space left on device"), "No space left on device; make room, then go on"),
+        (FileNotFoundError(2, "No such file or directory", "a"), "a: No such file or directory"),
+    ],
+)
+def test_errors_of_the_system_are_told_with_what_to_do(error, told):
+    text, code = explain(error)
+    assert code == 1 and text is not None and text.startswith(f"error: {told}") and "Errno" not in text
