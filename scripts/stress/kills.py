@@ -56,6 +56,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "kd-accumulation": ("method=kd", "stage.accumulation_steps=3", "stage.select=best", "stage.patience=2"),
     "kd-cache": ("method=kd", *CACHED),
     "kd-fp16": ("method=kd", "runtime.precision=fp16", "stage.clip_grad_norm=1.0"),
+    "kd-sampler": (
+        "method=kd",
+        "+dataset.sampler={_target_: torch.utils.data.RandomSampler, replacement: true}",
+        "+dataset.batch_sampler={_target_: torch.utils.data.BatchSampler}",
+    ),
     "fitnet": ("method=fitnet", "stage.select=best"),
     "fitnet-cache-workers": ("method=fitnet", *CACHED, *WORKERS),
     "ft": ("method=ft", "method.stages.paraphrase.epochs=2"),
