@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -136,4 +137,6 @@ def carry_out(
             launcher = experiment.builder.build(app.launcher, key="launcher")
             if hydra is not None:
                 write_hydra_records(output_dir, cfg=cfg, hydra=hydra)
-            return launcher(Job(config, output_dir, command, experiment))
+            sweeps = hydra is not None and hydra.mode is RunMode.MULTIRUN
+            shared = str(Path(hydra.sweep.dir, "prelude").absolute()) if sweeps else None
+            return launcher(Job(config, output_dir, command, shared, experiment))

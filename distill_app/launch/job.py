@@ -9,13 +9,15 @@ class Job:
     """One run as plain data: importable and picklable, so that a job can carry it out elsewhere.
 
     `config` is the resolved configuration as plain containers. The run resumes by itself from what it finds
-    in `output_dir`; therefore a requeued job is the same job once more. `experiment` is that of the config as the
+    in `output_dir`; therefore a requeued job is the same job once more. `shared` is where the points of a sweep keep
+    preludes for each other. `experiment` is that of the config as the
     check has opened it: it stays in this process, and is opened anew where the job is carried out elsewhere.
     """
 
     config: dict[str, Any]
     output_dir: str
     command: list[str]
+    shared: str | None = None
     experiment: Any = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -32,7 +34,11 @@ class Job:
 
         try:
             return run_experiment(
-                self.config, output_dir=self.output_dir, command=self.command, experiment=self.experiment
+                self.config,
+                output_dir=self.output_dir,
+                command=self.command,
+                experiment=self.experiment,
+                shared=self.shared,
             )
         except Interrupted as error:
             if error.then is not None:

@@ -218,6 +218,11 @@ class Tracker:
         if self._tensorboard is not None:
             self._tensorboard.rebuild(kept)
 
+    def take_over(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Writes down the records of another run, whose numbers are this one's too."""
+        for record in records if self.enabled else ():
+            self._write_record(record)
+
     def close(self) -> None:
         """Ends the bar and closes the files; calling it again is harmless."""
         if not self.enabled:
@@ -261,10 +266,13 @@ class Tracker:
         if notes:
             clean["nonfinite"] = notes
         clean["timing"] = {**timing, "time": round(time.time(), 3)}
-        self._metrics.write(sealed_line(clean))
+        self._write_record(clean)
+
+    def _write_record(self, record: Mapping[str, Any]) -> None:
+        self._metrics.write(sealed_line(record))
         self.count += 1
         if self._tensorboard is not None:
-            self._tensorboard.add(clean)
+            self._tensorboard.add(record)
 
     def _show(self, key: str, value: Any) -> str:
         metric = next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)

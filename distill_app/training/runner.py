@@ -6,7 +6,7 @@ the interruption, and else the run starts.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,17 @@ from distill_app.training.outcome import reasons_of, summarize, test_rows
 from distill_app.training.preflight import refuse_what_does_not_fit, revive
 from distill_app.training.progress import Position, Progress
 from distill_app.training.saving import SavingPolicy
+from distill_app.training.shared import SharedPrelude
 from distill_app.training.stage import Stage
 
 
 def run_experiment(
-    config: Mapping[str, Any], *, output_dir: str, command: list[str], experiment: Experiment | None = None
+    config: Mapping[str, Any],
+    *,
+    output_dir: str,
+    command: list[str],
+    experiment: Experiment | None = None,
+    shared: str | None = None,
 ) -> dict[str, Any]:
     """Runs, resumes, or finds finished the experiment of a resolved config.
 
@@ -46,6 +52,7 @@ def run_experiment(
         output_dir: The run's folder.
         command: The command line, for the records.
         experiment: That of the config where it is open already.
+        shared: The folder in which the points of a sweep keep preludes for each other; None: there are no others.
 
     Returns:
         The summary, as in `summary.json`.
@@ -60,7 +67,7 @@ def run_experiment(
             Tracker(folder, tensorboard=experiment.app.runtime.tensorboard) as tracker,
             recorded(folder, tracker=tracker, config=config) as stop,
         ):
-            runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop)
+            runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
             data = runner.data_identity()
             if runner.checkpoints.has("last"):
                 refuse_other_classes(folder, data)
@@ -78,14 +85,24 @@ class StageRunner:
         folder: The run's folder.
         tracker: Where it reports to.
         stop: Whether somebody wants it to end.
+        shared: Where the points of a sweep keep preludes for each other.
     """
 
-    def __init__(self, experiment: Experiment, *, folder: Path, tracker: Tracker, stop: Stop | None = None):
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        folder: Path,
+        tracker: Tracker,
+        stop: Stop | None = None,
+        shared: str | None = None,
+    ):
         self.experiment, self.folder, self.tracker, self.stop = experiment, folder, tracker, stop or Stop()
         self.plans = experiment.plans
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=experiment.app.checkpoint.keep)
         self.saver = Saver(self.checkpoints, note=lambda text: tracker.note(text, level="INFO"))
         self.policy = SavingPolicy(experiment.app.checkpoint)
+        self.shared = SharedPrelude(Path(shared), experiment) if shared is not None else None
         self.progress = Progress()
         self._clock = time.perf_counter()
 
@@ -105,7 +122,25 @@ class StageRunner:
         # What a later stage would not accept is told now, and not when the stages before it have been trained.
         if not self.experiment.assembled:
             refuse_what_does_not_fit(self.experiment, self.left())
-        for plan in self.plans:
+        shared = self.shared
+        if shared is not None and shared.can_be_shared and not all(self.is_over(plan) for plan in shared.plans):
+            with shared.turn(self.tracker):
+                if state is not None or not shared.take(self.progress, self.tracker):
+                    state = self.run_plans(shared.plans, state)
+                    shared.keep(self.progress, self.folder)
+        self.run_plans(self.plans, state)
+
+    def run_plans(self, plans: Sequence[StagePlan], state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Trains what is left of some stages.
+
+        Args:
+            plans: The stages.
+            state: Of the checkpoint to go on from.
+
+        Returns:
+            The same state, None once a stage has taken it up.
+        """
+        for plan in plans:
             if plan.name in self.progress.done:
                 continue
             if self.experiment.is_skipped(plan):
@@ -118,12 +153,17 @@ class StageRunner:
             self.saver.finish()
             self.end(plan)
             state = None
+        return state
+
+    def is_over(self, plan: StagePlan) -> bool:
+        """Whether there is nothing to do in a stage."""
+        return plan.name in self.progress.done or self.experiment.is_skipped(plan)
 
     def left(self) -> list[StagePlan]:
         """The stages in which something is left to train."""
         return [plan for plan in self.plans if not self.progress.has_ended(plan)]
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self) -> Mapping[str, Any] | None:
         """Goes back to the last checkpoint, if there is one.
 
         Returns:
