@@ -89,8 +89,9 @@ def _problem(
         return f"{change}: stage {now.name!r} is over; name a stage that is not, 'method.stages.NAME.epochs=...'"
     if now.name != progress.stage:
         return ""
-    if now.conf.epochs < progress.epoch:
-        return f"{change}: {progress.epoch} epochs are over, which is more"
+    begun = progress.epoch + bool(progress.step)
+    if now.conf.epochs < begun:
+        return f"{change}: {begun} epochs are over or under way, which is more"
     over = ((state.get("optimization") or {}).get("scheduler") or {}).get("last_epoch")
     if over is None:  # a constant rate
         return ""

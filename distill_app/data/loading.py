@@ -23,6 +23,11 @@ class Loader(DataLoader):
 
     how = "sample by sample"
 
+    @property
+    def will_fork(self) -> bool:
+        """Whether the next iteration starts the processes that load."""
+        return self.num_workers > 0 and self._iterator is None
+
     def close(self) -> None:
         """Ends the workers; left to the garbage collector, each is waited for in turn for seconds."""
         if self._iterator is not None and self.num_workers:
@@ -32,9 +37,13 @@ class Loader(DataLoader):
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         view = self.batch_sampler.view  # type: ignore[union-attr]
         try:
-            with deaths_told(self.num_workers):
-                for batch in super().__iter__():
-                    yield with_place(batch, view=view)
+            batches = super().__iter__()
+            while True:
+                with deaths_told(self.num_workers, loading=True):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield with_place(batch, view=view)
         except (CorruptImageError, DataError) as error:
             # From a worker it arrives with the worker's traceback in its text.
             raise type(error)(str(error).rstrip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from error
@@ -45,8 +54,12 @@ class Loader(DataLoader):
 
 
 @contextmanager
-def deaths_told(num_workers: int) -> Iterator[None]:
+def deaths_told(num_workers: int, *, loading: bool = False) -> Iterator[None]:
     """Says what to do about a process that loads data and has died: torch raises that wherever the main one is.
+
+    Args:
+        num_workers: How many there are.
+        loading: Whether nothing is done inside but to wait for them, so that a broken line is one to them.
 
     Raises:
         WorkerDied: One has.
@@ -54,9 +67,9 @@ def deaths_told(num_workers: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # So says the process that has lost it; a worker's own errors come as "in DataLoader worker process". Or it is
-        # the line to the worker that broke.
-        lost = "DataLoader worker (pid" in str(error) or (num_workers and isinstance(error, ConnectionError | EOFError))
+        # So says the process that has lost it; a worker's own errors come as "in DataLoader worker process".
+        broken = loading and num_workers and isinstance(error, ConnectionError | EOFError)
+        lost = broken or "DataLoader worker (pid" in str(error)
         if not lost or "in DataLoader worker process" in str(error) or isinstance(error, WorkerDied):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -34,7 +34,7 @@ from distill_app.runs.untrusted import read_text
 from distill_app.words import warn
 
 __all__ = ["CheckpointError", "Checkpoints", "load_file", "plain", "save_weights"]
-_TEMPORARY = ".tmp-"
+_TEMPORARY, _ASIDE = ".tmp-", ".old"
 
 
 class Checkpoints:
@@ -187,7 +187,10 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         for folder in self.folder.glob(_TEMPORARY + "*"):
             shutil.rmtree(folder, ignore_errors=True)
-        remove_leftovers(self.folder)
+        for aside in self.folder.glob(f"**/*{_ASIDE}"):
+            if aside.with_suffix("").is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
+        remove_leftovers(self.folder.parent)
 
     def _describe(self, error: OSError, name: str) -> str:
         what = f"cannot save checkpoint {name} in {self.folder}: {error.strerror or error}"
@@ -198,7 +201,7 @@ class Checkpoints:
 
 def _replace_folder(temporary: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(target.name + ".old")
+    aside = target.with_name(target.name + _ASIDE)
     if target.exists():
         # Folders are not replaced in one step; between the two the old one is a checkpoint named .old.
         shutil.rmtree(aside, ignore_errors=True)
@@ -219,7 +222,7 @@ def _digest(name: str) -> str:
 
 
 def _is_within_epoch(name: str) -> bool:
-    return re.search(r"_step_\d+$", name) is not None
+    return re.search(r"_step_\d+(\.old)?$", name) is not None
 
 
 def _stage_of(name: str) -> str:

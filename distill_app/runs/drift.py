@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from distill_app.runs.files import read_object, to_json
 from distill_app.runs.records import environment, git_state
 from distill_app.runs.starts import WEIGHTS, named_files, start_of
+from distill_app.runs.untrusted import read_text
 from distill_app.words import some
 
 _MACHINE = {
@@ -76,7 +77,7 @@ def _code(folder: Path, then: Mapping[str, Any]) -> Iterator[str]:
     if then["commit"] != now["commit"]:
         yield _then_now("code, commit", str(then["commit"])[:12], str(now["commit"] or "none")[:12])
     try:
-        before = (folder / "git.diff").read_text(encoding="utf-8") if (folder / "git.diff").exists() else ""
+        before = read_text(folder / "git.diff") if (folder / "git.diff").exists() else ""
     except (OSError, ValueError):
         yield f"code: {folder / 'git.diff'} cannot be read, so changes that were not committed cannot be compared"
         return

@@ -15,6 +15,15 @@ from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited, read_t
 _TEMPORARY, _SEAL = ".tmp", "crc32"
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()  # looked at once: for a moment it is that of the whole process, and of its other threads
+
+
 def now() -> str:
     """The local time with its offset from UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -57,7 +66,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files, but a run is to be read by the group as its other files are.
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -65,9 +74,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Removes what a process that was killed in `write_text` has left, in a folder and below it."""
-    for file in Path(folder).glob(f"**/.*{_TEMPORARY}"):
-        file.unlink(missing_ok=True)
+    """Removes what a process that was killed in `write_text` has left of a run."""
+    place = Path(folder)
+    for below in (place, place / ".hydra", *(place / "checkpoints").glob("**/")):
+        for file in below.glob(f".*{_TEMPORARY}"):
+            file.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -117,9 +128,3 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     seal = value.pop(_SEAL, None)
     return value if seal is None or seal == _digest(value) else None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -56,8 +56,8 @@ class Journal:
     def loss(self, expected: int | None) -> str:
         """What is lost of so many records, in words with the numbers of damaged lines; empty where nothing is."""
         words = []
-        if expected is not None and len(self.records) < expected:
-            words.append(f"{len(self.records)} of {expected} records are there")
+        if expected is not None and len(self.records) != expected:
+            words.append(f"{len(self.records)} records are there, {expected} were written")
         if self.damaged:
             lines = ", ".join(map(str, self.damaged[:10])) + (", ..." if len(self.damaged) > 10 else "")
             words.append(f"damaged: line {lines}" if len(self.damaged) == 1 else f"damaged: lines {lines}")

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_app.errors import CheckpointError
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import plain
-from distill_app.words import size_text
+from distill_app.words import size_text, warn
 
 
 class Saver:
@@ -58,16 +59,23 @@ class Saver:
         Raises:
             CheckpointError: It could not be written.
         """
-        pending, self._pending = self._pending, None
+        pending = self._pending
         if pending is not None:
-            self._note(pending.result())
+            try:
+                told = pending.result()
+            except CheckpointError:
+                self._pending = None
+                raise
+            self._pending = None  # not before: a signal may end the waiting
+            self._note(told)
 
     def close(self) -> None:
-        """Waits, and ends the thread; what could not be written by now has another error in front of it."""
+        """Waits, and ends the thread; what could not be written is a warning, since another error may be on its way."""
         self._thread.shutdown(wait=True)
         pending, self._pending = self._pending, None
-        if pending is not None and pending.exception() is None:
-            self._note(pending.result())
+        if pending is not None:
+            error = pending.exception()
+            self._note(pending.result()) if error is None else warn(str(error))
 
 
 def copied(state: Any) -> Any:

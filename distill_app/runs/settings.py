@@ -18,6 +18,7 @@ NEUTRAL = {
     "runtime.num_workers": "batches do not depend on who loads them",
     "runtime.threads": "of one process, by the machine",
     "runtime.log_every": "how often the log speaks",
+    "runtime.keep_checkpoints": "what checkpoint.keep was called",
     "checkpoint": "when a run is saved, and how much of it is left over",
     "runtime.tensorboard": "a second form of the log",
     "runtime.gradient_norms_every": "what the log tells beside losses; looking changes no weight",

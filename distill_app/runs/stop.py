@@ -53,7 +53,7 @@ class Stop:
     @property
     def outcome(self) -> str:
         """What became of the work, in words."""
-        return f"saved {self.saved}" if self.saved else "nothing had to be saved since the last checkpoint"
+        return f"saved {self.saved}" if self.saved else "nothing was saved since the last checkpoint"
 
     def look(self) -> None:
         """Ends the run where that was asked for.
@@ -100,6 +100,8 @@ class Stop:
     def _take(self, number: int, frame: FrameType | None) -> None:
         came, now = signal.Signals(number), time.monotonic()
         if self.requested is not None:
+            if came is REQUEUE:
+                self.requested = came  # whatever came first: who listens to this one queues the job again
             if came is not REQUEUE and self.requested is not REQUEUE and now - self._since > DOUBLED:
                 self._leave(came)
             return
@@ -112,7 +114,7 @@ class Stop:
     def _leave(self, number: signal.Signals) -> None:
         """Ends the process here and now; what the disk has is what there is."""
         with suppress(Exception):
-            self.last_words(f"a second {number.name} ended it before it had saved")
+            self.last_words(f"a second {number.name} ended it" + ("" if self.saved else " before it had saved"))
         _say(f"{number.name} again: ended at once")
         os._exit(128 + number)
 

@@ -180,7 +180,6 @@ class Tracker:
         clock = {key: metrics[key] for key in metrics if key in _CLOCK} | dict(timing or {})
         values = {key: value for key, value in metrics.items() if key not in _CLOCK}
         self._record({"kind": "epoch", "stage": stage, "epoch": epoch, "metrics": values}, timing=clock)
-        os.fsync(self._metrics.fileno())
         shown = "  ".join(
             self._show(key, value) for key, value in {**values, **clock}.items() if not isinstance(value, list)
         )
@@ -217,6 +216,11 @@ class Tracker:
         self._open_metrics()
         if self._tensorboard is not None:
             self._tensorboard.rebuild(kept)
+
+    def sync(self) -> None:
+        """Brings the records to the disk."""
+        if self.enabled:
+            os.fsync(self._metrics.fileno())
 
     def take_over(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes down the records of another run, whose numbers are this one's too."""

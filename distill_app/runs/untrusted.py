@@ -21,8 +21,9 @@ _COMPRESSED = 2**25  # what archives may gain by unpacking
 # What a run reads again or goes on writing; files of others in its folder are nobody's business.
 NAMES = (
     *(".lock", "config_resolved.yaml", "command.txt", "status.json", "summary.json", "data.json", "git.json"),
-    *("metrics.jsonl", "train.log"),
+    *("metrics.jsonl", "train.log", "git.diff", "env.json", "weights.json"),
 )
+FOLDERS = ("checkpoints", "tensorboard", ".hydra")  # in which a run replaces and removes files
 
 
 def open_regular(
@@ -111,11 +112,16 @@ def damaged_member(file: BinaryIO) -> str | None:
 def refuse_irregular(folder: str | os.PathLike[str]) -> None:
     """Refuses a run's folder in which something else stands in the place of a file that a run reads or goes on writing.
 
-    The folder itself and folders in it may be links: runs are moved to other disks.
+    The folder itself may be a link: runs are moved to other disks.
 
     Raises:
         IrregularFile: There is a link, a fifo or the like.
     """
+    for name in FOLDERS:
+        for place, folders, _ in os.walk(Path(folder, name)):
+            for path in (Path(place), *(Path(place, each) for each in folders)):
+                if path.is_symlink():
+                    raise _linked(path)
     for path in _files_of(Path(folder)):
         if path.is_symlink():
             raise _linked(path)

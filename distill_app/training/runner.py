@@ -216,27 +216,41 @@ class StageRunner:
         """Trains and judges epoch by epoch, until all epochs are over or the stage has stopped improving."""
         progress, self._clock = self.progress, time.perf_counter()
         while not progress.has_ended(stage.plan):
-            before, epoch = progress.seconds, progress.epoch
-            trained = self.take_steps(stage)
-            metrics = {**{f"loss_{name}": value for name, value in trained.losses.items()}, **self.judge(stage)}
-            with self.stop.held():
-                value = stage.value_of(metrics)
-                loss = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
-                progress.end_epoch(value)
-                stage.optimization.end_epoch(value=value, loss=loss)
-                self._count_seconds()
-                timing = {"seconds": progress.seconds - before, "data_wait": trained.data_wait}
-                self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
-                self.save(stage)
+            training = EpochTraining(
+                stage, progress, tracker=self.tracker, log_every=self.experiment.app.runtime.log_every
+            )
+            try:
+                self.train_epoch(stage, training)
+            except Interrupted:
+                # Whenever it came: steps that have been taken are saved, as an epoch that has not been judged.
+                if progress.step and training.between_steps and not self.stop.saved:
+                    with self.stop.held():
+                        training.watch.settle()
+                        self.save(stage)
+                raise
         if progress.stalls(stage.plan):
             best = (progress.best_epoch or 0) + 1
             self.tracker.info(f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}")
 
-    def take_steps(self, stage: Stage) -> EpochTraining:
+    def train_epoch(self, stage: Stage, training: EpochTraining) -> None:
+        """Trains what is left of an epoch, judges it, and saves what it came to."""
+        progress, before, epoch = self.progress, self.progress.seconds, self.progress.epoch
+        self.take_steps(stage, training)
+        self._settle_before_forks(stage.data.judge)
+        metrics = {**{f"loss_{name}": value for name, value in training.losses.items()}, **stage.judge()}
+        with self.stop.held():
+            value = stage.value_of(metrics)
+            loss = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
+            progress.end_epoch(value)
+            stage.optimization.end_epoch(value=value, loss=loss)
+            self._count_seconds()
+            timing = {"seconds": progress.seconds - before, "data_wait": training.data_wait}
+            self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
+            self.save(stage)
+
+    def take_steps(self, stage: Stage, training: EpochTraining) -> None:
         """Trains what is left of the epoch; saves where that is due, and where the run shall end."""
-        every = self.experiment.app.runtime.log_every
-        training = EpochTraining(stage, self.progress, tracker=self.tracker, log_every=every)
-        self._settle_for_workers()
+        self._settle_before_forks(stage.data.train)
         self.policy.saved(self.progress.step)
         with self.stop.held():
             try:
@@ -252,22 +266,11 @@ class StageRunner:
                     self.save(stage)
                 self.stop.look()
                 raise
-        return training
 
     def is_due(self, training: EpochTraining) -> bool:
         """Whether to save within the epoch; at its end that is done once it has been judged."""
         step = self.progress.step
         return self.policy.is_due(step) and step < len(training.sizes)
-
-    def judge(self, stage: Stage) -> dict[str, Any]:
-        """Judges the epoch; where the run shall end meanwhile, the epoch is saved as one that has not been judged."""
-        self._settle_for_workers()
-        try:
-            return stage.judge()
-        except Interrupted:
-            with self.stop.held():
-                self.save(stage)
-            raise
 
     def save(self, stage: Stage) -> None:
         """A checkpoint of here, marked as the last, and as the best of its stage where it is of such an epoch."""
@@ -277,6 +280,7 @@ class StageRunner:
         if asked is not None:
             self.tracker.saving(f"{asked.name} after {progress}")
         self._count_seconds()
+        self.tracker.sync()  # the records that the checkpoint counts
         state = {
             "progress": progress.state(),
             "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
@@ -294,9 +298,9 @@ class StageRunner:
         self.progress.seconds += now - self._clock
         self._clock = now
 
-    def _settle_for_workers(self) -> None:
+    def _settle_before_forks(self, loader: Any) -> None:
         """Lets no process that loads data be forked while a checkpoint is written by a thread."""
-        if self.experiment.app.runtime.num_workers:
+        if getattr(loader, "will_fork", False):
             self.saver.finish()
 
     def end(self, plan: StagePlan) -> None:
@@ -305,6 +309,9 @@ class StageRunner:
         if plan.conf.select == "best" and self.progress.best_epoch is not None:
             best = self.checkpoints.load(f"{plan.name}/best", map_location=self.experiment.device)
             parts.load(best["parts"])
+            if (epoch := best["progress"]["epoch"] - 1) != self.progress.best_epoch:
+                self.tracker.warning(f"stage {plan.name}: its best epoch is lost; it ends with epoch {epoch + 1}")
+                self.progress.best = None  # the value is that of other weights
         self.progress.end(plan)
         parts.forget(plans=self.left())
 

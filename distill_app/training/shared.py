@@ -99,6 +99,8 @@ class SharedPrelude:
         """
         names = [plan.name for plan in self.plans]
         parts = self._experiment.parts
+        if any(parts.losses[name].state_dict() for plan in self.plans for name in plan.terms if name in parts.losses):
+            return  # a loss that has learnt something lives in its run
         trained = dict.fromkeys(name for plan in self.plans for name in plan.trained)
         records = [record for record in Journal.read(run / METRICS).records if record.get("stage") in names]
         state = {
@@ -107,7 +109,10 @@ class SharedPrelude:
             "done": {name: progress.done[name] for name in names if name in progress.done},
             "records": records,
         }
-        self._kept.save(state, name="prelude", mark=(_MARK,))
+        try:
+            self._kept.save(state, name="prelude", mark=(_MARK,))
+        except CheckpointError as error:  # the run itself is fine
+            warn(f"prelude: {error}")
 
 
 def _fingerprint(config: Mapping[str, Any]) -> str:

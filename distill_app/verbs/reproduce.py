@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_app.errors import UsageError
+from distill_app.runs.claim import finished_summary
 from distill_app.verbs.stored import add_run, finished, open_run
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _carry_out(folder: Path, config: dict[str, Any], target: Path) -> list[str]:
         hints.append(_GPU)
     for hint in hints:
         print(f"warning: {hint}", file=sys.stderr, flush=True)
+    if finished_summary(target) is not None:
+        print(f"{target} is finished already; compared without running it again", flush=True)
     command = ["distill", "reproduce", str(folder)]
     run_experiment(config, output_dir=str(target), command=command, experiment=experiment)
     return hints

@@ -1,6 +1,7 @@
 """`distill resume`: going on with a run that was interrupted, and making again what a finished one has lost."""
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,8 @@ def _begun_with(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
             "runtime": {**composed["runtime"], "allow": config["runtime"]["allow"]},
         }
         node = {**composed, **trusted}
+        if "${" in re.sub(r"\$\{[\w.]+\}", "", str(node)):  # what is no key could read the environment
+            return unresolved(config)
         if not changes(config, over(node, [])[1]):
             return node
     except (

@@ -86,7 +86,7 @@ def test_a_length_that_a_schedule_has_noted_counts_though_its_past_is_the_same()
 
 
 def test_epochs_that_are_over_cannot_be_taken_away_and_their_number_can_be_the_last():
-    assert "3 epochs are over, which is more" in refusal(CONSTANT, now=2, over=3)
+    assert "3 epochs are over or under way, which is more" in refusal(CONSTANT, now=2, over=3)
     assert refusal(CONSTANT, now=3, over=3) == ""
 
 
@@ -103,6 +103,14 @@ def test_a_stage_that_is_over_keeps_its_epochs_and_one_to_come_may_have_any():
 
 def test_before_an_epoch_is_over_there_is_nothing_to_keep():
     refuse_lengths(resolved(), resolved("stage.epochs=1"), state=None)
+
+
+@pytest.mark.slow
+def test_an_epoch_that_is_under_way_counts(tmp_path):
+    old, new = resolved("stage.epochs=3"), resolved("stage.epochs=1")
+    progress = Progress("distill", epoch=1, step=1).state()
+    with pytest.raises(ConfigError, match="2 epochs are over or under way, which is more"):
+        refuse_lengths(old, new, state={"progress": progress})
 
 
 def test_settings_other_than_epochs_are_refused_with_the_difference(tmp_path):

@@ -1,6 +1,7 @@
 """Saving beside the training: what is saved is the state of that moment, and an error reaches the training."""
 
 from collections import OrderedDict
+from contextlib import closing
 
 import pytest
 import torch
@@ -52,6 +53,11 @@ def test_closing_waits_and_hides_no_other_error(tmp_path, notes):
     saver.save({"a": torch.zeros(1000)}, name="s/epoch_0000", mark=("last",))
     saver.close()
     assert saver.checkpoints.load("last")["a"].shape == (1000,) and len(notes) == 1
+    (tmp_path / "file").touch()
+    failing = Saver(Checkpoints(tmp_path / "file"), note=notes.append)
+    with pytest.raises(ZeroDivisionError), pytest.warns(UserWarning, match="cannot save checkpoint"), closing(failing):
+        failing.save({"a": 1}, name="s/epoch_0000", mark=("last",))
+        raise ZeroDivisionError
 
 
 def test_a_copy_keeps_layouts_types_and_what_a_state_dict_carries_along():

@@ -45,6 +45,19 @@ KINDS = ("fifo", "link", "device", "folder")
 
 
 @pytest.mark.parametrize(("kind", "says"), [("fifo", "a fifo"), ("link", "a symbolic link"), ("folder", "a folder")])
+def test_a_run_whose_checkpoints_lie_behind_a_link_is_refused_and_nothing_there_is_touched(tmp_path):
+    theirs = tmp_path / "theirs" / "a"
+    theirs.mkdir(parents=True)
+    (theirs / "manifest.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    for name in ("checkpoints", "tensorboard"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "theirs")
+        with pytest.raises(IrregularFile, match="symbolic link"):
+            untrusted.refuse_irregular(tmp_path / "run")
+        (tmp_path / "run" / name).unlink()
+    assert (theirs / "manifest.json").is_file()
+
+
 def test_what_is_no_regular_file_is_refused_by_name(tmp_path, kind, says):
     path = tmp_path / "in" / "summary.json"
     path.parent.mkdir()

@@ -112,7 +112,7 @@ def test_what_is_no_setting_may_be_another_and_is_no_news_in_the_log(broken, tmp
     [
         (["stage.lr=0.3"], "stage.lr: 0.2 -> 0.3"),
         (["stage.epochs=5", "seed=4"], "seed: 0 -> 4"),
-        (["stage.epochs=1"], "2 epochs are over, which is more"),
+        (["stage.epochs=1"], "2 epochs are over or under way, which is more"),
         (["stage.epoch=5", "sede=4"], "did you mean 'stage.epochs'?"),
         (["stage.epochs=many"], "stage.epochs"),
         (["stage.epochs=0"], "must be at least 1"),
