@@ -5,6 +5,7 @@ least. The gradient does not flow into `teacher`, but for CCKD and CRD, where bo
 """
 
 from distill_app.losses.contrastive import ContrastiveRepresentation
+from distill_app.losses.decoupled import DecoupledKL
 from distill_app.losses.features import (
     ActivationBoundary,
     AttentionTransfer,
@@ -31,6 +32,7 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "DecoupledKL",
     "ExponentialDecay",
     "FactorTransfer",
     "FlowOfSolution",

@@ -52,6 +52,42 @@ def require_same_batch(student: Tensor, teacher: Tensor, *, loss: str) -> None:
         )
 
 
+def require_logits(student: Tensor, teacher: Tensor, *, loss: str) -> None:
+    """Refuses what is not one row of class logits for each image, of both networks.
+
+    Raises:
+        ValueError: The shapes differ, or are not (B, C).
+    """
+    require_same_shape(student, teacher, loss=loss)
+    if student.dim() != 2:
+        raise ValueError(
+            f"{loss} needs class logits (B, C), got {tuple(student.shape)}: read student.logits and teacher.logits"
+        )
+
+
+def require_labels(target: Tensor, student: Tensor, *, loss: str) -> None:
+    """Refuses targets that are not one class for each row of logits (B, C).
+
+    Raises:
+        ValueError: The targets are mixed or several labels, or belong to another batch.
+    """
+    if target.shape != student.shape[:1] or target.is_floating_point():
+        raise ValueError(
+            f"{loss} needs one class index for each image, ({len(student)},) integers, got {tuple(target.shape)} of "
+            f"{target.dtype}: read batch.target of data with one label for each image, and mix no labels"
+        )
+
+
+def require_positive(value: float, *, argument: str) -> None:
+    """Refuses what has to be above 0.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not value > 0:
+        raise ValueError(f"{argument}={value} must be above 0")
+
+
 def require_choice(value: str, allowed: tuple[str, ...], *, argument: str) -> None:
     """Refuses an option that does not exist.
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from engine_fixtures import mostly_slow
+from logit_fixtures import MAKE
+from logit_fixtures import inputs as logits_and_labels
 from torch import nn
 
 from distill_app import losses
@@ -79,6 +81,7 @@ LOSSES = {
     "sskd_similarity": (losses.SimilarityKL, views(("student", (6,)), ("teacher", (9,)))),
     "sskd_rotated": (losses.RotatedKL, views(("student", (5,)), ("teacher", (5,)), target=labels)),
     "sskd_pretext": (losses.ContrastivePrediction, lambda b: {"embedding": tensor(4 * b, 6, seed=1)}),
+    **{name: (make, lambda b, make=make: logits_and_labels(make(), b)) for name, make in MAKE.items()},
 }
 TEACHER_IS_LEARNT = {"cckd", "cckd_bilinear", "crd"}
 RELATIONS = {"pkt", "rkd_distance", "rkd_angle", "spkd", "sskd_similarity", "sskd_pretext"}

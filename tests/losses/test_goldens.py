@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from logit_fixtures import FILES, GOLDENS, QUIRKS
 from torch import nn
 
 from distill_app import adapters, losses
@@ -190,6 +191,7 @@ TABLE = {
         (["td_model_weight_0_5"], lambda g: composite(g, [0.5] * 4)),
         (["td_model_weight_dict"], lambda g: composite(g, [1.0, 2.0, 0.0, 0.5])),
     ],
+    **GOLDENS,
 }
 ROWS = [
     pytest.param(file, case, fn, id=f"{file}-{case}") for file, rows in TABLE.items() for cs, fn in rows for case in cs
@@ -215,6 +217,7 @@ def test_equals_reference(golden, file, case, compute):
         ("rkd", "mmrazor_dist_l2norm", rkd(1, 0)),
         # Channels pooled before factors are normalised.
         ("ft", "repdistiller_factor", pair(losses.FactorTransfer(), "factor_s", "factor_t")),
+        *QUIRKS,
     ],
 )
 def test_avoids_quirk(golden, file, quirk, compute):
@@ -386,7 +389,7 @@ CALLED = {
     "the authors' code": "authors",
     "the paper's formula": "paper",
 }
-CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
+CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"], **FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)

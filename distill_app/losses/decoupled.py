@@ -1,0 +1,74 @@
+"""Losses over class logits that treat the label's class and the others apart."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill_app.losses.logits import softened_kl
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    require_labels,
+    require_logits,
+    require_positive,
+)
+
+
+def other_classes(logits: Tensor, target: Tensor) -> Tensor:
+    """The logits of all classes but the label's: (B, C), (B,) -> (B, C - 1).
+
+    Leaving the label out is exact for logits of any size; subtracting 1000 from it, as published code does, is not.
+    """
+    label = target.unsqueeze(1)
+    position = torch.arange(logits.shape[1] - 1, device=logits.device).unsqueeze(0)
+    return logits.gather(1, position + (position >= label))
+
+
+def label_or_not(logits: Tensor, target: Tensor) -> Tensor:
+    """[log p(label), log(1 - p(label))] of every row: (B, C), (B,) -> (B, 2)."""
+    label = logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    rest = other_classes(logits, target).logsumexp(dim=1)
+    return F.log_softmax(torch.stack([label, rest], dim=1), dim=1)
+
+
+class DecoupledKL(nn.Module):
+    """Decoupled knowledge distillation (DKD): what KD says of the label, and of the other classes, with own weights.
+
+    L = T^2 / B * sum_b [alpha KL(b_t || b_s) + beta KL(r_t || r_s)]
+
+    where b = [p(label), 1 - p(label)] of softmax(z / T), and r is the softmax of z / T over the other classes alone.
+
+    Zhao, Cui, Song, Qiu, Liang 2022, https://arxiv.org/abs/2203.08679. With alpha = 1 and beta = 1 - p_t(label) of each
+    sample it would be KD. The authors' code multiplies it by min(epoch / 20, 1), which is the term's weight here:
+    `weight: {_target_: distill_app.losses.LinearWarmup, value: 1.0, epochs: 20}`.
+
+    Logits are (B, C) of at least three classes, labels (B,) class indices.
+
+    Args:
+        temperature: Of both sides. 4 on CIFAR, 1 on ImageNet.
+        alpha: Weight of the label against the rest; 1 in the paper.
+        beta: Weight of the other classes; 8 for ResNet-32x4 to ResNet-8x4, 2 to 8 on CIFAR, 0.5 on ImageNet.
+    """
+
+    def __init__(self, temperature: float = 4.0, *, alpha: float = 1.0, beta: float = 8.0):
+        super().__init__()
+        require_positive(temperature, argument="temperature")
+        self.temperature, self.alpha, self.beta = temperature, alpha, beta
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The logits differ in shape or have two classes, or the labels are not one for each row.
+        """
+        require_logits(student, teacher, loss="DecoupledKL")
+        require_labels(target, student, loss="DecoupledKL")
+        if student.shape[1] < 3:
+            raise ValueError(
+                f"DecoupledKL compares classes other than the label: it needs three or more, got {student.shape[1]}; "
+                "with two it is KD, method=kd"
+            )
+        student, teacher = full_precision(student) / self.temperature, as_target(teacher) / self.temperature
+        label = softened_kl(label_or_not(student, target), label_or_not(teacher, target), 1.0)
+        others = softened_kl(other_classes(student, target), other_classes(teacher, target), 1.0)
+        return (self.alpha * label + self.beta * others).mean() * self.temperature**2

@@ -1,0 +1,65 @@
+"""The losses over class logits since KD: how each is built and fed, and which reference cases it has to equal."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from distill_app import losses
+
+Compute = Callable[[SimpleNamespace], Tensor]
+
+
+def read(loss: nn.Module) -> Compute:
+    """The loss of the golden inputs, with labels if it takes them."""
+    return lambda g: loss(**fed(loss, student=g.student_logits, teacher=g.teacher_logits, target=g.labels))
+
+
+def fed(loss: nn.Module, **tensors: Tensor) -> dict[str, Tensor]:
+    """The arguments that the loss takes."""
+    takes = loss.forward.__code__.co_varnames
+    return {name: value for name, value in tensors.items() if name in takes}
+
+
+def ce(g: SimpleNamespace) -> Tensor:
+    return nn.functional.cross_entropy(g.student_logits, g.labels)
+
+
+def decoupled(sources: tuple[str, ...], case: str, temperature: float, alpha: float, beta: float):
+    return [f"{source}_{case}" for source in sources], read(losses.DecoupledKL(temperature, alpha=alpha, beta=beta))
+
+
+DKD = ("mdistiller", "cls_kd", "mmrazor")
+GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
+    "dkd": [
+        decoupled(DKD, "a1_b8_T4", 4.0, 1.0, 8.0),
+        decoupled(DKD, "a1_b0_T4_tckd", 4.0, 1.0, 0.0),
+        decoupled(DKD, "a0_b1_T4_nckd", 4.0, 0.0, 1.0),
+        decoupled(DKD, "a1_b0.5_T1", 1.0, 1.0, 0.5),
+    ],
+}
+QUIRKS: list[tuple[str, str, Compute]] = [
+    # An option of the reduction, "mean", that sums over the batch.
+    ("dkd", "mmrazor_mean_a1_b8_T4", read(losses.DecoupledKL(4.0, beta=8.0))),
+]
+# Cases of edge_cases.npz, and the loss that gives their values.
+EDGES: dict[str, nn.Module] = {
+    "dkd_1_8_4": losses.DecoupledKL(4.0, beta=8.0),
+}
+# Method -> file of golden numbers, where it is not called after the method.
+FILES: dict[str, list[str]] = {}
+MAKE: dict[str, Callable[[], nn.Module]] = {
+    "dkd": losses.DecoupledKL,
+}
+
+
+def logits(batch: int, classes: int, *, seed: int, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, classes, generator=generator, dtype=torch.float64) * scale
+
+
+def inputs(loss: nn.Module, batch: int, classes: int = 5, *, scale: float = 1.0) -> dict[str, Tensor]:
+    """Random logits of both networks, and labels."""
+    sides = {side: logits(batch, classes, seed=seed, scale=scale) for side, seed in (("student", 1), ("teacher", 2))}
+    return fed(loss, **sides, target=torch.arange(batch) % classes)

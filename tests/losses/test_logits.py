@@ -1,0 +1,106 @@
+"""The losses over class logits since KD: degenerate logits, sizes, labels, and what each promises of its own."""
+
+import pytest
+import torch
+from logit_fixtures import EDGES, MAKE, fed, inputs, logits
+
+from distill_app import losses
+
+
+def gradient(loss, values, dtype=torch.float32):
+    """Value and gradient at the student, after checking that both are finite."""
+    values = {name: value.to(dtype) if value.is_floating_point() else value for name, value in values.items()}
+    student = values["student"].clone().requires_grad_()
+    value = loss(**{**values, "student": student})
+    value.backward()
+    assert value.isfinite() and student.grad.isfinite().all()
+    return value.detach(), student.grad
+
+
+@pytest.mark.parametrize("flat", [("student",), ("teacher",), ("student", "teacher")])
+@pytest.mark.parametrize("constant", [0.0, 1e4])
+@pytest.mark.parametrize("name", MAKE)
+def test_equal_logits_give_finite_numbers(name, constant, flat):
+    loss = MAKE[name]()
+    values = inputs(loss, 8)
+    values.update({side: torch.full_like(values[side], constant) for side in flat})
+    _, grad = gradient(loss, values)
+    assert grad.abs().max() < 1e4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("name", MAKE)
+def test_large_logits_give_finite_numbers_in_every_precision(name, batch, dtype):
+    loss = MAKE[name]()
+    values = inputs(loss, batch, scale=1e4)
+    value, _ = gradient(loss, values, dtype)
+    assert value.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_right_and_certain_pair_gives_finite_numbers(name):
+    loss = MAKE[name]()
+    values = inputs(loss, 5)
+    certain = 1e4 * torch.eye(5, dtype=torch.float64)
+    gradient(loss, {**values, "student": certain, "teacher": certain})
+
+
+@pytest.mark.parametrize("situation", ["student_equals_teacher", "student_zero", "batch_1"])
+@pytest.mark.parametrize("case", EDGES)
+def test_degenerate_logits_give_the_numbers_of_the_reference(golden, case, situation):
+    numbers = golden("edge_cases")
+    teacher, target = numbers.inputs.logits.detach(), numbers.inputs.labels
+    if situation == "batch_1":
+        teacher, target, student = teacher[:1], target[:1], teacher.flip(0).roll(1, -1)[:1].clone()
+    else:
+        student = teacher.clone() if situation == "student_equals_teacher" else torch.zeros_like(teacher)
+    loss = EDGES[case]
+    value, _ = gradient(loss, fed(loss, student=student, teacher=teacher, target=target), torch.float64)
+    torch.testing.assert_close(value, numbers.arrays[f"{case}/{situation}/loss"], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_logits_that_are_no_rows_of_one_size_are_refused(name):
+    loss = MAKE[name]()
+    values, kind = inputs(loss, 8), type(loss).__name__
+    with pytest.raises(ValueError, match=rf"{kind}.*\(8, 5\).*\(8, 7\)"):
+        loss(**{**values, "teacher": torch.zeros(8, 7)})
+    with pytest.raises(ValueError, match=rf"{kind} needs class logits"):
+        loss(**{**values, "student": torch.zeros(8, 5, 2), "teacher": torch.zeros(8, 5, 2)})
+
+
+@pytest.mark.parametrize("name", [name for name, make in MAKE.items() if "target" in inputs(make(), 1)])
+def test_labels_that_are_not_one_class_each_are_refused(name):
+    loss = MAKE[name]()
+    for wrong in (torch.rand(8, 5), torch.zeros(7, dtype=torch.long)):
+        with pytest.raises(ValueError, match=rf"{type(loss).__name__} needs one class index for each image"):
+            loss(**{**inputs(loss, 8), "target": wrong})
+
+
+@pytest.mark.parametrize("make", [lambda: losses.DecoupledKL(0.0)])
+def test_a_temperature_that_is_not_above_zero_is_refused(make):
+    with pytest.raises(ValueError, match="must be above 0"):
+        make()
+
+
+def test_dkd_is_kd_where_the_other_classes_weigh_what_the_teacher_leaves_them():
+    student, teacher, target = logits(1, 6, seed=1), logits(1, 6, seed=2), torch.tensor([4])
+    rest = 1 - float((teacher / 3).softmax(dim=1)[0, 4])
+    decoupled = losses.DecoupledKL(3.0, alpha=1.0, beta=rest)(student=student, teacher=teacher, target=target)
+    torch.testing.assert_close(decoupled, losses.KLDivergence(3.0)(student=student, teacher=teacher))
+
+
+def test_dkd_refuses_two_classes_and_says_that_they_are_kd():
+    loss = losses.DecoupledKL()
+    with pytest.raises(ValueError, match=r"three or more, got 2.*method=kd"):
+        loss(**inputs(loss, 4, classes=2))
+
+
+def test_dkd_tells_apart_what_subtracting_a_thousand_does_not():
+    """A label far above the others: what is said of those must not depend on it."""
+    loss, target = losses.DecoupledKL(1.0, alpha=0.0, beta=1.0), torch.tensor([0])
+    student, teacher = logits(1, 5, seed=1), logits(1, 5, seed=2)
+    near = loss(student=student, teacher=teacher, target=target)
+    student[0, 0], teacher[0, 0] = 5000.0, 5000.0
+    torch.testing.assert_close(loss(student=student, teacher=teacher, target=target), near)
