@@ -38,6 +38,10 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         decoupled(DKD, "a0_b1_T4_nckd", 4.0, 0.0, 1.0),
         decoupled(DKD, "a1_b0.5_T1", 1.0, 1.0, 0.5),
     ],
+    "nkd": [
+        (["authors_T1_g1.5"], read(losses.NormalizedKD())),
+        (["authors_T4_g1.5"], read(losses.NormalizedKD(4.0))),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -46,11 +50,13 @@ QUIRKS: list[tuple[str, str, Compute]] = [
 # Cases of edge_cases.npz, and the loss that gives their values.
 EDGES: dict[str, nn.Module] = {
     "dkd_1_8_4": losses.DecoupledKL(4.0, beta=8.0),
+    "nkd": losses.NormalizedKD(),
 }
 # Method -> file of golden numbers, where it is not called after the method.
 FILES: dict[str, list[str]] = {}
 MAKE: dict[str, Callable[[], nn.Module]] = {
     "dkd": losses.DecoupledKL,
+    "nkd": losses.NormalizedKD,
 }
 
 

@@ -5,7 +5,7 @@ least. The gradient does not flow into `teacher`, but for CCKD and CRD, where bo
 """
 
 from distill_app.losses.contrastive import ContrastiveRepresentation
-from distill_app.losses.decoupled import DecoupledKL
+from distill_app.losses.decoupled import DecoupledKL, NormalizedKD
 from distill_app.losses.features import (
     ActivationBoundary,
     AttentionTransfer,
@@ -38,6 +38,7 @@ __all__ = [
     "FlowOfSolution",
     "KLDivergence",
     "LinearWarmup",
+    "NormalizedKD",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
     "RelationalAngle",

@@ -72,3 +72,42 @@ class DecoupledKL(nn.Module):
         label = softened_kl(label_or_not(student, target), label_or_not(teacher, target), 1.0)
         others = softened_kl(other_classes(student, target), other_classes(teacher, target), 1.0)
         return (self.alpha * label + self.beta * others).mean() * self.temperature**2
+
+
+class NormalizedKD(nn.Module):
+    """Normalized knowledge distillation (NKD): the label by the teacher's probability, the others among themselves.
+
+    L = 1 / B * sum_b [-p_t(label) log p_s(label) - gamma T^2 sum_{c != label} r_t(c) log r_s(c)]
+
+    where p is the softmax of z, at temperature 1 whatever T is, and r that of z / T over the other classes alone.
+
+    Yang, Zeng, Li, Zhang, Yuan, Li 2023, https://arxiv.org/abs/2303.13005. Both parts are cross-entropies, as in the
+    authors' code: the gradient of the second is that of a KL divergence, but its value is not 0 at equality, and the
+    first goes on pulling there, less where the teacher is unsure.
+
+    Logits are (B, C), labels (B,) class indices; with two classes only the first part is left.
+
+    Args:
+        temperature: Of the second part, both sides; 1 in the authors' ImageNet runs.
+        gamma: Weight of the second part; 1.5 in the paper.
+    """
+
+    def __init__(self, temperature: float = 1.0, *, gamma: float = 1.5):
+        super().__init__()
+        require_positive(temperature, argument="temperature")
+        self.temperature, self.gamma = temperature, gamma
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The logits differ in shape, or the labels are not one for each row.
+        """
+        require_logits(student, teacher, loss="NormalizedKD")
+        require_labels(target, student, loss="NormalizedKD")
+        student, teacher = full_precision(student), as_target(teacher)
+        sure = F.softmax(teacher, dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
+        label = sure * F.cross_entropy(student, target, reduction="none")
+        wanted = F.softmax(other_classes(teacher, target) / self.temperature, dim=1)
+        others = -(wanted * F.log_softmax(other_classes(student, target) / self.temperature, dim=1)).sum(dim=1)
+        return (label + self.gamma * self.temperature**2 * others).mean()

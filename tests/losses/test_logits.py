@@ -78,7 +78,7 @@ def test_labels_that_are_not_one_class_each_are_refused(name):
             loss(**{**inputs(loss, 8), "target": wrong})
 
 
-@pytest.mark.parametrize("make", [lambda: losses.DecoupledKL(0.0)])
+@pytest.mark.parametrize("make", [lambda: losses.DecoupledKL(0.0), lambda: losses.NormalizedKD(-1.0)])
 def test_a_temperature_that_is_not_above_zero_is_refused(make):
     with pytest.raises(ValueError, match="must be above 0"):
         make()
@@ -104,3 +104,23 @@ def test_dkd_tells_apart_what_subtracting_a_thousand_does_not():
     near = loss(student=student, teacher=teacher, target=target)
     student[0, 0], teacher[0, 0] = 5000.0, 5000.0
     torch.testing.assert_close(loss(student=student, teacher=teacher, target=target), near)
+
+
+def test_nkd_takes_the_label_at_temperature_one_whatever_the_temperature():
+    values = inputs(losses.NormalizedKD(), 8)
+    cool, hot = (losses.NormalizedKD(temperature, gamma=0.0)(**values) for temperature in (1.0, 4.0))
+    torch.testing.assert_close(cool, hot, rtol=0, atol=0)
+    assert cool > 0
+
+
+def test_nkd_still_pulls_towards_the_label_where_the_student_equals_the_teacher():
+    values = inputs(losses.NormalizedKD(), 8)
+    _, grad = gradient(losses.NormalizedKD(), {**values, "student": values["teacher"]})
+    at_label = grad.gather(1, values["target"].unsqueeze(1))
+    assert (at_label < 0).all() and (grad.scatter(1, values["target"].unsqueeze(1), 1.0) > 0).all()
+
+
+def test_nkd_of_two_classes_is_the_part_of_the_label():
+    values = inputs(losses.NormalizedKD(), 8, classes=2)
+    whole, label = losses.NormalizedKD()(**values), losses.NormalizedKD(gamma=0.0)(**values)
+    torch.testing.assert_close(whole, label)
