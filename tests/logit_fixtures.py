@@ -13,7 +13,9 @@ Compute = Callable[[SimpleNamespace], Tensor]
 
 def read(loss: nn.Module) -> Compute:
     """The loss of the golden inputs, with labels if it takes them."""
-    return lambda g: loss(**fed(loss, student=g.student_logits, teacher=g.teacher_logits, target=g.labels))
+    return lambda g: loss(
+        **fed(loss, student=g.student_logits, teacher=g.teacher_logits, target=getattr(g, "labels", None))
+    )
 
 
 def fed(loss: nn.Module, **tensors: Tensor) -> dict[str, Tensor]:
@@ -30,6 +32,10 @@ def decoupled(sources: tuple[str, ...], case: str, temperature: float, alpha: fl
     return [f"{source}_{case}" for source in sources], read(losses.DecoupledKL(temperature, alpha=alpha, beta=beta))
 
 
+def dist(sources: tuple[str, ...], case: str, temperature: float, beta: float, gamma: float):
+    return [f"{source}_{case}" for source in sources], read(losses.PearsonDistance(temperature, beta=beta, gamma=gamma))
+
+
 DKD = ("mdistiller", "cls_kd", "mmrazor")
 GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
     "dkd": [
@@ -42,6 +48,12 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["authors_T1_g1.5"], read(losses.NormalizedKD())),
         (["authors_T4_g1.5"], read(losses.NormalizedKD(4.0))),
     ],
+    "dist": [
+        dist(("authors", "mmrazor"), "b1_g1_tau1", 1.0, 1.0, 1.0),
+        dist(("authors", "mmrazor"), "b2_g2_tau4", 4.0, 2.0, 2.0),
+        dist(("authors", "mmrazor"), "b1_g0_tau1", 1.0, 1.0, 0.0),
+        dist(("authors", "mmrazor"), "b0_g1_tau1", 1.0, 0.0, 1.0),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -51,12 +63,14 @@ QUIRKS: list[tuple[str, str, Compute]] = [
 EDGES: dict[str, nn.Module] = {
     "dkd_1_8_4": losses.DecoupledKL(4.0, beta=8.0),
     "nkd": losses.NormalizedKD(),
+    "dist": losses.PearsonDistance(),
 }
 # Method -> file of golden numbers, where it is not called after the method.
 FILES: dict[str, list[str]] = {}
 MAKE: dict[str, Callable[[], nn.Module]] = {
     "dkd": losses.DecoupledKL,
     "nkd": losses.NormalizedKD,
+    "dist": losses.PearsonDistance,
 }
 
 

@@ -4,6 +4,7 @@ Forward takes keyword tensors (`student`, `teacher`, others where needed) and re
 least. The gradient does not flow into `teacher`, but for CCKD and CRD, where both embeddings are learnt.
 """
 
+from distill_app.losses.alignment import PearsonDistance
 from distill_app.losses.contrastive import ContrastiveRepresentation
 from distill_app.losses.decoupled import DecoupledKL, NormalizedKD
 from distill_app.losses.features import (
@@ -39,6 +40,7 @@ __all__ = [
     "KLDivergence",
     "LinearWarmup",
     "NormalizedKD",
+    "PearsonDistance",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
     "RelationalAngle",
