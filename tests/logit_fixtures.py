@@ -54,23 +54,35 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         dist(("authors", "mmrazor"), "b1_g0_tau1", 1.0, 1.0, 0.0),
         dist(("authors", "mmrazor"), "b0_g1_tau1", 1.0, 0.0, 1.0),
     ],
+    "logit_std": [
+        (["authors_soft_T2"], read(losses.StandardizedKL())),
+        (["authors_soft_T4"], read(losses.StandardizedKL(4.0))),
+        (
+            ["td_full_T2_a0.1_b9", "authors_full_T2_ce0.1_kd9"],
+            lambda g: 0.1 * ce(g) + 9 * read(losses.StandardizedKL())(g),
+        ),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
     ("dkd", "mmrazor_mean_a1_b8_T4", read(losses.DecoupledKL(4.0, beta=8.0))),
+    # T^2 dropped when the cross-entropy has no weight.
+    ("logit_std", "td_alpha0_T2_quirk", read(losses.StandardizedKL())),
 ]
 # Cases of edge_cases.npz, and the loss that gives their values.
 EDGES: dict[str, nn.Module] = {
     "dkd_1_8_4": losses.DecoupledKL(4.0, beta=8.0),
     "nkd": losses.NormalizedKD(),
     "dist": losses.PearsonDistance(),
+    "logit_std_T2": losses.StandardizedKL(),
 }
 # Method -> file of golden numbers, where it is not called after the method.
-FILES: dict[str, list[str]] = {}
+FILES: dict[str, list[str]] = {"lskd": ["logit_std"]}
 MAKE: dict[str, Callable[[], nn.Module]] = {
     "dkd": losses.DecoupledKL,
     "nkd": losses.NormalizedKD,
     "dist": losses.PearsonDistance,
+    "lskd": losses.StandardizedKL,
 }
 
 

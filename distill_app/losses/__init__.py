@@ -25,6 +25,7 @@ from distill_app.losses.relations import (
 )
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
+from distill_app.losses.standardised import StandardizedKL
 
 __all__ = [
     "ActivationBoundary",
@@ -49,6 +50,7 @@ __all__ = [
     "SigmoidKL",
     "SimilarityKL",
     "SimilarityPreserving",
+    "StandardizedKL",
     "VariationalInformation",
     "VirtualTeacherKL",
 ]

@@ -78,12 +78,11 @@ def test_labels_that_are_not_one_class_each_are_refused(name):
             loss(**{**inputs(loss, 8), "target": wrong})
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: losses.DecoupledKL(0.0), lambda: losses.NormalizedKD(-1.0), lambda: losses.PearsonDistance(0.0)]
-)
-def test_a_temperature_that_is_not_above_zero_is_refused(make):
-    with pytest.raises(ValueError, match="must be above 0"):
-        make()
+@pytest.mark.parametrize("name", [name for name, make in MAKE.items() if hasattr(make(), "temperature")])
+def test_a_temperature_that_is_not_above_zero_is_refused(name):
+    for wrong in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"temperature={wrong} must be above 0"):
+            MAKE[name](wrong)
 
 
 def test_dkd_is_kd_where_the_other_classes_weigh_what_the_teacher_leaves_them():
@@ -148,3 +147,24 @@ def test_dist_adds_its_eps_where_another_framework_clamps(golden):
     g = numbers.inputs
     ours = losses.PearsonDistance(4.0, beta=2.0, gamma=2.0)(student=g.student_logits, teacher=g.teacher_logits)
     assert 1e-9 < abs(ours.item() / numbers.arrays["td_b2_g2_tau4/loss"].item() - 1) < 1e-7
+
+
+@pytest.mark.parametrize("loss", [losses.StandardizedKL()], ids=["lskd"])
+def test_standardised_logits_do_not_tell_mean_and_scale(loss):
+    values = inputs(loss, 8)
+    near = loss(**values)
+    moved = loss(**{**values, "student": 7 * values["student"] + 3, "teacher": 0.2 * values["teacher"] - 1})
+    torch.testing.assert_close(moved, near, rtol=1e-6, atol=0)
+    twin, _ = gradient(loss, {**values, "student": 7 * values["teacher"] + 3}, torch.float64)
+    assert abs(twin) < 1e-12
+
+
+def test_lskd_learns_from_a_student_without_spread_as_the_reference_does_but_for_the_size_of_the_gradient(golden):
+    numbers = golden("edge_cases")
+    teacher = numbers.inputs.logits.detach()
+    _, grad = gradient(
+        losses.StandardizedKL(), {"student": torch.zeros_like(teacher), "teacher": teacher}, torch.float64
+    )
+    wanted = numbers.arrays["logit_std_T2/student_zero/grad"]
+    # Divided by the smallest deviation, 0.001, and not by 1e-7.
+    torch.testing.assert_close(grad * (1e-3 + 1e-7) / 1e-7, wanted, rtol=1e-6, atol=1e-3)
