@@ -62,6 +62,14 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
             lambda g: 0.1 * ce(g) + 9 * read(losses.StandardizedKL())(g),
         ),
     ],
+    "wsld": [
+        (["mmrazor_tau2", "cls_kd_tau2"], read(losses.WeightedSoftLabels())),
+        (["mmrazor_tau4", "cls_kd_tau4"], read(losses.WeightedSoftLabels(4.0))),
+        (
+            ["authors_full_T2_a2.5", "mmrazor_full_T2_a2.5"],
+            lambda g: ce(g) + 2.5 * read(losses.WeightedSoftLabels())(g),
+        ),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -75,6 +83,7 @@ EDGES: dict[str, nn.Module] = {
     "nkd": losses.NormalizedKD(),
     "dist": losses.PearsonDistance(),
     "logit_std_T2": losses.StandardizedKL(),
+    "wsld": losses.WeightedSoftLabels(),
 }
 # Method -> file of golden numbers, where it is not called after the method.
 FILES: dict[str, list[str]] = {"lskd": ["logit_std"]}
@@ -83,6 +92,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "nkd": losses.NormalizedKD,
     "dist": losses.PearsonDistance,
     "lskd": losses.StandardizedKL,
+    "wsld": losses.WeightedSoftLabels,
 }
 
 

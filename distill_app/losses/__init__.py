@@ -23,6 +23,7 @@ from distill_app.losses.relations import (
     RelationalDistance,
     SimilarityPreserving,
 )
+from distill_app.losses.reweighted import WeightedSoftLabels
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
 from distill_app.losses.standardised import StandardizedKL
@@ -53,4 +54,5 @@ __all__ = [
     "StandardizedKL",
     "VariationalInformation",
     "VirtualTeacherKL",
+    "WeightedSoftLabels",
 ]

@@ -168,3 +168,25 @@ def test_lskd_learns_from_a_student_without_spread_as_the_reference_does_but_for
     wanted = numbers.arrays["logit_std_T2/student_zero/grad"]
     # Divided by the smallest deviation, 0.001, and not by 1e-7.
     torch.testing.assert_close(grad * (1e-3 + 1e-7) / 1e-7, wanted, rtol=1e-6, atol=1e-3)
+
+
+def test_wsld_counts_a_sample_by_how_much_worse_the_student_is_and_passes_no_gradient_through_it():
+    values = inputs(losses.WeightedSoftLabels(), 2, classes=4)
+    student = torch.zeros(2, 4, dtype=torch.float64)
+    student[0, 0] = 9.0  # the first sample is known already, the second is not
+    teacher = torch.zeros(2, 4, dtype=torch.float64)
+    weights = losses.reweighted.sample_weights(student, teacher, values["target"])
+    torch.testing.assert_close(weights[1], torch.tensor(1 - 2.718281828459045**-1, dtype=torch.float64))
+    assert 0 < weights[0] < 0.001
+    _, grad = gradient(
+        losses.WeightedSoftLabels(1.0), {**values, "student": student, "teacher": teacher}, torch.float64
+    )
+    expected = weights.unsqueeze(1) * (student.softmax(dim=1) - teacher.softmax(dim=1)) / 2
+    torch.testing.assert_close(grad, expected)
+
+
+def test_wsld_of_a_certain_teacher_counts_in_full_where_the_student_is_not():
+    certain, unsure = 1e4 * torch.eye(3), torch.zeros(3, 3)
+    weights = losses.reweighted.sample_weights(unsure, certain, torch.arange(3))
+    assert weights.tolist() == [1.0, 1.0, 1.0]
+    assert losses.reweighted.sample_weights(certain, certain, torch.arange(3)).tolist() == [0.0, 0.0, 0.0]
