@@ -70,6 +70,12 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
             lambda g: ce(g) + 2.5 * read(losses.WeightedSoftLabels())(g),
         ),
     ],
+    "normkd": [
+        (["authors_soft_a2", "own_formula_soft_a2"], read(losses.SpreadTemperatureKL())),
+        (["authors_soft_a1", "own_formula_soft_a1"], read(losses.SpreadTemperatureKL(1.0))),
+        (["authors_full_a2_ce0.1_kd0.9"], lambda g: 0.1 * ce(g) + 0.9 * read(losses.SpreadTemperatureKL())(g)),
+        (["authors_full_a1_ce0.5_kd0.5"], lambda g: 0.5 * ce(g) + 0.5 * read(losses.SpreadTemperatureKL(1.0))(g)),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -93,6 +99,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "dist": losses.PearsonDistance,
     "lskd": losses.StandardizedKL,
     "wsld": losses.WeightedSoftLabels,
+    "normkd": losses.SpreadTemperatureKL,
 }
 
 

@@ -26,7 +26,7 @@ from distill_app.losses.relations import (
 from distill_app.losses.reweighted import WeightedSoftLabels
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
-from distill_app.losses.standardised import StandardizedKL
+from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
 
 __all__ = [
     "ActivationBoundary",
@@ -51,6 +51,7 @@ __all__ = [
     "SigmoidKL",
     "SimilarityKL",
     "SimilarityPreserving",
+    "SpreadTemperatureKL",
     "StandardizedKL",
     "VariationalInformation",
     "VirtualTeacherKL",

@@ -190,3 +190,31 @@ def test_wsld_of_a_certain_teacher_counts_in_full_where_the_student_is_not():
     weights = losses.reweighted.sample_weights(unsure, certain, torch.arange(3))
     assert weights.tolist() == [1.0, 1.0, 1.0]
     assert losses.reweighted.sample_weights(certain, certain, torch.arange(3)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_normkd_takes_the_square_of_the_teachers_spread_alone_and_learns_through_the_students():
+    loss = losses.SpreadTemperatureKL()
+    values = inputs(loss, 8)
+    near, grad = gradient(loss, values, torch.float64)
+    wider, wider_grad = gradient(loss, {**values, "student": 5 * values["student"]}, torch.float64)
+    torch.testing.assert_close(wider, near)  # the student's scale is not seen
+    torch.testing.assert_close(wider_grad, grad / 5)
+    torch.testing.assert_close((grad * values["student"]).sum(), torch.zeros((), dtype=torch.float64))
+    louder, _ = gradient(loss, {**values, "teacher": 5 * values["teacher"]}, torch.float64)
+    torch.testing.assert_close(louder, 25 * near)
+
+
+def test_normkd_is_kd_with_two_temperatures_of_each_sample():
+    values = inputs(losses.SpreadTemperatureKL(), 1)
+    student, teacher = values["student"], values["teacher"]
+    ours, theirs = (float(2 * side.std()) for side in (student, teacher))
+    wanted = losses.KLDivergence(1.0)(student=student / ours, teacher=teacher / theirs) * theirs**2
+    torch.testing.assert_close(losses.SpreadTemperatureKL()(**values), wanted)
+    with pytest.raises(ValueError, match=r"scale=0\.0 must be above 0"):
+        losses.SpreadTemperatureKL(0.0)
+
+
+def test_normkd_says_hardly_anything_of_a_teacher_without_spread():
+    values = inputs(losses.SpreadTemperatureKL(), 8)
+    value, grad = gradient(losses.SpreadTemperatureKL(), {**values, "teacher": torch.zeros_like(values["teacher"])})
+    assert 0 <= value < 1e-4 and grad.abs().max() < 1e-4
