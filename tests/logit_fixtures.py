@@ -76,6 +76,12 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["authors_full_a2_ce0.1_kd0.9"], lambda g: 0.1 * ce(g) + 0.9 * read(losses.SpreadTemperatureKL())(g)),
         (["authors_full_a1_ce0.5_kd0.5"], lambda g: 0.5 * ce(g) + 0.5 * read(losses.SpreadTemperatureKL(1.0))(g)),
     ],
+    "ttm": [
+        (["authors_g0.1", "own_formula_g0.1"], read(losses.TransformedTeacherKL())),
+        (["authors_g0.25", "own_formula_g0.25"], read(losses.TransformedTeacherKL(0.25))),
+        (["authors_g1", "own_formula_g1"], read(losses.TransformedTeacherKL(1.0))),
+        (["authors_full_g0.1_r1_b45"], lambda g: ce(g) + 45 * read(losses.TransformedTeacherKL())(g)),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -100,6 +106,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "lskd": losses.StandardizedKL,
     "wsld": losses.WeightedSoftLabels,
     "normkd": losses.SpreadTemperatureKL,
+    "ttm": losses.TransformedTeacherKL,
 }
 
 

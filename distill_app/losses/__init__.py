@@ -23,7 +23,7 @@ from distill_app.losses.relations import (
     RelationalDistance,
     SimilarityPreserving,
 )
-from distill_app.losses.reweighted import WeightedSoftLabels
+from distill_app.losses.reweighted import TransformedTeacherKL, WeightedSoftLabels
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
@@ -53,6 +53,7 @@ __all__ = [
     "SimilarityPreserving",
     "SpreadTemperatureKL",
     "StandardizedKL",
+    "TransformedTeacherKL",
     "VariationalInformation",
     "VirtualTeacherKL",
     "WeightedSoftLabels",

@@ -1,9 +1,10 @@
-"""Losses over class logits in which some samples count more than others."""
+"""Losses over class logits that reweight: samples against each other, or the teacher's probabilities."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_app.losses.logits import softened_kl
 from distill_app.losses.numerics import (
     as_target,
     full_precision,
@@ -56,3 +57,44 @@ def sample_weights(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     theirs = F.cross_entropy(teacher, target, reduction="none")
     # Added as in the authors' code: a teacher that is certain has a cross-entropy of 0.
     return -torch.expm1(-ours / (theirs + 1e-7))
+
+
+class TransformedTeacherKL(nn.Module):
+    """Transformed teacher matching (TTM, WTTM): the teacher is softened, the student is not.
+
+    L = 1 / B * sum_b w_b KL(q || softmax(z_s)),  q = softmax(power z_t) = p_t^power / sum p_t^power
+
+    with w = 1, or, if weighted, the power sum w_b = sum_c p_t(c)^power, which lies between 1 for a teacher that is
+    certain and C^(1 - power) for one that knows nothing.
+
+    Zheng, Yang 2024, https://arxiv.org/abs/2402.11148. `power` is 1 / T of the teacher; the student's temperature is 1
+    and there is no T^2. The minimum is thus not where the student equals the teacher, but where it equals the softened
+    teacher. Weights are not normalised over the batch, as in the authors' code.
+
+    Logits are (B, C).
+
+    Args:
+        power: Exponent of the teacher's probabilities; 0.1 and 0.2 in the authors' runs on CIFAR-100.
+        weighted: Whether each sample is weighted by the teacher's power sum (WTTM).
+    """
+
+    def __init__(self, power: float = 0.1, *, weighted: bool = False):
+        super().__init__()
+        require_positive(power, argument="power")
+        self.power, self.weighted = power, weighted
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The logits differ in shape.
+        """
+        require_logits(student, teacher, loss="TransformedTeacherKL")
+        student, teacher = full_precision(student), as_target(teacher)
+        each = softened_kl(student, teacher * self.power, 1.0)
+        return (power_sum(teacher, self.power) * each if self.weighted else each).mean()
+
+
+def power_sum(logits: Tensor, power: float) -> Tensor:
+    """The sum over classes of softmax(logits) ** power: (B, C) -> (B,)."""
+    return (power * F.log_softmax(logits, dim=1)).exp().sum(dim=1)

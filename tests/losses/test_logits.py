@@ -218,3 +218,21 @@ def test_normkd_says_hardly_anything_of_a_teacher_without_spread():
     values = inputs(losses.SpreadTemperatureKL(), 8)
     value, grad = gradient(losses.SpreadTemperatureKL(), {**values, "teacher": torch.zeros_like(values["teacher"])})
     assert 0 <= value < 1e-4 and grad.abs().max() < 1e-4
+
+
+def test_ttm_is_least_where_the_student_is_the_softened_teacher_and_not_where_it_is_the_teacher():
+    loss = losses.TransformedTeacherKL(0.25)
+    teacher = logits(8, 6, seed=2, scale=3.0)
+    softened, still = gradient(loss, {"student": 0.25 * teacher, "teacher": teacher}, torch.float64)
+    assert abs(softened) < 1e-12 and still.abs().max() < 1e-12
+    equal, pulled = gradient(loss, {"student": teacher, "teacher": teacher}, torch.float64)
+    assert equal > 0.1 and pulled.abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"power=0\.0 must be above 0"):
+        losses.TransformedTeacherKL(0.0)
+
+
+def test_ttm_has_no_temperature_at_the_student_and_no_factor():
+    values = inputs(losses.TransformedTeacherKL(), 8)
+    softened = {**values, "teacher": values["teacher"] / 4}
+    expected = losses.KLDivergence(1.0)(**softened)
+    torch.testing.assert_close(losses.TransformedTeacherKL(0.25)(**values), expected)
