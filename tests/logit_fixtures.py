@@ -82,6 +82,12 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["authors_g1", "own_formula_g1"], read(losses.TransformedTeacherKL(1.0))),
         (["authors_full_g0.1_r1_b45"], lambda g: ce(g) + 45 * read(losses.TransformedTeacherKL())(g)),
     ],
+    "wttm": [
+        (["authors_g0.1", "own_formula_g0.1"], read(losses.TransformedTeacherKL(weighted=True))),
+        (["authors_g0.25", "own_formula_g0.25"], read(losses.TransformedTeacherKL(0.25, weighted=True))),
+        (["authors_g1", "own_formula_g1"], read(losses.TransformedTeacherKL(1.0, weighted=True))),
+        (["authors_full_g0.1_r1_b45"], lambda g: ce(g) + 45 * read(losses.TransformedTeacherKL(weighted=True))(g)),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -107,6 +113,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "wsld": losses.WeightedSoftLabels,
     "normkd": losses.SpreadTemperatureKL,
     "ttm": losses.TransformedTeacherKL,
+    "wttm": lambda: losses.TransformedTeacherKL(weighted=True),
 }
 
 

@@ -236,3 +236,16 @@ def test_ttm_has_no_temperature_at_the_student_and_no_factor():
     softened = {**values, "teacher": values["teacher"] / 4}
     expected = losses.KLDivergence(1.0)(**softened)
     torch.testing.assert_close(losses.TransformedTeacherKL(0.25)(**values), expected)
+
+
+def test_wttm_weights_each_sample_by_the_power_sum_and_not_by_its_share_of_the_batch(golden):
+    numbers = golden("wttm")
+    teacher = numbers.inputs.teacher_logits.detach()
+    for power in (0.1, 0.25, 1.0):
+        weights = losses.reweighted.power_sum(teacher, power)
+        torch.testing.assert_close(weights, numbers.arrays[f"authors_g{power:g}/out/weight"])
+        assert (weights >= 1 - 1e-12).all() and (weights <= 10 ** (1 - power) + 1e-12).all()
+    loss = losses.TransformedTeacherKL(0.2, weighted=True)
+    values = inputs(loss, 6)
+    each = torch.stack([loss(**{name: value[i : i + 1] for name, value in values.items()}) for i in range(6)])
+    torch.testing.assert_close(loss(**values), each.mean())
