@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -307,3 +308,31 @@ class SelectView(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """(B * views, ...) -> (B, ...)."""
         return rows[self.view :: self.views]
+
+
+class LearnableTemperature(nn.Module):
+    """CTKD's global temperature: one number that is learnt, whatever it is given to read.
+
+    T = start + width x sigmoid(theta)
+
+    Li et al. 2023, https://arxiv.org/abs/2211.16231.
+
+    Args:
+        start: Lower bound of the temperature.
+        width: How far above it T may come.
+        initial: theta at the start; 1 gives 15.62, as in the authors' code.
+
+    Raises:
+        ValueError: Temperatures of 0 or below would be possible.
+    """
+
+    def __init__(self, *, start: float = 1.0, width: float = 20.0, initial: float = 1.0):
+        super().__init__()
+        if start <= 0 or width <= 0:
+            raise ValueError(f"start={start} and width={width} must be above 0")
+        self.start, self.width = start, width
+        self.theta = nn.Parameter(torch.tensor([float(initial)]))
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Anything -> the temperature, (1,)."""
+        return self.start + self.width * self.theta.sigmoid()

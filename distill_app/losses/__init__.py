@@ -6,6 +6,7 @@ least. The gradient does not flow into `teacher`, but for CCKD and CRD, where bo
 
 from distill_app.losses.alignment import PearsonDistance
 from distill_app.losses.contrastive import ContrastiveRepresentation
+from distill_app.losses.curriculum import CurriculumKL
 from distill_app.losses.decoupled import DecoupledKL, NormalizedKD
 from distill_app.losses.features import (
     ActivationBoundary,
@@ -35,6 +36,7 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CurriculumKL",
     "DecoupledKL",
     "ExponentialDecay",
     "FactorTransfer",
