@@ -36,6 +36,23 @@ def dist(sources: tuple[str, ...], case: str, temperature: float, beta: float, g
     return [f"{source}_{case}" for source in sources], read(losses.PearsonDistance(temperature, beta=beta, gamma=gamma))
 
 
+def level(kind: str, *temperatures: float, view: str = "weak", **options) -> Compute:
+    """One level of MLKD on one view; the other's gradient is zero, as in the reference."""
+    loss = losses.MultiLevelAlignment(kind, **({"temperatures": temperatures} if temperatures else {}), **options)
+    other = "strong" if view == "weak" else "weak"
+
+    def compute(g: SimpleNamespace) -> Tensor:
+        student, teacher = getattr(g, f"student_{view}"), getattr(g, f"teacher_{view}")
+        return loss(student=student, teacher=teacher) + 0 * getattr(g, f"student_{other}").sum()
+
+    return compute
+
+
+def masked(compute: Compute) -> Compute:
+    """With the weight of the reference, 9, and what its mask comes to: half of the samples, as a factor."""
+    return lambda g: 9 * 0.5 * compute(g)
+
+
 DKD = ("mdistiller", "cls_kd", "mmrazor")
 GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
     "dkd": [
@@ -88,6 +105,21 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["authors_g1", "own_formula_g1"], read(losses.TransformedTeacherKL(1.0, weighted=True))),
         (["authors_full_g0.1_r1_b45"], lambda g: ce(g) + 45 * read(losses.TransformedTeacherKL(weighted=True))(g)),
     ],
+    "mlld": [
+        (["unit_kd_T4"], level("instance", 4.0)),
+        (["unit_cc_T4"], level("class", 4.0)),
+        (["unit_bc_T4"], level("batch", 4.0)),
+        (["authors_loss_cc"], masked(level("class"))),
+        (["authors_loss_bc"], masked(level("batch"))),
+    ],
+    "ls_mlkd": [
+        (["unit_ls_kd_weak_T2"], level("instance", 2.0, standardize=True)),
+        (["unit_ls_kd_weak_T4"], level("instance", 4.0, standardize=True)),
+        (["unit_cc_weak_T2"], level("class", 2.0)),
+        (["unit_bc_weak_T2"], level("batch", 2.0)),
+        (["unit_cc_weak_T4"], level("class", 4.0)),
+        (["unit_bc_weak_T4"], level("batch", 4.0)),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -104,7 +136,7 @@ EDGES: dict[str, nn.Module] = {
     "wsld": losses.WeightedSoftLabels(),
 }
 # Method -> file of golden numbers, where it is not called after the method.
-FILES: dict[str, list[str]] = {"lskd": ["logit_std"]}
+FILES: dict[str, list[str]] = {"lskd": ["logit_std"], "mlkd": ["mlld"]}
 MAKE: dict[str, Callable[[], nn.Module]] = {
     "dkd": losses.DecoupledKL,
     "nkd": losses.NormalizedKD,
@@ -114,6 +146,10 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "normkd": losses.SpreadTemperatureKL,
     "ttm": losses.TransformedTeacherKL,
     "wttm": lambda: losses.TransformedTeacherKL(weighted=True),
+    "mlkd": losses.MultiLevelAlignment,
+    "mlkd_batch": lambda: losses.MultiLevelAlignment("batch"),
+    "mlkd_class": lambda: losses.MultiLevelAlignment("class"),
+    "mlkd_standardised": lambda: losses.MultiLevelAlignment(standardize=True),
 }
 
 

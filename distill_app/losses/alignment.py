@@ -1,9 +1,19 @@
 """Losses that compare the class probabilities of a batch as one table: by rows, by columns, by products of them."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import as_target, full_precision, require_logits, require_positive
+from distill_app.losses.logits import softened_kl
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    require_choice,
+    require_logits,
+    require_positive,
+)
+from distill_app.losses.standardised import standardised
 
 
 def pearson(first: Tensor, second: Tensor, *, eps: float) -> Tensor:
@@ -53,3 +63,71 @@ class PearsonDistance(nn.Module):
         classes = 1 - pearson(student, teacher, eps=self.eps).mean()
         samples = 1 - pearson(student.T, teacher.T, eps=self.eps).mean()
         return self.temperature**2 * (self.beta * classes + self.gamma * samples)
+
+
+LEVELS = ("instance", "batch", "class")
+
+
+class MultiLevelAlignment(nn.Module):
+    """Multi-level logit distillation (MLKD): probabilities at several temperatures, compared at one of three levels.
+
+    instance:  L = sum_T T^2 / B * sum_b KL(p_t || p_s)
+    batch:     L = sum_T 1 / B * ||P_t P_t^T - P_s P_s^T||_F^2   (B, B): how alike two samples are
+    class:     L = sum_T 1 / C * ||P_t^T P_t - P_s^T P_s||_F^2   (C, C): how alike two classes are
+
+    where P is the table (B, C) of softmax(z / T).
+
+    Jin, Wang, Lin 2023, https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html.
+    Deliberately different from the authors' code, in which masks of confident samples and classes are multiplied with
+    sums, so that they only scale the terms, and which takes logits of a weak view for two of the temperatures of the
+    strong one: here no mask is drawn, and one view is read.
+
+    Logits are (B, C). The level of the batch depends on the batch size.
+
+    Args:
+        level: "instance", "batch" or "class".
+        temperatures: Of both sides, one after the other; 4, 3, 5, 2 and 6 in the authors' code.
+        standardize: z-scores in place of the logits, of level "instance" alone: logit standardisation on MLKD, Sun et
+            al. 2024, https://arxiv.org/abs/2403.01427, with 2 in place of 4.
+    """
+
+    def __init__(
+        self,
+        level: str = "instance",
+        *,
+        temperatures: Sequence[float] = (4.0, 3.0, 5.0, 2.0, 6.0),
+        standardize: bool = False,
+    ):
+        super().__init__()
+        require_choice(level, LEVELS, argument="level")
+        if not temperatures:
+            raise ValueError("temperatures=[] has none: name one or more, such as [4.0]")
+        for temperature in temperatures:
+            require_positive(temperature, argument="temperatures")
+        if standardize and level != "instance":
+            raise ValueError(
+                f"standardize=true has no part in level={level!r}: correlations read the logits themselves"
+            )
+        self.level, self.temperatures, self.standardize = level, tuple(temperatures), standardize
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The logits differ in shape.
+        """
+        require_logits(student, teacher, loss="MultiLevelAlignment")
+        student, teacher = full_precision(student), as_target(teacher)
+        if self.standardize:
+            student, teacher = standardised(student), standardised(teacher)
+        return sum(
+            (self._at(student, teacher, temperature) for temperature in self.temperatures), student.new_zeros(())
+        )
+
+    def _at(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        if self.level == "instance":
+            return softened_kl(student, teacher, temperature).mean()
+        ours, theirs = (F.softmax(logits / temperature, dim=1) for logits in (student, teacher))
+        if self.level == "class":
+            ours, theirs = ours.T, theirs.T
+        return (theirs @ theirs.T - ours @ ours.T).square().sum() / len(ours)

@@ -328,3 +328,43 @@ def test_ctkd_refuses_what_is_no_pair_of_logits_and_one_temperature():
         losses.CurriculumKL(learns="both")
     with pytest.raises(ValueError, match=r"start=0\.0 and width=20\.0 must be above 0"):
         adapters.LearnableTemperature(start=0.0)
+
+
+def test_mlkd_is_a_sum_over_temperatures_of_kd_at_the_level_of_instances():
+    values = inputs(losses.MultiLevelAlignment(), 8)
+    wanted = sum(losses.KLDivergence(temperature)(**values) for temperature in (4.0, 3.0, 5.0, 2.0, 6.0))
+    torch.testing.assert_close(losses.MultiLevelAlignment()(**values), wanted)
+
+
+def test_mlkd_of_batches_does_not_mind_which_class_is_which_and_that_of_classes_not_which_sample():
+    values = inputs(losses.MultiLevelAlignment(), 8)
+    for level, other, turn in (
+        ("batch", "class", lambda z: z.roll(1, dims=1)),
+        ("class", "batch", lambda z: z.flip(0)),
+    ):
+        turned = {**values, "student": turn(values["student"])}
+        alike, unlike = (losses.MultiLevelAlignment(kind) for kind in (level, other))
+        torch.testing.assert_close(alike(**turned), alike(**values))
+        assert abs(float(unlike(**turned) / unlike(**values)) - 1) > 0.01
+
+
+def test_mlkd_draws_no_mask(golden):
+    """The reference multiplies sums by the share of confident samples, so that its mask chooses none."""
+    numbers = golden("mlld")
+    g = numbers.inputs
+    plain = 9 * losses.MultiLevelAlignment("batch")(student=g.student_weak, teacher=g.teacher_weak)
+    torch.testing.assert_close(plain.detach(), 2 * numbers.arrays["authors_loss_bc/loss"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"level": "pixel"}, "allowed: instance, batch, class"),
+        ({"temperatures": []}, "name one or more"),
+        ({"temperatures": [4.0, 0.0]}, r"temperatures=0\.0 must be above 0"),
+        ({"level": "class", "standardize": True}, "no part in level='class'"),
+    ],
+)
+def test_mlkd_refuses_levels_and_temperatures_that_do_not_exist(options, told):
+    with pytest.raises(ValueError, match=told):
+        losses.MultiLevelAlignment(**options)
