@@ -32,6 +32,17 @@ def decoupled(sources: tuple[str, ...], case: str, temperature: float, alpha: fl
     return [f"{source}_{case}" for source in sources], read(losses.DecoupledKL(temperature, alpha=alpha, beta=beta))
 
 
+def standardised_dkd(case: str, alpha: float, beta: float):
+    sources = ("authors", "rldrepo", "mdistiller_on_standardised")
+    loss = losses.DecoupledKL(2.0, alpha=alpha, beta=beta, standardize=True)
+    return [f"{source}_{case}" for source in sources], read(loss)
+
+
+def refined(case: str, temperature: float, alpha: float, beta: float, heat: float):
+    loss = losses.RefinedKL(temperature, alpha=alpha, beta=beta, confidence_temperature=heat)
+    return [f"{source}_{case}" for source in ("authors", "own_formula")], read(loss)
+
+
 def dist(sources: tuple[str, ...], case: str, temperature: float, beta: float, gamma: float):
     return [f"{source}_{case}" for source in sources], read(losses.PearsonDistance(temperature, beta=beta, gamma=gamma))
 
@@ -120,6 +131,27 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["unit_cc_weak_T4"], level("class", 4.0)),
         (["unit_bc_weak_T4"], level("batch", 4.0)),
     ],
+    "rld": [
+        refined("a1_b0_T4_Ta1", 4.0, 1.0, 0.0, 1.0),
+        refined("a0_b1_T4_Ta1", 4.0, 0.0, 1.0, 1.0),
+        refined("a1_b8_T4_Ta1", 4.0, 1.0, 8.0, 1.0),
+        refined("a1_b8_T4_Ta4", 4.0, 1.0, 8.0, 4.0),
+        refined("a1_b0.5_T1_Ta1", 1.0, 1.0, 0.5, 1.0),
+        (
+            ["authors_a9_b72_T2_Ta2_ls"],
+            read(losses.RefinedKL(2.0, alpha=9.0, beta=72.0, confidence_temperature=2.0, standardize=True)),
+        ),
+        (
+            ["authors_class_epoch5_warmup20"],
+            lambda g: ce(g) + losses.LinearWarmup(value=1.0, epochs=20)(5) * read(losses.RefinedKL())(g),
+        ),
+    ],
+    "ls_dkd": [
+        standardised_dkd("al9_be72_T2", 9.0, 72.0),
+        standardised_dkd("al9_be4.5_T2", 9.0, 4.5),
+        standardised_dkd("al9_be0_T2", 9.0, 0.0),
+        standardised_dkd("al0_be9_T2", 0.0, 9.0),
+    ],
 }
 QUIRKS: list[tuple[str, str, Compute]] = [
     # An option of the reduction, "mean", that sums over the batch.
@@ -150,6 +182,9 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "mlkd_batch": lambda: losses.MultiLevelAlignment("batch"),
     "mlkd_class": lambda: losses.MultiLevelAlignment("class"),
     "mlkd_standardised": lambda: losses.MultiLevelAlignment(standardize=True),
+    "rld": losses.RefinedKL,
+    "rld_standardised": lambda: losses.RefinedKL(standardize=True),
+    "dkd_standardised": lambda: losses.DecoupledKL(standardize=True),
 }
 
 

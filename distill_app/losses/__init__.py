@@ -7,7 +7,7 @@ least. The gradient does not flow into `teacher`, but for CCKD and CRD, where bo
 from distill_app.losses.alignment import MultiLevelAlignment, PearsonDistance
 from distill_app.losses.contrastive import ContrastiveRepresentation
 from distill_app.losses.curriculum import CurriculumKL
-from distill_app.losses.decoupled import DecoupledKL, NormalizedKD
+from distill_app.losses.decoupled import DecoupledKL, NormalizedKD, RefinedKL
 from distill_app.losses.features import (
     ActivationBoundary,
     AttentionTransfer,
@@ -48,6 +48,7 @@ __all__ = [
     "PearsonDistance",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
+    "RefinedKL",
     "RelationalAngle",
     "RelationalDistance",
     "RotatedKL",

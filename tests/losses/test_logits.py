@@ -78,7 +78,9 @@ def test_labels_that_are_not_one_class_each_are_refused(name):
             loss(**{**inputs(loss, 8), "target": wrong})
 
 
-@pytest.mark.parametrize("name", [name for name, make in MAKE.items() if hasattr(make(), "temperature")])
+@pytest.mark.parametrize(
+    "name", [name for name, make in MAKE.items() if isinstance(make, type) and hasattr(make(), "temperature")]
+)
 def test_a_temperature_that_is_not_above_zero_is_refused(name):
     for wrong in (0.0, -1.0):
         with pytest.raises(ValueError, match=f"temperature={wrong} must be above 0"):
@@ -149,14 +151,24 @@ def test_dist_adds_its_eps_where_another_framework_clamps(golden):
     assert 1e-9 < abs(ours.item() / numbers.arrays["td_b2_g2_tau4/loss"].item() - 1) < 1e-7
 
 
-@pytest.mark.parametrize("loss", [losses.StandardizedKL()], ids=["lskd"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.StandardizedKL(),
+        losses.DecoupledKL(standardize=True),
+        losses.RefinedKL(beta=0.0, standardize=True),
+        losses.MultiLevelAlignment(standardize=True),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
 def test_standardised_logits_do_not_tell_mean_and_scale(loss):
     values = inputs(loss, 8)
     near = loss(**values)
     moved = loss(**{**values, "student": 7 * values["student"] + 3, "teacher": 0.2 * values["teacher"] - 1})
     torch.testing.assert_close(moved, near, rtol=1e-6, atol=0)
-    twin, _ = gradient(loss, {**values, "student": 7 * values["teacher"] + 3}, torch.float64)
-    assert abs(twin) < 1e-12
+    if "target" not in values or isinstance(loss, losses.DecoupledKL):
+        twin, _ = gradient(loss, {**values, "student": 7 * values["teacher"] + 3}, torch.float64)
+        assert abs(twin) < 1e-12
 
 
 def test_lskd_learns_from_a_student_without_spread_as_the_reference_does_but_for_the_size_of_the_gradient(golden):
@@ -368,3 +380,43 @@ def test_mlkd_draws_no_mask(golden):
 def test_mlkd_refuses_levels_and_temperatures_that_do_not_exist(options, told):
     with pytest.raises(ValueError, match=told):
         losses.MultiLevelAlignment(**options)
+
+
+def rld_parts(teacher, target, **options):
+    student = logits(len(teacher), teacher.shape[1], seed=1)
+    values = {"student": student, "teacher": teacher, "target": torch.tensor(target)}
+    confidence = losses.RefinedKL(beta=0.0, **options)
+    others = losses.RefinedKL(alpha=0.0, beta=1.0, **options)
+    return gradient(confidence, values, torch.float64), gradient(others, values, torch.float64)
+
+
+def test_rld_pairs_the_teachers_largest_probability_with_the_students_of_the_label():
+    teacher = torch.tensor([[0.0, 3.0, 1.0, -1.0]], dtype=torch.float64)
+    (right, at_right), _ = rld_parts(teacher, [1])
+    (turned, _), _ = rld_parts(teacher[:, [1, 0, 2, 3]], [1])
+    assert right == turned  # wherever the largest is
+    surest = teacher.softmax(dim=1).max()
+    ours = logits(1, 4, seed=1).softmax(dim=1)[0, 1]
+    torch.testing.assert_close(at_right[0, 1], ours - surest)
+
+
+def test_rld_leaves_out_classes_as_likely_as_the_label_or_more():
+    teacher = torch.tensor([[2.0, 5.0, 2.0, 1.0, 0.0]], dtype=torch.float64)
+    _, (value, grad) = rld_parts(teacher, [0])
+    assert value > 0 and (grad != 0).tolist() == [[False, False, False, True, True]]
+
+
+def test_rld_of_a_label_that_the_teacher_finds_least_likely_has_no_second_part_but_counts_in_the_batch():
+    teacher = torch.tensor([[2.0, 5.0, 1.0], [4.0, 0.0, 2.0]], dtype=torch.float64)
+    _, (nothing, grad) = rld_parts(teacher[:1], [2])
+    assert nothing == 0 and not grad.any()
+    student = logits(2, 3, seed=1)
+    loss = losses.RefinedKL(alpha=0.0, beta=1.0)
+    both = loss(student=student, teacher=teacher, target=torch.tensor([2, 0]))
+    second = loss(student=student[1:], teacher=teacher[1:], target=torch.tensor([0]))
+    torch.testing.assert_close(both, second / 2)
+
+
+def test_rld_refuses_a_temperature_of_its_confidence_that_is_not_above_zero():
+    with pytest.raises(ValueError, match=r"confidence_temperature=0\.0 must be above 0"):
+        losses.RefinedKL(confidence_temperature=0.0)
