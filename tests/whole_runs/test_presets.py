@@ -68,6 +68,46 @@ CIFAR = {
 }
 
 
+# Methods since: (epochs, lr, global batch), weights of the terms, arguments of their own losses, and the accuracy.
+WARMUP = {"_target_": "distill_app.losses.LinearWarmup", "value": 1.0}
+REVERSAL = {"_target_": "distill_app.losses.CosineDecay", "value": 0.0, "final": -1.0, "epochs": 5}
+SINCE = {
+    "imagenet/dkd_r34_r18": (
+        (100, 0.2, 512),
+        {"ce": 1, "dkd": {**WARMUP, "epochs": 1}},
+        {"dkd": {"temperature": 1.0, "alpha": 1.0, "beta": 0.5}},
+        71.70,
+    ),
+    "imagenet/nkd_r34_r18": ((100, 0.1, 256), {"ce": 1, "nkd": 1}, {"nkd": {"temperature": 1.0, "gamma": 1.5}}, 71.96),
+    "imagenet/dist_r34_r18": (
+        (100, 0.1, 256),
+        {"ce": 1, "dist": 2},
+        {"dist": {"temperature": 1.0, "beta": 1.0, "gamma": 1.0}},
+        72.07,
+    ),
+    "imagenet/normkd_r34_r18": ((100, 0.2, 512), {"ce": 0.5, "kd": 0.5}, {"kd": {"scale": 1.0}}, 72.03),
+    "imagenet/ctkd_r34_r18": (
+        (120, 0.1, 256),
+        {"ce": 1, "kd": 1, "temperature": REVERSAL},
+        {"kd": {"learns": "student"}, "temperature": {"learns": "temperature"}},
+        71.32,
+    ),
+    "cifar100/dkd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "dkd": {**WARMUP, "epochs": 20}},
+        {"dkd": {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}},
+        76.32,
+    ),
+    "cifar100/dist_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "dist": 2},
+        {"dist": {"temperature": 4.0, "beta": 1.0, "gamma": 1.0}},
+        76.31,
+    ),
+    "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
+}
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -198,6 +238,19 @@ def test_a_cifar_preset_has_the_published_weights(method):
     assert (last.conf.epochs, last.conf.lr, last.conf.batch_size) == (240, 0.05, 64)
     assert list(last.scheduler.schedule["milestones"]) == [150, 180, 210]
     assert last.optimizer["weight_decay"] == 5e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SINCE)
+def test_a_preset_of_a_later_method_has_the_published_settings(name):
+    recipe, weights, arguments, expected = SINCE[name]
+    (plan,) = plans_of(name)
+    assert (plan.conf.epochs, scaled_lr(plan.conf, world_size=1), plan.conf.batch_size) == pytest.approx(recipe)
+    assert list(plan.scheduler.schedule["milestones"]) == ([150, 180, 210] if "cifar" in name else [30, 60, 90])
+    assert {term: conf.weight for term, conf in plan.terms.items()} == weights
+    for term, wanted in arguments.items():
+        assert {key: value for key, value in plan.terms[term].loss.items() if key != "_target_"} == wanted
+    assert f"Expected top-1: {expected:.2f} %" in header_of(name)
 
 
 def test_the_cifar_teacher_is_trained_as_long_as_the_student_unless_its_file_is_there():
