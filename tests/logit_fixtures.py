@@ -197,3 +197,13 @@ def inputs(loss: nn.Module, batch: int, classes: int = 5, *, scale: float = 1.0)
     """Random logits of both networks, and labels."""
     sides = {side: logits(batch, classes, seed=seed, scale=scale) for side, seed in (("student", 1), ("teacher", 2))}
     return fed(loss, **sides, target=torch.arange(batch) % classes)
+
+
+def gradient(loss: nn.Module, values: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Value and gradient at the student, after checking that both are finite."""
+    values = {name: value.to(dtype) if value.is_floating_point() else value for name, value in values.items()}
+    student = values["student"].clone().requires_grad_()
+    value = loss(**{**values, "student": student})
+    value.backward()
+    assert value.isfinite() and student.grad.isfinite().all()
+    return value.detach(), student.grad

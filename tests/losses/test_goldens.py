@@ -395,7 +395,7 @@ for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
 COMPARED["at"].add("authors: szagoruyko")
 COMPARED["cckd"].add("paper: aberhu_math_on_td_sq")
-COMPARED["ctkd"] = {"authors_kd_th1_lam-1"}  # in test_logits
+COMPARED["ctkd"] = {"authors_kd_th1_lam-1"}  # in test_curriculum
 COMPARED["crd"] = {"td_first_batch", "repdistiller_first_batch", "mdistiller_first_batch", "mmrazor_first_batch"}
 
 
