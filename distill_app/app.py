@@ -17,7 +17,8 @@ from distill_app.config.schema import AppConf
 from distill_app.errors import ConfigError, PointFailed
 from distill_app.launch.job import Job
 from distill_app.launch.points import call
-from distill_app.launch.sweep import Sweep, SweepFolder, table
+from distill_app.launch.queue import Queue
+from distill_app.launch.sweep import Sweep, SweepFolder, gathers, table
 from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.claim import finished_line, finished_summary, refuse_other
 from distill_app.runs.records import write_hydra_records
@@ -45,6 +46,7 @@ def start(arguments: list[str], *, show: Callable[[str], None], full: bool = Fal
     failures: list[Failure] = []
     sweep = Sweep(arguments, full=full)
     sweep.refuse_taken()
+    queue = Queue()
 
     # A point of a sweep may run in a copy of this function, in another process: what it has to tell, the sweep records.
     def main(cfg: DictConfig) -> Any:
@@ -53,7 +55,7 @@ def start(arguments: list[str], *, show: Callable[[str], None], full: bool = Fal
         work = partial(carry_out, cfg, output_dir=output_dir, command=command, hydra=hydra_conf)
         try:
             if hydra_conf.mode is RunMode.MULTIRUN:
-                return sweep.run(hydra_conf, work)
+                return sweep.run(hydra_conf, partial(work, queue=queue if gathers(hydra_conf) else None))
             work(show=show)
         except PointFailed:
             raise
@@ -66,6 +68,7 @@ def start(arguments: list[str], *, show: Callable[[str], None], full: bool = Fal
 
     try:
         call(main, arguments)
+        sweep.settle(queue.submit())
     except PointFailed:
         pass  # told with its point
     finally:
@@ -81,6 +84,7 @@ def carry_out(
     command: list[str],
     show: Callable[[str], None] | None = None,
     hydra: Any = None,
+    queue: Queue | None = None,
 ) -> dict[str, Any]:
     """Checks a config and hands it to its launcher, or prints the plan.
 
@@ -92,6 +96,7 @@ def carry_out(
         command: What the user typed, for the records.
         show: Is told of every error as soon as it is found.
         hydra: Hydra's own config, to be kept in the folder beside the run's.
+        queue: Takes the job where it shall be submitted together with others.
 
     Returns:
         The run's summary, or what identifies the submitted job.
@@ -139,4 +144,5 @@ def carry_out(
                 write_hydra_records(output_dir, cfg=cfg, hydra=hydra)
             sweeps = hydra is not None and hydra.mode is RunMode.MULTIRUN
             shared = str(Path(hydra.sweep.dir, "prelude").absolute()) if sweeps else None
-            return launcher(Job(config, output_dir, command, shared, experiment))
+            job = Job(config, output_dir, command, shared, experiment)
+            return launcher(job) if queue is None else queue.add(launcher, job)

@@ -81,7 +81,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
         raise TypeError("the config is not an AppConf; compose it with distill_app.compose")
     plans, problems = plan_stages(app)
     errors += problems
-    errors += _unbuildable(app, plans)
+    errors += unbuildable(app, plans)
     errors += weights_errors(app)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
@@ -128,7 +128,7 @@ def _told(cfg: DictConfig, dead: Iterator[tuple[str, str, list[str]]]) -> Iterat
         yield f"{path}: {unknown('key', name, known)}" + (f"; write '{lines[0]}'" if lines else "")
 
 
-def _unbuildable(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+def unbuildable(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     """What says nothing to build, most often since it is the name of an option, and what nobody allowed."""
     builder = Builder(app.runtime.allow)
     told: list[Any] = []

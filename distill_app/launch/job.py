@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill_app.runs.jobs import note_own_job
+
 
 @dataclass(frozen=True)
 class Job:
@@ -28,6 +30,7 @@ class Job:
 
     def __call__(self) -> dict[str, Any]:
         """Carries out the run here, whatever launcher the configuration names: a job never submits jobs."""
+        note_own_job(self.output_dir)
         # Imported here so that submitting does not load torch.
         from distill_app.runs.stop import Interrupted
         from distill_app.training.runner import run_experiment

@@ -12,10 +12,11 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -28,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, DistillError, OtherExperiment, PointFailed, explain
+from distill_app.launch.queue import GATHERED
 from distill_app.runs.claim import difference, finished_summary, ways_out
 from distill_app.runs.files import read_jsonl
 from distill_app.runs.lifecycle import short_cause
@@ -90,7 +92,9 @@ class Sweep:
         try:
             summary = work()
             objective = _number(summary.get("objective"))
-            point = Point(self.identity, number, varied, folder, _state(summary, found=found), objective=objective)
+            state = _state(summary, found=found)
+            code = int(state == GATHERED)  # until it is submitted
+            point = Point(self.identity, number, varied, folder, state, objective=objective, exit_code=code)
         except Exception as error:
             point = failure = self._failed(error, number=number, varied=varied, folder=folder)
             _let_go(error)
@@ -100,6 +104,23 @@ class Sweep:
         if failure is not None and hydra.sweeper.get("_target_") != GRID:
             raise PointFailed(f"[{number + 1}] {' '.join(varied)}: {failure.reason}")
         return objective
+
+    def settle(self, outcomes: Mapping[str, Mapping[str, Any] | Exception]) -> None:
+        """Says what became of the points that were submitted together.
+
+        Args:
+            outcomes: Folder -> a summary, what is to say of the job, or why there is none.
+        """
+        for point in list(self.points.values()):
+            found = outcomes.get(point.folder)
+            if isinstance(found, Exception):
+                kept = self._failed(found, number=point.number, varied=point.overrides, folder=point.folder)
+            elif found is not None:
+                objective = _number(found.get("objective"))
+                kept = replace(point, state=_state(found, found=False), objective=objective, exit_code=0)
+            else:
+                continue
+            self._keep(kept, sweep_dir=str(SweepFolder.last))
 
     def outcome(self) -> list[Point]:
         """What became of every point: those that other processes ran, and those that never ran, included."""
@@ -195,6 +216,12 @@ class SweepFolder(Callback):
         SweepFolder.points = grid_of(config.hydra.sweeper, typed)
 
 
+def gathers(hydra: Any) -> bool:
+    """Whether the jobs of a sweep may be submitted together at its end: nobody waits for one before the next."""
+    basic = f"{BasicLauncher.__module__}.{BasicLauncher.__qualname__}"
+    return bool(hydra.sweeper.get("_target_") == GRID and hydra.launcher.get("_target_") == basic)
+
+
 def table(points: Sequence[Point]) -> str:
     """The points of a sweep with what became of them; the objective is what they are to be compared by."""
     keys = list(dict.fromkeys(override.partition("=")[0] for point in points for override in point.overrides))
@@ -253,6 +280,10 @@ def _clash(folder: Path, overrides: Sequence[str], config_dir: str | None) -> st
 
 
 def _state(summary: Mapping[str, Any], *, found: bool) -> str:
+    if summary.get("state") == GATHERED:
+        return GATHERED
+    if summary.get("already"):
+        return f"{summary['already']} already as {summary['job_id']}"
     if "job_id" in summary:
         return f"submitted as {summary['job_id']}"
     if not summary:

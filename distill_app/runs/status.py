@@ -14,7 +14,7 @@ from distill_app.errors import RunLocked
 from distill_app.runs.files import now, read_object, write_json
 from distill_app.words import warn
 
-STATES = ("running", "done", "failed", "preempted", "refused")
+STATES = ("queued", "running", "done", "failed", "preempted", "refused")
 _STARTED = 19  # position of the start time behind the name of the process, see proc(5)
 _held_locks: set[int] = set()
 

@@ -17,6 +17,11 @@ VERBS = {
     "evaluate": "evaluates a network of a run, or of one of its checkpoints, and prints the metrics as JSON",
     "export": "writes the weights of a network, of a run or of one of its checkpoints, as a plain state dict",
     "report": "prints and plots the results of runs",
+    "jobs": "lists submitted runs: what each does, how far it is, its last figure and the time that is left",
+    "logs": "prints what the job of a run said, and its train.log; follows them with -f",
+    "cancel": "ends the jobs of runs that are queued or running; what runs finishes its step and saves",
+    "retry": "submits again what of a sweep is neither done nor queued nor running, as one array",
+    "wait": "waits until all runs are over; exit code 0 if all are done",
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
     "cache": "lists, verifies or clears teacher caches",
 }

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = _changed(folder, config, overrides)
     from distill_app.training.runner import run_experiment
 
-    run_experiment(config, output_dir=str(folder), command=_command(folder))
+    run_experiment(config, output_dir=str(folder), command=command_of(folder))
     return 0
 
 
@@ -153,7 +153,7 @@ def _note_overrides(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> 
         write_text(composed, OmegaConf.to_yaml(cfg))
 
 
-def _command(folder: Path) -> list[str]:
+def command_of(folder: Path) -> list[str]:
     """The command line that began the run, as its folder tells it; it is written down again, never carried out."""
     try:
         return shlex.split(read_text(folder / "command.txt"))
