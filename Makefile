@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RIVALS := $(VENV)/.rivals
 OLD_TORCHDISTILL := outputs/bench/torchdistill-1.1.4
 
-.PHONY: help install demo test check lint format types docs table bench clean
+.PHONY: help install demo test slurm check lint format types docs table bench clean
 
 help: ## explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ demo: $(STAMP) ## the main job: a teacher, the student alone, the student with K
 
 test: $(STAMP) ## all tests but those that need a SLURM cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slurm'
+
+slurm: $(STAMP) ## the tests on a SLURM cluster of this machine alone, as root on Debian: tests/slurm; 6 minutes on 2 cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
 check: lint types ## lint, format check, types and the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'

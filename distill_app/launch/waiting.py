@@ -79,9 +79,10 @@ def until_over(
         if all(state == "done" for state in found.values()):
             return found
         # A job that is queued again leaves the queue for a moment: what is over is so at two looks.
-        if not busy and found == before and all(state in OVER for state in found.values()):
+        over = not busy and all(state in OVER for state in found.values())
+        if over and found == before:
             return found
-        before = found
+        before = found if over else {}
         time.sleep(every)
 
 

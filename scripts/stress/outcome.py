@@ -33,7 +33,8 @@ def _events(folder: Path) -> Any:
 
 def _leftovers(folder: Path) -> list[str]:
     """What only a process that was killed leaves."""
-    return [file.name for file in folder.rglob(".*") if file.name != ".lock" and ".hydra" not in file.parts]
+    others = {".hydra", "submitit"}
+    return [file.name for file in folder.rglob(".*") if file.name != ".lock" and not others & set(file.parts)]
 
 
 _PARTS = {

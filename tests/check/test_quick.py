@@ -182,7 +182,7 @@ def test_a_stage_is_assembled_though_another_key_is_wrong(tiny, errors_of):
             ["stage.scheduler.schedule.pct_start=2"],
             ["scheduler.schedule: torch.optim.lr_scheduler.OneCycleLR: ValueError"],
         ),
-        (["launcher=slurm", "launcher.cluster=slrm"], ["launcher: ", "launcher.cluster is 'slrm', allowed are slurm"]),
+        (["launcher=slurm", "launcher.cluster=slrm"], ["launcher.cluster is 'slrm', allowed are slurm"]),
         ([f"{KD}.inputs.student=batch.imput"], [f"{KD}.inputs: nothing provides batch.imput", "did you mean 'input'?"]),
         ([f"{KD}.loss.temperature=-1"], [f"{KD}.loss: distill_app.losses.KLDivergence: ValueError: temperature=-1"]),
         (["student.net.widths=abc"], ["student.net: distill_app.models.PlainCNN: TypeError", "given: widths='abc'"]),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,19 +11,34 @@ from pathlib import Path
 import pytest
 import yaml
 
+from distill_app.errors import ConfigError, LaunchError
 from distill_app.launch.job import Job
 from distill_app.launch.local import Local
+from distill_app.launch.queue import Queue
 from distill_app.launch.submitit import Submitit
+from distill_app.runs.claim import claim, refuse_other
+from distill_app.runs.jobs import read_job
+from distill_app.runs.status import Status
 
-_CONF = Path(__file__).resolve().parents[2] / "conf/launcher"
+_ROOT = Path(__file__).resolve().parents[2]
+_CONF = _ROOT / "conf/launcher"
 
 _RUNNER = """
 import json, os, pathlib
+from distill_app.runs.status import Status
 def run_experiment(config, *, output_dir, command, experiment=None):
     if config.get("fail"):
+        Status(output_dir).set("failed", reason="no such luck")
         raise ValueError("no such luck")
+    if config.get("hold"):
+        Status(output_dir).set("running")
+        import signal, time
+        signal.signal(signal.SIGTERM, lambda *_: exit(143))
+        time.sleep(60)
     record = {"pid": os.getpid(), "config": config, "command": command, "value": 41 + 1}
-    pathlib.Path(output_dir, "ran.json").write_text(json.dumps(record))
+    for name in ("ran.json", "summary.json"):
+        pathlib.Path(output_dir, name).write_text(json.dumps(record))
+    Status(output_dir).set("done")
     return record
 """
 
@@ -36,7 +52,7 @@ def runner(tmp_path, monkeypatch):
     (modules / "sitecustomize.py").write_text(
         "import sys, fake_runner\nsys.modules['distill_app.training.runner'] = fake_runner\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{_ROOT}")
     monkeypatch.syspath_prepend(str(modules))
     import fake_runner
 
@@ -52,7 +68,7 @@ def _task(tmp_path: Path, **config) -> Job:
 
 
 def _local(**options) -> Submitit:
-    return Submitit(cluster="local", params={"timeout_min": 1}, signal_delay_s=5, **options)
+    return Submitit(cluster="local", timeout_min=1, signal_delay_s=5, **options)
 
 
 def test_local_runs_in_this_process_and_returns_the_summary(tmp_path, runner):
@@ -68,6 +84,7 @@ def test_job_runs_elsewhere_and_its_result_comes_back(tmp_path, runner, capfd):
     record = json.loads((Path(task.output_dir) / "job.json").read_text())
     assert record["cluster"] == "local" and Path(record["folder"]).is_dir() and record["submitted"]
     assert f"submitted job {record['job_id']} (local)" in capfd.readouterr().out
+    assert (Path(task.output_dir) / "command.txt").read_text() == "distill seed=1\n"
 
 
 @pytest.mark.slow
@@ -99,13 +116,15 @@ def test_submitting_process_is_not_kept_by_its_pipes(tmp_path):
     )
     code = (
         "import sys; from distill_app.launch import Submitit; from slow_job import Slow\n"
-        "launcher = Submitit(cluster='local', params={'timeout_min': 1}, signal_delay_s=5)\n"
+        "launcher = Submitit(cluster='local', timeout_min=1, signal_delay_s=5)\n"
+        "from distill_app.launch.detached import streams_closed\n"
         "import submitit, pathlib\n"
         "folder = pathlib.Path(sys.argv[1]); executor = launcher.executor(folder, name='x')\n"
-        "launcher.submit(executor, Slow()); print('submitted')\n"
+        "with streams_closed(): executor.submit(Slow())\n"
+        "print('submitted')\n"
     )
     start = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{_ROOT}"}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "jobs")], capture_output=True, text=True, env=environment
     )
@@ -120,63 +139,155 @@ def test_preempted_task_is_queued_again_as_it_was(tmp_path):
     assert task.checkpoint().function == task
 
 
-def testslurm_parameters_get_their_prefix_and_nulls_go():
-    params = yaml.safe_load((_CONF / "slurm.yaml").read_text())["params"]
-    launcher = Submitit(cluster="slurm", params={**params, "partition": "gpu", "slurm_qos": "high", "mem_gb": 8})
-    got = launcher.slurm_parameters()
-    assert got["slurm_partition"] == "gpu" and got["slurm_qos"] == "high" and got["mem_gb"] == 8
-    assert got["slurm_signal_delay_s"] == 120 and "slurm_account" not in got
-    assert got["slurm_setup"] == ["export SRUN_CPUS_PER_TASK=4"]
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """Commands named srun and sbatch; sbatch keeps what it is given and answers with a job id."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    (commands / "srun").write_text("#!/bin/sh\n")
-    (commands / "sbatch").write_text(f"#!/bin/sh\ncat \"$1\" > '{tmp_path}/batch'\necho Submitted batch job 77\n")
-    for file in commands.iterdir():
-        file.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    return commands
+def test_parameters_get_the_names_of_sbatch_and_nulls_go():
+    config = yaml.safe_load((_CONF / "slurm.yaml").read_text())
+    config.pop("_target_")
+    got = Submitit(**{**config, "partition": "gpu", "qos": "high", "mem_gb": 8.5}).slurm_parameters()
+    assert (got["partition"], got["qos"], got["mem"], got["time"]) == ("gpu", "high", "8704M", 1440)
+    assert got["signal_delay_s"] == 120 and "account" not in got and "srun_args" not in got
+    assert got["setup"] == ["export SRUN_CPUS_PER_TASK=4"]
+    assert "gpus_per_node" not in Submitit(cluster="slurm", gpus_per_node=0).slurm_parameters()
 
 
 def test_slurm_job_is_submitted_with_what_the_config_says(tmp_path, slurm):
     config = yaml.safe_load((_CONF / "slurm.yaml").read_text())
     config.pop("_target_")
-    config["params"] |= {"partition": "gpu", "timeout_min": 30}
-    assert Submitit(**config)(_task(tmp_path, method={"name": "k d"})) == {"job_id": "77"}
+    config |= {"partition": "gpu", "timeout_min": 30}
+    job = _task(tmp_path, method={"name": "k d"})
+    assert Submitit(**config)(job) == {"job_id": "77"}
     batch = (tmp_path / "batch").read_text()
     for line in ("--partition=gpu", "--time=30", "--job-name=distill-k_d", "--signal=USR2@120", "--nodes=1"):
         assert f"#SBATCH {line}" in batch
     assert "export SRUN_CPUS_PER_TASK=4" in batch
+    assert Status(job.output_dir).read()["state"] == "queued"
 
 
-def test_refusal_of_the_cluster_is_reported(tmp_path, slurm):
-    (slurm / "sbatch").write_text("#!/bin/sh\necho 'invalid partition specified: x' >&2\nexit 1\n")
-    with pytest.raises(RuntimeError, match=r"(?s)SLURM refused.*launcher\.params.*invalid partition"):
-        Submitit(cluster="slurm", params={"partition": "x"})(_task(tmp_path))
+def _points(tmp_path: Path, count: int) -> list[Job]:
+    return [Job({"seed": number}, str(tmp_path / f"sweep/{number}"), ["distill"]) for number in range(count)]
 
 
-def test_unknown_parameter_and_missing_slurm_are_named(tmp_path, slurm, monkeypatch):
-    with pytest.raises(ValueError, match=r"launcher\.params.*partitoin"):
-        Submitit(cluster="slurm", params={"partitoin": "x"})(_task(tmp_path))
+def test_points_of_a_sweep_are_one_array_queued_on_disk_before_sbatch_is_asked(tmp_path, slurm):
+    states = f"cat '{tmp_path}'/sweep/*/status.json > '{tmp_path}/states'; "
+    sbatch = (slurm / "sbatch").read_text().replace('cat "$1"', f'{states}cat "$1"')
+    (slurm / "sbatch").write_text(sbatch)
+    queue = Queue()
+    for job in _points(tmp_path, 3):
+        queue.add(Submitit(cluster="slurm", array_parallelism=2), job)
+    answers = queue.submit()
+    assert [answer["job_id"] for answer in answers.values()] == ["77_0", "77_1", "77_2"]
+    assert "#SBATCH --array=0-2%2" in (tmp_path / "batch").read_text()
+    assert (tmp_path / "states").read_text().count('"state": "queued"') == 3
+    jobs = [read_job(tmp_path / f"sweep/{number}") for number in range(3)]
+    assert [job.job_id for job in jobs if job] == ["77_0", "77_1", "77_2"]
+
+
+def test_points_of_different_launchers_are_arrays_of_their_own(tmp_path, slurm):
+    queue = Queue()
+    for number, job in enumerate(_points(tmp_path, 4)):
+        queue.add(Submitit(cluster="slurm", mem_gb=1 + number % 2), job)
+    (slurm / "sbatch").write_text(
+        f"#!/bin/sh\necho 1 >> '{tmp_path}/n'\necho Submitted batch job 7$(wc -l < '{tmp_path}/n')\n"
+    )
+    answers = queue.submit()
+    assert [answer["job_id"] for answer in answers.values()] == ["71_0", "71_1", "72_0", "72_1"]
+
+
+def test_what_is_queued_already_or_finished_is_not_submitted_again(tmp_path, slurm, capfd):
+    jobs = _points(tmp_path, 2)
+    Submitit(cluster="slurm").submit(jobs)
+    script = tmp_path / "sweep/submitit/77_submission.sh"
+    (slurm / "squeue").write_text(f"#!/bin/sh\necho '77_0|PENDING|{script}'\necho '77_1|RUNNING|/elsewhere/x.sh'\n")
+    (slurm / "squeue").chmod(0o755)
+    Status(jobs[1].output_dir).set("done")
+    (Path(jobs[1].output_dir) / "summary.json").write_text('{"objective": 0.5}')
+    (slurm / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    assert Submitit(cluster="slurm").submit(jobs) == [{"job_id": "77_0", "already": "queued"}, {"objective": 0.5}]
+    assert "already queued: job 77_0" in capfd.readouterr().out
+
+
+def test_dry_run_prints_the_batch_file_of_the_array_without_slurm(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"no SLURM on this machine.*launcher=local"):
+    launcher = Submitit(cluster="slurm", dry_run=True, partition="gpu", array_parallelism=4, setup=["module load x"])
+    assert launcher.submit(_points(tmp_path, 9)) == [{}] * 9
+    text = capfd.readouterr().out
+    for line in ("#SBATCH --array=0-8%4", "#SBATCH --partition=gpu", "\nmodule load x\n", "submitit.core._submit"):
+        assert line in text
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("sbatch: error: invalid partition specified: x", "launcher.partition is 'x'"),
+        ("sbatch: error: Invalid generic resource (gres) specification", "launcher.gpus_per_node=null"),
+        (
+            "sbatch: error: Invalid account or account/partition combination",
+            "launcher.account is None",
+        ),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "less of"),
+        ("sbatch: error: who knows", "sbatch: who knows"),
+    ],
+)
+def test_refusal_of_the_cluster_names_the_key_and_leaves_the_folder_free(tmp_path, slurm, said, told):
+    (slurm / "sbatch").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    job = _task(tmp_path)
+    with pytest.raises(LaunchError) as caught:
+        Submitit(cluster="slurm", partition="x")(job)
+    assert str(caught.value).startswith("SLURM refused the job: ") and told in str(caught.value)
+    assert Status(job.output_dir).read()["state"] == "refused"
+    refuse_other(job.output_dir, {"seed": 2})
+
+
+def test_a_refusal_leaves_what_a_run_was_before(tmp_path, slurm):
+    (slurm / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    job = _task(tmp_path)
+    claim(job.output_dir, job.config)
+    Status(job.output_dir).set("preempted", reason="SIGTERM")
+    with pytest.raises(LaunchError):
+        Submitit(cluster="slurm")(job)
+    assert Status(job.output_dir).read()["state"] == "preempted"
+
+
+def test_missing_slurm_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match=r"no SLURM on this machine.*launcher=local"):
         Submitit(cluster="slurm")(Job(config={}, output_dir=str(tmp_path / "b"), command=[]))
 
 
-@pytest.mark.parametrize("options", [{"cluster": "pbs"}, {"cluster": "local", "params": {"nodes": 2}}])
-def test_what_cannot_work_is_refused_at_once(options):
-    with pytest.raises(ValueError, match=r"launcher\.(cluster|params\.nodes) is .*allowed"):
-        Submitit(**options)
+def test_everything_that_cannot_work_is_told_at_once_by_its_key():
+    wrong = {
+        "nodes": 2,
+        "tasks_per_node": 2,
+        "gpus_per_node": -1,
+        "cpus_per_task": 0,
+        "mem_gb": "much",
+        "array_parallelism": 0,
+        "timeout_min": 0.5,
+        "max_num_timeout": -1,
+        "partition": "",
+        "setup": "module load cuda",
+        "srun_args": [1],
+        "additional_parameters": {"time": 3},
+        "wait": "yes",
+    }
+    with pytest.raises(ConfigError) as caught:
+        Submitit(cluster="slurm", **wrong)
+    told = {re.split(r"[ :]", text)[0].split(".")[1] for text in caught.value.errors}
+    assert told == set(wrong) and len(caught.value.errors) == len(wrong)
+    with pytest.raises(ConfigError, match=r"launcher\.signal_delay_s: .* 5 min"):
+        Submitit(cluster="slurm", timeout_min=5, signal_delay_s=300)
+
+
+def test_a_local_job_has_none_of_slurms_things():
+    with pytest.raises(ConfigError) as caught:
+        Submitit(cluster="local", partition="gpu", mem_gb=4)
+    assert [text.split()[0] for text in caught.value.errors] == ["launcher.partition", "launcher.mem_gb"]
 
 
 @pytest.mark.parametrize(("variable", "expected"), [("2,3", [2, 3]), ("", []), ("GPU-ab", [])])
 def test_local_job_sees_the_gpus_of_its_parent(monkeypatch, variable, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    parameters = _local()._local_parameters()
+    parameters = _local().local_parameters()
     assert parameters["visible_gpus"] == expected[:1]
     assert parameters["gpus_per_node"] == len(expected[:1])
 

@@ -207,7 +207,7 @@ def test_a_job_that_dies_is_told_without_accounting_and_nobody_waits_for_it(plac
         ("launcher.partition=nowhere", "launcher.partition is 'nowhere'"),
         ("launcher.gpus_per_node=5", "launcher.gpus_per_node=null"),
         ("launcher.mem_gb=9000", "launcher.mem_gb is 9000"),
-        ("launcher.additional_parameters={frobnicate: 1}", "launcher.additional_parameters"),
+        ("+launcher.additional_parameters.frobnicate=1", "launcher.additional_parameters"),
     ],
 )
 def test_what_the_cluster_refuses_names_its_key_and_leaves_the_folder_free(place, asked, key):
@@ -220,11 +220,9 @@ def test_what_the_cluster_refuses_names_its_key_and_leaves_the_folder_free(place
 def test_two_runs_on_a_node_get_a_gpu_each(place):
     gpus = subprocess.run(["sinfo", "--noheader", "--format=%G"], capture_output=True, text=True).stdout
     if "gpu:2" not in gpus:
-        pytest.skip(
-            "the cluster that runs here has no pretend GPUs: SLURM_LOCAL_GPUS=2 tests/slurm/start-local-slurm.sh"
-        )
+        pytest.skip("this cluster has no pretend GPUs: SLURM_LOCAL_GPUS=2 tests/slurm/start-local-slurm.sh")
     said = ("launcher.setup=['echo GPU=$CUDA_VISIBLE_DEVICES']", "launcher.gpus_per_node=1")
-    node = "launcher.additional_parameters={nodelist: lnode1}"
+    node = "+launcher.additional_parameters.nodelist=lnode1"
     done = distill(place, "-m", *RUN, "seed=0,1", *SLURM, *said, node, "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
     until(lambda: all(records(place / f"sweep/{number}") for number in range(2)))
