@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from distill_app.check.quick import FOREIGN, read
 from distill_app.config.schema import AppConf
 from distill_app.errors import ConfigError, PointFailed
+from distill_app.launch.grid import gathers
 from distill_app.launch.job import Job
 from distill_app.launch.points import call
 from distill_app.launch.queue import Queue
-from distill_app.launch.sweep import Sweep, SweepFolder, gathers, table
+from distill_app.launch.sweep import Sweep, SweepFolder, table
 from distill_app.runs.channel import Console, one_channel
 from distill_app.runs.claim import finished_line, finished_summary, refuse_other
 from distill_app.runs.records import write_hydra_records

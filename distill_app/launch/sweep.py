@@ -10,17 +10,13 @@ import os
 import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, DistillError, OtherExperiment, PointFailed, explain
+from distill_app.launch.grid import GRID, constant, grid, grid_of, overrides_of
 from distill_app.launch.queue import GATHERED
 from distill_app.runs.claim import difference, finished_summary, ways_out
 from distill_app.runs.files import read_jsonl
@@ -38,7 +35,6 @@ from distill_app.runs.status import Status
 
 RECORDS = "sweep.jsonl"
 _LISTED = 5  # points of which a refusal says what differs
-GRID = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Sweep:
             PointFailed: To sweepers that would take a missing value for one. A grid goes on.
         """
         typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-        number, total = int(hydra.job.num), len(grid_of(hydra.sweeper, _overrides(self.arguments)))
+        number, total = int(hydra.job.num), len(grid_of(hydra.sweeper, overrides_of(self.arguments)))
         varied, folder = self._varied(typed), str(hydra.runtime.output_dir)
         print(f"[{number + 1}{f'/{total}' if total else ''}] {' '.join(varied)}", flush=True)
         found, failure, objective = finished_summary(folder) is not None, None, None
@@ -158,7 +154,7 @@ class Sweep:
             return
         clashes = []
         with suppress(HydraException, OmegaConfBaseException):
-            for number, overrides in enumerate(grid(_overrides(self.arguments))):
+            for number, overrides in enumerate(grid(overrides_of(self.arguments))):
                 folder = Path(place) / str(number)
                 if folder.is_dir() and (told := _clash(folder, overrides, line.config_dir)):
                     clashes.append(f"[{number + 1}] {told}")
@@ -199,8 +195,8 @@ class Sweep:
 
     def _varied(self, overrides: Sequence[str]) -> list[str]:
         """The overrides of a point that are not those of every point."""
-        constant = set(_constant(_overrides(self.arguments)))
-        return [override for override in overrides if override not in constant]
+        fixed = set(constant(overrides_of(self.arguments)))
+        return [override for override in overrides if override not in fixed]
 
 
 class SweepFolder(Callback):
@@ -216,12 +212,6 @@ class SweepFolder(Callback):
         SweepFolder.points = grid_of(config.hydra.sweeper, typed)
 
 
-def gathers(hydra: Any) -> bool:
-    """Whether the jobs of a sweep may be submitted together at its end: nobody waits for one before the next."""
-    basic = f"{BasicLauncher.__module__}.{BasicLauncher.__qualname__}"
-    return bool(hydra.sweeper.get("_target_") == GRID and hydra.launcher.get("_target_") == basic)
-
-
 def table(points: Sequence[Point]) -> str:
     """The points of a sweep with what became of them; the objective is what they are to be compared by."""
     keys = list(dict.fromkeys(override.partition("=")[0] for point in points for override in point.overrides))
@@ -232,44 +222,6 @@ def table(points: Sequence[Point]) -> str:
         about = {"point": point.number + 1, "folder": _short(point.folder)}
         rows.append({**about, **values, "objective": point.objective, "state": state})
     return summary_table(rows, ("point", *keys, "objective", "folder", "state"))
-
-
-def grid_of(sweeper: Mapping[str, Any], overrides: Sequence[str]) -> list[list[str]]:
-    """The points of a grid; none where another sweeper chooses them as it goes, or they cannot be told here."""
-    if sweeper.get("_target_") != GRID:
-        return []
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    try:
-        return grid([*params, *overrides])
-    except (HydraException, ValueError, AssertionError):  # glob(...) in a process without Hydra's config loader
-        return []
-
-
-def grid(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every point of Hydra's grid.
-
-    Raises:
-        HydraException: Something is no override, or no list of values.
-    """
-    hydra = GlobalHydra.instance()
-    loader = hydra.config_loader() if hydra.is_initialized() else None
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    return [list(point) for batch in BasicSweeper.split_arguments(parsed, None) for point in batch]
-
-
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    parsed, _ = get_args_parser().parse_known_args(list(arguments))
-    return [each for each in parsed.overrides if not each.startswith("hydra")]
-
-
-def _constant(overrides: Sequence[str]) -> Iterator[str]:
-    """Overrides with one value, as they were typed and as Hydra writes them."""
-    for override in overrides:
-        with suppress(HydraException):
-            parsed = OverridesParser.create().parse_override(override)
-            if not parsed.is_sweep_override():
-                yield override
-                yield f"{parsed.get_key_element()}={parsed.get_value_element_as_str()}"
 
 
 def _clash(folder: Path, overrides: Sequence[str], config_dir: str | None) -> str:

@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from distill_app.errors import ConfigError, NonFiniteLoss, OtherExperiment, PointFailed
-from distill_app.launch.sweep import GRID, Sweep, SweepFolder, grid, table
+from distill_app.launch.grid import GRID, grid
+from distill_app.launch.sweep import Sweep, SweepFolder, table
 from distill_app.runs.status import Status
 
 LINE = ["-m", "dataset=digits", "stage.lr_scales={student.stem: 0.1}", "seed=0,1,2", "hydra.sweep.dir=sweep"]

@@ -168,6 +168,21 @@ def test_a_job_that_is_told_to_make_room_saves_is_queued_again_and_ends_the_same
     assert differences(folder, reference) == []
 
 
+def test_a_local_job_is_cancelled_and_retried(tmp_path, distill):
+    folder = tmp_path / "run"
+    assert started(folder, "launcher=submitit_local", "stage.epochs=30").wait() == 0
+    until(lambda: records(folder) >= 30)
+    code, out, _ = distill("cancel", str(folder))
+    assert code == 0 and "(running): run" in out
+    assert distill("wait", str(folder), "--every", "0.2")[0] == 1
+    assert Status(folder).read()["reason"].startswith("SIGTERM: saved distill/epoch_")
+    code, out, err = distill("retry", str(folder))
+    assert code == 0 and "submitted job" in out, err
+    assert distill("wait", str(folder), "--every", "0.2")[0] == 0
+    assert "going on after step" in (folder / "train.log").read_text()
+    assert [job["state"] for job in json.loads(distill("jobs", str(folder), "--json")[1])] == ["done"]
+
+
 def test_a_killed_process_that_loads_is_told_in_words_wherever_the_run_is(tmp_path):
     folder = tmp_path / "run"
     process = started(folder, *WORKERS, "stage.epochs=50")
