@@ -29,7 +29,7 @@ test: $(STAMP) ## all tests but those that need a SLURM cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slurm'
 
 slurm: $(STAMP) ## the tests on a SLURM cluster of this machine alone, as root on Debian: tests/slurm; 6 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs
 
 check: lint types ## lint, format check, types and the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not slurm'
