@@ -142,7 +142,7 @@ ROWS = (
         Cell("torchdistill / ours"), Cell("ours / limit")),
     Row("", "input: {image_size} px, batch {batch}, crop and flip", "data",
         Cell("pil / ours", label="Pillow, v1 transforms"), Cell("ours_plain / ours", label="own, one by one")),
-    Row("", "a checkpoint, of 20 steps of {student} alone, {image_size} px, batch {batch}", "saving",
+    Row("", "a checkpoint, of 20 steps of {student}, {image_size} px, batch {batch}; on another machine", "saving",
         None, Cell("saving / ours", "<=", 0.01, "the 20 steps", digits=4)),
     Row("11", "filling the cache: its first epoch", "cache",
         Cell("ours_filling / ours_uncached", "<=", 1.02, "own uncached epoch")),
