@@ -12,6 +12,9 @@ from distill_app.runs.stop import Interrupted, Stop
 
 @pytest.fixture
 def stop():
+    for number in (signal.SIGTERM, signal.SIGHUP):  # nohup has a process ignore one of them
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Stop().listening() as made:
         yield made
 

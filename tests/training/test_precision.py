@@ -95,6 +95,7 @@ def test_gradients_are_clipped_at_their_true_size(tmp_path):
         before = [parameter.detach().clone() for parameter in built.optimization.parameters]
         built.optimization.optimizer.param_groups[0].update(weight_decay=0.0, nesterov=False, lr=1.0)
         built.precision.scale(built.step(built.example_batch(8), {})[0]).backward()
+        built.optimization.clip()
         built.optimization.step()
         moved = [(a - b).flatten() for a, b in zip(before, built.optimization.parameters, strict=True)]
         assert float(torch.cat(moved).detach().norm()) == pytest.approx(0.001, rel=1e-2)

@@ -27,11 +27,12 @@ def test_what_must_not_be_is_found():
     assert judged(Said(-1, "", ""), good)[0] == "traceback"
 
 
-def test_damage_to_records_is_counted_and_not_judged(tmp_path):
+@pytest.mark.parametrize("outcome", ["wrong", "traceback"])
+def test_what_must_not_be_fails_the_program(tmp_path, outcome):
     made = Stress(tmp_path, random.Random(0))
-    made.counts["stopped metrics.jsonl"] = Counter(tried=1, wrong=1)
+    made.counts["stopped metrics.jsonl"] = Counter(tried=1, refused=1)
     assert not made.failed() and "metrics.jsonl" in made.table()
-    made.counts["stopped data.json"] = Counter(tried=1, traceback=1)
+    made.counts["stopped data.json"] = Counter({"tried": 1, outcome: 1})
     assert made.failed()
 
 

@@ -33,6 +33,7 @@ from distill_app.config.tree import compose
 from distill_app.errors import NonFiniteLoss, TapError
 from distill_app.models import PlainCNN
 from distill_app.networks.network import Network
+from distill_app.runs.files import read_object
 from distill_app.runs.statefile import load_file
 from distill_app.runs.status import Status
 from distill_app.tasks import Classification
@@ -83,7 +84,7 @@ def test_a_run_leaves_weights_metrics_summary_plot_and_records(tmp_path):
         "checkpoints/last.mark",
     ):
         assert (tmp_path / name).stat().st_size > 0, name
-    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert read_object(tmp_path / "summary.json") == json.loads(json.dumps(summary))
     assert [row["network"] for row in summary["rows"]] == ["teacher", "baseline", "student"]
     assert all(0 <= row["accuracy"] <= 1 and row["parameters"] > 0 for row in summary["rows"])
     assert "agreement" in summary["rows"][2]

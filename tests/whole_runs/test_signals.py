@@ -42,9 +42,14 @@ def started(folder: Path, *overrides: str, group: bool = False) -> subprocess.Po
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=group,
-        # Shells start what they put into the background with this signal ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heeding,
     )
+
+
+def heeding() -> None:
+    """Shells and nohup start processes with these signals ignored, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def until(condition: Callable[[], bool], *, seconds: float = 120) -> None:
