@@ -54,8 +54,8 @@ def _ways_out(key: str, name: str, conf: Mapping[str, Any]) -> str:
 def _definitions(group: str, option: str, inside: str, name: str, conf: Mapping[str, Any]) -> Iterator[str]:
     """The target that a file sets together with the argument, if that is another than the one at hand."""
     section = _section(group, option, inside)
-    if section is None or name not in section:
-        return
+    if section is None or name not in section or not section.keys() <= conf.keys():
+        return  # dicts merge: what a file sets beside it would be left over too
     value, target = section[name], section.get("_target_")
     same = value == conf[name] or (isinstance(value, str) and "${" in value)
     if same and target != conf["_target_"]:

@@ -83,7 +83,7 @@ def test_status_is_recorded_with_reason(tmp_path):
     record = status.read()
     assert (record["state"], record["reason"], record["epoch"]) == ("failed", "loss kd is nan", 3)
     assert record["pid"] == os.getpid() and "stage" not in record
-    with pytest.raises(ValueError, match="'broken', allowed are running, done, failed, preempted"):
+    with pytest.raises(ValueError, match="'broken', allowed are queued, running, done, failed, preempted"):
         status.set("broken")
 
 
