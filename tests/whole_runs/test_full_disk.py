@@ -51,13 +51,13 @@ def test_a_disk_that_somebody_else_fills_ends_in_words_and_a_true_status(small_d
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     folder, take_steps = small_disk / "run", StageRunner.take_steps
 
-    def filling(self, stage):
+    def filling(self, stage, training):
         if self.progress.epoch == 2:
             self.saver.finish()
             with pytest.raises(OSError, match="No space"), open(small_disk / "theirs", "wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
-        return take_steps(self, stage)
+        return take_steps(self, stage, training)
 
     with monkeypatch.context() as patch, pytest.raises((OSError, CheckpointError)) as caught:
         patch.setattr(StageRunner, "take_steps", filling)

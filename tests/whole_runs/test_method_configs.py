@@ -176,10 +176,10 @@ def test_what_a_loss_learns_survives_an_interruption_bit_for_bit(method, learnt,
     run(tmp_path / "whole", *short, base=base(method))
     take_steps = StageRunner.take_steps
 
-    def interrupted(self, stage):
+    def interrupted(self, stage, training):
         if self.progress.epoch == 1:
             raise KeyboardInterrupt
-        return take_steps(self, stage)
+        return take_steps(self, stage, training)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(StageRunner, "take_steps", interrupted)
