@@ -28,7 +28,7 @@ from distill_app.errors import ConfigError, DistillError, OtherExperiment, Point
 from distill_app.launch.grid import GRID, constant, grid, grid_of, overrides_of
 from distill_app.launch.queue import GATHERED
 from distill_app.runs.claim import difference, finished_summary, ways_out
-from distill_app.runs.files import read_jsonl
+from distill_app.runs.journal import Journal
 from distill_app.runs.lifecycle import short_cause
 from distill_app.runs.report import summary_table
 from distill_app.runs.status import Status
@@ -122,7 +122,7 @@ class Sweep:
         """What became of every point: those that other processes ran, and those that never ran, included."""
         found = dict(self.points)
         if SweepFolder.last is not None:
-            for record in read_jsonl(Path(SweepFolder.last) / RECORDS):
+            for record in Journal.read(Path(SweepFolder.last) / RECORDS).records:
                 if record.get("sweep") == self.identity:
                     with suppress(TypeError):
                         point = Point(**record)

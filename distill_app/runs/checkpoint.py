@@ -190,7 +190,7 @@ class Checkpoints:
         for aside in self.folder.glob(f"**/*{_ASIDE}"):
             if aside.with_suffix("").is_dir():
                 shutil.rmtree(aside, ignore_errors=True)
-        remove_leftovers(self.folder.parent)
+        remove_leftovers(*self.folder.glob("**/"))
 
     def _describe(self, error: OSError, name: str) -> str:
         what = f"cannot save checkpoint {name} in {self.folder}: {error.strerror or error}"

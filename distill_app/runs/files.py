@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited, read_text
+from distill_app.runs.untrusted import read_text
 
 _TEMPORARY, _SEAL = ".tmp", "crc32"
 
@@ -73,11 +73,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         raise
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Removes what a process that was killed in `write_text` has left of a run."""
-    place = Path(folder)
-    for below in (place, place / ".hydra", *(place / "checkpoints").glob("**/")):
-        for file in below.glob(f".*{_TEMPORARY}"):
+def remove_leftovers(*folders: str | os.PathLike[str]) -> None:
+    """Removes what a process that was killed in `write_text` has left in folders, and not below them."""
+    for folder in folders:
+        for file in Path(folder).glob(f".*{_TEMPORARY}"):
             file.unlink(missing_ok=True)
 
 
@@ -94,28 +93,6 @@ def write_sealed(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None
 
 def _digest(value: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(to_json(value).encode()):08x}"
-
-
-def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a file with one JSON object per line.
-
-    A line that does not parse is left out: a killed process leaves half of its last line.
-
-    Raises:
-        IrregularFile: It is no regular file.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    records = []
-    for line in read_limited(path, most=MOST_BYTES_OF_LINES).decode("utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -41,7 +41,11 @@ class Journal:
         """
         if not os.path.lexists(path):
             return cls()
-        content = read_limited(path, most=MOST_BYTES_OF_LINES)
+        return cls.of(read_limited(path, most=MOST_BYTES_OF_LINES))
+
+    @classmethod
+    def of(cls, content: bytes) -> "Journal":
+        """The records in the content of a file, or in a part of it."""
         lines = content.decode("utf-8", errors="replace").split("\n")
         sealed = any(_SEALED.search(line) for line in lines)
         found = cls()

@@ -40,7 +40,8 @@ def run_folder(output_dir: str | os.PathLike[str], config: Mapping[str, Any]) ->
             if state.startswith("running ("):
                 warn(f"{output_dir}: its status is {state}; nobody holds its lock, so this process goes on with it")
             claim(output_dir, config)
-            remove_leftovers(output_dir)
+            place = Path(output_dir)
+            remove_leftovers(place, place / ".hydra", *(place / "checkpoints").glob("**/"))
         yield summary
 
 

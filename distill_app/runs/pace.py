@@ -1,7 +1,6 @@
 """How far a run is and how long it still takes, from its config and the end of its `metrics.jsonl`."""
 
 import itertools
-import json
 import math
 import os
 import statistics
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.runs.claim import stored_config
-from distill_app.runs.journal import METRICS
+from distill_app.runs.journal import METRICS, Journal
+from distill_app.runs.untrusted import open_regular
 
 _TAIL = 256_000  # bytes: some hundred records are enough
 
@@ -56,21 +56,11 @@ def pace_of(run: Path) -> Pace:
 def _last_records(file: Path) -> list[dict[str, Any]]:
     """The records at the end of a file that may grow while it is read, and may be anything."""
     try:
-        if not file.is_file():
-            return []
-        with open(file, "rb") as content:
+        with open_regular(file) as content:
             content.seek(max(0, os.fstat(content.fileno()).st_size - _TAIL))
-            lines = content.read(_TAIL).decode("utf-8", errors="replace").splitlines()
+            return Journal.of(content.read(_TAIL)).records
     except OSError:
         return []
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        found += [record] if isinstance(record, dict) else []
-    return found
 
 
 def _epochs(config: Mapping[str, Any]) -> list[tuple[str, int]]:

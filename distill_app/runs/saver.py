@@ -74,8 +74,10 @@ class Saver:
         self._thread.shutdown(wait=True)
         pending, self._pending = self._pending, None
         if pending is not None:
-            error = pending.exception()
-            self._note(pending.result()) if error is None else warn(str(error))
+            try:
+                self._note(pending.result())
+            except CheckpointError as error:
+                warn(str(error))
 
 
 def copied(state: Any) -> Any:

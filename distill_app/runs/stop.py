@@ -102,7 +102,7 @@ class Stop:
         if self.requested is not None:
             if came is REQUEUE:
                 self.requested = came  # whatever came first: who listens to this one queues the job again
-            if came is not REQUEUE and self.requested is not REQUEUE and now - self._since > DOUBLED:
+            elif self.requested is not REQUEUE and now - self._since > DOUBLED:
                 self._leave(came)
             return
         self.requested, self._since = came, now

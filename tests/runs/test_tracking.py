@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.runs.files import read_jsonl
+from distill_app.runs.journal import Journal
 from distill_app.runs.metrics import Metric
 from distill_app.runs.tracking import Tracker
 
@@ -36,7 +36,7 @@ def _train(
 
 
 def _without_clock(folder: Path) -> list[str]:
-    records = read_jsonl(folder / "metrics.jsonl")
+    records = Journal.read(folder / "metrics.jsonl").records
     return [json.dumps({k: v for k, v in record.items() if k != "timing"}) for record in records]
 
 
@@ -44,7 +44,7 @@ def test_records_are_equal_but_for_the_clock(tmp_path):
     _train(tmp_path / "a", images_per_second=100.0)
     _train(tmp_path / "b", images_per_second=200.0)
     assert _without_clock(tmp_path / "a") == _without_clock(tmp_path / "b")
-    records = read_jsonl(tmp_path / "a/metrics.jsonl")
+    records = Journal.read(tmp_path / "a/metrics.jsonl").records
     assert [r["kind"] for r in records] == ["step", "step", "epoch"] * 3 + ["test"]
     first = records[0]
     assert (first["stage"], first["epoch"], first["step"]) == ("distill", 0, 0)
@@ -76,7 +76,7 @@ def test_partial_last_line_is_not_glued_to_the_next_record(tmp_path):
 def test_records_reach_the_disk_as_they_are_made(tmp_path):
     tracker = Tracker(tmp_path, tensorboard=False)
     tracker.epoch(stage="s", epoch=0, metrics={"loss": 1.0})
-    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 1
+    assert len(Journal.read(tmp_path / "metrics.jsonl").records) == 1
     tracker.close()
     tracker.close()
 
@@ -132,7 +132,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, capsys):
     (tmp_path / "train.log").symlink_to(full)
     _train(tmp_path)
     assert "distill epoch 3/3" in capsys.readouterr().out
-    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 10
+    assert len(Journal.read(tmp_path / "metrics.jsonl").records) == 10
 
 
 def test_a_note_is_in_the_log_alone(tmp_path, capsys):
@@ -212,7 +212,7 @@ def test_a_damaged_line_is_told_with_its_number_and_left_out(tmp_path, capsys):
     file.write_bytes(b"".join(lines))
     with Tracker(tmp_path, tensorboard=False) as tracker:
         tracker.rewind(lambda record: True)
-    assert len(read_jsonl(file)) == len(lines) - 1
+    assert len(Journal.read(file).records) == len(lines) - 1
     for text in (capsys.readouterr().err, (tmp_path / "train.log").read_text()):
         assert f"{file}: damaged: line 4; what is lost stays out" in text
 

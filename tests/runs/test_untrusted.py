@@ -18,7 +18,8 @@ from distill_app.runs import untrusted
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.claim import refuse_other, stored_config
 from distill_app.runs.collect import collect
-from distill_app.runs.files import read_jsonl, read_object, write_json
+from distill_app.runs.files import read_object, write_json
+from distill_app.runs.journal import Journal
 from distill_app.runs.lifecycle import run_folder
 from distill_app.runs.statefile import load_file, save_weights
 from distill_app.runs.untrusted import MOST_BYTES, NAMES, open_regular, read_text
@@ -71,7 +72,7 @@ def test_a_giant_of_holes_is_not_read(tmp_path):
         read_text(tmp_path / "summary.json")
     assert read_object(tmp_path / "summary.json") is None and stored_config(tmp_path) is None
     with pytest.raises(IrregularFile, match="GB"):
-        read_jsonl(tmp_path / "metrics.jsonl")
+        Journal.read(tmp_path / "metrics.jsonl")
     (tmp_path / "summary.json").write_text(json.dumps({"a": "x" * (MOST_BYTES - 20)}))
     assert read_object(tmp_path / "summary.json") is not None, "what is not too large is read"
 

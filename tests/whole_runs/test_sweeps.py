@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.runs.files import read_jsonl
+from distill_app.runs.journal import Journal
 
 SMALL = ("prelude=none", "debug=one_batch", "runtime.max_epochs=1")
 
@@ -126,7 +126,7 @@ def sweep(distill_process, plugins, tmp_path, tiny):
 
 
 def states(folder: Path) -> list[str]:
-    return [record["state"] for record in read_jsonl(folder / "sweep" / "sweep.jsonl")]
+    return [record["state"] for record in Journal.read(folder / "sweep" / "sweep.jsonl").records]
 
 
 @pytest.mark.slow

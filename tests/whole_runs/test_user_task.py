@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.runs.files import read_jsonl
+from distill_app.runs.journal import Journal
 
 pytestmark = pytest.mark.slow
 
@@ -215,7 +215,9 @@ def test_numbers_from_images_are_learnt_judged_and_reported(home, own):
     options = ("dataset=brightness", *TINY, "method=imitate", "stage.select=best", *SHORT)
     out = own(*options, "hydra.run.dir=runs/a")
     summary = json.loads((home / "runs/a/summary.json").read_text())
-    epochs = [record["metrics"] for record in read_jsonl(home / "runs/a/metrics.jsonl") if record["kind"] == "epoch"]
+    epochs = [
+        record["metrics"] for record in Journal.read(home / "runs/a/metrics.jsonl").records if record["kind"] == "epoch"
+    ]
     errors = [metrics["validation_mse"] for metrics in epochs]
     assert summary["objective"] == min(errors) < max(errors)
     student, teacher = summary["rows"]
