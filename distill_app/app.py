@@ -126,11 +126,13 @@ def carry_out(
     from distill_app.check.shapes import opened
     from distill_app.training.describe import origins_text, plan_text
 
+    world = _world(app)
+    output_dir = world.from_main(lambda: output_dir)  # it may have the time in its name
     outline: list[str] = []
     look = (lambda plan, stage: outline.append(plan_text(plan, stage))) if app.dry_run else None
     with one_channel(Console()):
         try:
-            experiment = opened(app, plans, told=errors, look=look)
+            experiment = opened(app, plans, told=errors, look=look, world=world)
         except ConfigError as error:
             for text in error.errors[len(errors) :]:
                 show(text)
@@ -141,9 +143,17 @@ def carry_out(
                 print("\n".join([*notes, origins_text(experiment.parts.networks), *outline]))
                 return {}
             launcher = experiment.builder.build(app.launcher, key="launcher")
-            if hydra is not None:
+            if hydra is not None and world.main:
                 write_hydra_records(output_dir, cfg=cfg, hydra=hydra)
             sweeps = hydra is not None and hydra.mode is RunMode.MULTIRUN
             shared = str(Path(hydra.sweep.dir, "prelude").absolute()) if sweeps else None
             job = Job(config, output_dir, command, shared, experiment)
             return launcher(job) if queue is None else queue.add(launcher, job)
+
+
+def _world(app: AppConf) -> Any:
+    """The processes that carry out a run here: those that this one was started together with, as by torchrun."""
+    from distill_app.machine.process import join
+    from distill_app.world import ALONE
+
+    return join(app.runtime) if str(app.launcher["_target_"]).endswith(".Local") else ALONE

@@ -4,7 +4,8 @@ Exit codes: 2, something is wrong with what was typed or configured; 1, the run 
 """
 
 import errno
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -92,12 +93,38 @@ class LaunchError(DistillError, RuntimeError):
     """A job that could not be submitted, or failed elsewhere."""
 
 
+class RankFailed(DistillError, RuntimeError):
+    """Another process of the run has failed, has died or does not answer; the message says which, and why."""
+
+
 class PointFailed(DistillError, RuntimeError):
     """A point of a sweep failed, told already; what a sweeper gets in the place of an objective."""
 
 
 class NonFiniteLoss(DistillError, RuntimeError):
     """A loss or gradient that is NaN or infinite; the weights are those of the last good step."""
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """An exception as plain values, to be told to another process."""
+    texts = error.errors if isinstance(error, ConfigError) else [str(error)]
+    return {"kind": type(error).__name__, "texts": texts, "notes": list(getattr(error, "__notes__", []))}
+
+
+def of_description(told: Mapping[str, Any]) -> Exception:
+    """The exception of another process, of its class where that is one of these; else a `LaunchError` that names it."""
+    name, texts = str(told["kind"]), list(told["texts"])
+    kind = globals().get(name)
+    error: Exception
+    if kind is ConfigError:
+        error = ConfigError(texts)
+    elif isinstance(kind, type) and issubclass(kind, DistillError):
+        error = kind(*texts)
+    else:
+        error = LaunchError(f"{name}: {' '.join(map(str, texts))}")
+    for note in told["notes"]:
+        error.add_note(note)
+    return error
 
 
 def explain(error: BaseException) -> tuple[str | None, int]:

@@ -16,7 +16,7 @@ FLOORS = (
     ("cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
     ("config",),
-    ("runs", "losses", "errors", "words", "seeds"),
+    ("runs", "losses", "world", "errors", "words", "seeds"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

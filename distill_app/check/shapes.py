@@ -20,9 +20,17 @@ from distill_app.training.chance import random_errors
 from distill_app.training.experiment import Experiment
 from distill_app.training.preflight import Look, refuse_what_does_not_fit
 from distill_app.words import unknown
+from distill_app.world import ALONE, World
 
 
-def opened(app: AppConf, plans: list[StagePlan], *, told: Sequence[str] = (), look: Look | None = None) -> Experiment:
+def opened(
+    app: AppConf,
+    plans: list[StagePlan],
+    *,
+    told: Sequence[str] = (),
+    look: Look | None = None,
+    world: World = ALONE,
+) -> Experiment:
     """Opens an experiment: its networks and data sets are built, and every stage has been assembled on trial.
 
     Args:
@@ -31,16 +39,17 @@ def opened(app: AppConf, plans: list[StagePlan], *, told: Sequence[str] = (), lo
         told: Errors that are known already. A stage with one, and those after it, are not assembled: what they read
             may not be there.
         look: Is shown each stage, or None in the place of one that is skipped.
+        world: The processes that carry it out; this is one of them.
 
     Raises:
         ConfigError: All that was known and that binding, building and assembling find.
     """
     builder = Builder(app.runtime.allow)
-    runtime = _runtime(app)
+    runtime = _runtime(app, world)
     found = list(dict.fromkeys([*_targets(app, plans, builder), *runtime]))
     if runtime:  # networks can be wrong all the same
         app = replace(app, runtime=replace(app.runtime, device="cpu"))
-    experiment = Experiment(app, plans)
+    experiment = Experiment(app, plans, world=world)
     found += _network_errors(experiment)
     if not any(text.startswith("cache.") for text in told):  # it has a say in what is shown of the images
         found += data_errors(plans, source=experiment.data, task_of=experiment.task, told=[*told, *found])
@@ -69,9 +78,9 @@ def _misfits(experiment: Experiment, plans: list[StagePlan], *, look: Look | Non
     return []
 
 
-def _runtime(app: AppConf) -> list[str]:
+def _runtime(app: AppConf, world: World) -> list[str]:
     try:
-        choose_device(app.runtime)
+        choose_device(app.runtime, world)
     except ValueError as error:
         return [str(error)]
     if app.runtime.compile:

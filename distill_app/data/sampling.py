@@ -13,9 +13,10 @@ from torch.utils.data import DistributedSampler
 from distill_app.config.build import Builder, untargeted
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import DatasetConf
-from distill_app.data.order import EpochOrder, Order, rank_share
+from distill_app.data.order import EpochOrder, Order, rank_share, refuse_small
 from distill_app.errors import ConfigError, DataError
 from distill_app.seeds import generator_kept, permutation, stable_hash
+from distill_app.world import ALONE, World
 
 # What constructors get if they have parameters of these names.
 SAMPLER = ("data_source", "dataset", "num_samples", "num_classes", "labels", "seed", "epoch", "generator")
@@ -134,8 +135,7 @@ def training_order(
     builder: Builder,
     seed: int,
     views: int | None,
-    rank: int = 0,
-    world_size: int = 1,
+    world: World = ALONE,
 ) -> Order:
     """The order in which a stage sees its training samples.
 
@@ -146,8 +146,7 @@ def training_order(
         builder: Builds from config.
         seed: Of the run.
         views: As in `Order`.
-        rank: Of this process.
-        world_size: Number of processes.
+        world: Of which processes this is one.
 
     Raises:
         ConfigError: A sampler that cannot be built.
@@ -156,7 +155,7 @@ def training_order(
     sampling = Sampling(plan, builder, samples, labels, seed)
     if plan.data.batch_sampler is not None:
         key = f"{plan.data_key}.batch_sampler"
-        return BatchOrder(sampling.batches, key=key, views=views, rank=rank, world_size=world_size)
+        return BatchOrder(sampling.batches, key=key, views=views, world=world)
     sampler, count = None, len(samples)
     if plan.data.sampler is not None:
         sampler = _EqualEpochs(sampling.positions, key=f"{plan.data_key}.sampler")
@@ -170,8 +169,7 @@ def training_order(
         stage=plan.name,
         shuffle=True,
         drop_last=plan.conf.drop_last,
-        rank=rank,
-        world_size=world_size,
+        world=world,
         views=views,
         sampler=sampler,
     )
@@ -204,11 +202,10 @@ class BatchOrder(Order):
         batches: Epoch -> positions, batch by batch.
         key: Of the batch sampler, for messages.
         views: As in `Order`.
-        rank: Of this process.
-        world_size: Number of processes.
+        world: Of which processes this is one.
 
     Raises:
-        DataError: No batches, or an empty one.
+        DataError: No batches, an empty one, or one with fewer samples than there are ranks.
     """
 
     def __init__(
@@ -217,21 +214,21 @@ class BatchOrder(Order):
         *,
         key: str,
         views: int | None,
-        rank: int = 0,
-        world_size: int = 1,
+        world: World = ALONE,
     ) -> None:
-        super().__init__(views=views)
-        self._of, self._key, self.rank, self.world_size = _EqualEpochs(batches, key=key), key, rank, world_size
+        super().__init__(views=views, world=world)
+        self._of, self._key = _EqualEpochs(batches, key=key), key
         self.num_samples = sum(len(batch) for batch in self._of(0))
         if not self.num_samples:
             raise DataError(f"{key}: gives no batches")
 
     @property
     def sizes(self) -> list[int]:
-        """How many samples each batch of this epoch has on this rank."""
-        sizes = [-(-len(batch) // self.world_size) for batch in self._of(self.epoch)]
+        """How many samples each batch of this epoch has, over all ranks."""
+        sizes = [len(batch) for batch in self._of(self.epoch)]
         if 0 in sizes:
             raise DataError(f"{self._key}: batch {sizes.index(0)} of epoch {self.epoch} is empty")
+        refuse_small(sizes, world=self.world, remedy=f"let {self._key} give larger ones")
         return sizes
 
     def __len__(self) -> int:
@@ -239,7 +236,7 @@ class BatchOrder(Order):
 
     def _batches(self) -> Callable[[int], np.ndarray]:
         batches = self._of(self.epoch)
-        return lambda batch: rank_share(batches[batch], batches[batch], rank=self.rank, world_size=self.world_size)
+        return lambda batch: rank_share(batches[batch], self.world)
 
 
 def collate_of(conf: DatasetConf, *, key: str, builder: Builder, default: Callable[[list[Any]], Any]) -> Any:

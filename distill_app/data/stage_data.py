@@ -23,6 +23,7 @@ from distill_app.data.sampling import collate_of, training_order
 from distill_app.data.split import budget, hold_out
 from distill_app.errors import DataError
 from distill_app.words import warn
+from distill_app.world import ALONE, World
 
 
 @dataclass
@@ -88,6 +89,7 @@ class DataSource:
         seed: Of the run; splits do not depend on it, so that seeds are compared on the same images.
         task_of: Makes the task of a stage's data.
         cache: Stages that read from the teacher cache go through a fixed number of views, of a seed of its own.
+        world: Among whose processes batches are shared out.
     """
 
     def __init__(
@@ -99,7 +101,9 @@ class DataSource:
         seed: int,
         task_of: Callable[[StagePlan, Builder], Any],
         cache: CacheConf | None = None,
+        world: World = ALONE,
     ):
+        self._world = world
         self._builder, self._runtime, self._device, self._seed = builder, runtime, device, seed
         self._cache = cache or CacheConf()
         self._built: dict[str, Any] = {}
@@ -214,7 +218,9 @@ class DataSource:
         sampled = plan.data.sampler is not None or plan.data.batch_sampler is not None
         samples = self.samples(plan, chosen.train) if sampled else chosen.train
         views = views_of(plan, self._cache)
-        return training_order(plan, samples, labels=labels, builder=self._builder, seed=self._seed, views=views)
+        return training_order(
+            plan, samples, labels=labels, builder=self._builder, seed=self._seed, views=views, world=self._world
+        )
 
     def samples(self, plan: StagePlan, chosen: np.ndarray) -> Any:
         """The training samples of a stage, augmented, with what its wrappers add.
@@ -266,7 +272,9 @@ class DataSource:
         if cache not in self._evaluation:
             samples = self._evaluation_samples(plan, dataset, indices)
             size = conf.eval_batch_size
-            order = EpochOrder(len(indices), batch_size=size, seed=self._seed, stage=name, shuffle=False)
+            order = EpochOrder(
+                len(indices), batch_size=size, seed=self._seed, stage=name, shuffle=False, world=self._world
+            )
             self._evaluation[cache] = self._loader(plan, samples, order)
         return self._evaluation[cache]
 

@@ -29,12 +29,17 @@ class Job:
         self.__dict__.update(state)
 
     def __call__(self) -> dict[str, Any]:
-        """Carries out the run here, whatever launcher the configuration names: a job never submits jobs."""
-        note_own_job(self.output_dir)
+        """Carries out the run here, whatever launcher the configuration names: a job never submits jobs.
+
+        Where this process was started as one of several, all of them carry it out together.
+        """
         # Imported here so that submitting does not load torch.
         from distill_app.runs.stop import Interrupted
         from distill_app.training.runner import run_experiment
 
+        world = self.experiment.world if self.experiment is not None else self._world()
+        if world.main:
+            note_own_job(self.output_dir)
         try:
             return run_experiment(
                 self.config,
@@ -42,11 +47,19 @@ class Job:
                 command=self.command,
                 experiment=self.experiment,
                 shared=self.shared,
+                world=world,
             )
         except Interrupted as error:
             if error.then is not None:
                 error.then(error.signal, None)  # submitit queues the job again, and ends the process
             raise
+
+    def _world(self) -> Any:
+        from distill_app.config.schema import to_app
+        from distill_app.machine.process import join, processes_here
+        from distill_app.world import ALONE
+
+        return join(to_app(self.config).runtime) if processes_here() > 1 else ALONE
 
     def checkpoint(self) -> Any:
         """What submitit queues again when the job is preempted or out of time."""

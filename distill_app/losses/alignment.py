@@ -46,6 +46,8 @@ class PearsonDistance(nn.Module):
         eps: Added to the product of norms.
     """
 
+    whole_batch = True
+
     def __init__(self, temperature: float = 1.0, *, beta: float = 1.0, gamma: float = 1.0, eps: float = 1e-8):
         super().__init__()
         require_positive(temperature, argument="temperature")
@@ -90,6 +92,8 @@ class MultiLevelAlignment(nn.Module):
         standardize: z-scores in place of the logits, of level "instance" alone: logit standardisation on MLKD, Sun et
             al. 2024, https://arxiv.org/abs/2403.01427, with 2 in place of 4.
     """
+
+    whole_batch = True
 
     def __init__(
         self,

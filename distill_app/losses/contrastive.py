@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.losses.numerics import full_precision, require_choice, require_same_shape
+from distill_app.world import common_number, mean_of_means, own_rows, whole
 
 # The whole bank is scored by one matrix product if it holds at most this many times the rows that are wanted: the
 # product reads memory in order, gathering K rows a sample does not. Measured on CPU with K = 16384: 30 times faster
@@ -35,10 +35,10 @@ class ContrastiveRepresentation(nn.Module):
 
     Different from the authors' code: negatives are drawn on the device, with replacement, uniformly over the samples of
     other classes (memories lie sorted by class, so skipping the own class is one addition); scores come from a product
-    with the whole bank where that is faster; under distributed training every rank updates with the samples of all.
+    with the whole bank where that is faster. Several ranks draw for the whole batch and take their own rows, and every
+    rank updates with the samples of all: losses and memories are those of one process.
 
-    The memories are buffers and so part of a checkpoint. They must not be broadcast at every step: give
-    DistributedDataParallel broadcast_buffers=False.
+    The memories are buffers and so part of a checkpoint.
 
     Args:
         labels: Class of every training sample.
@@ -137,15 +137,24 @@ class ContrastiveRepresentation(nn.Module):
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Positives (B,) and negatives (B, K), as memory rows; a negative never has the class of its sample."""
+        # The remainder of a 62-bit number: its bias, N / 2^62, is nothing.
+        numbers = self._numbers(len(rows), rows.device)
         own = torch.searchsorted(self.boundaries, rows, right=True) - 1
         start, end = self.boundaries[own], self.boundaries[own + 1]
         count = (end - start).unsqueeze(1)
-        # The remainder of a 62-bit number: its bias, N / 2^62, is nothing.
-        numbers = torch.randint(1 << 62, (len(rows), self.negatives + 1), device=rows.device)
         offset = numbers[:, 1:] % (len(self.student_memory) - count)
         negatives = offset + (offset >= start.unsqueeze(1)) * count
         positives = rows if self.mode == "exact" else start + numbers[:, 0] % count.squeeze(1)
         return positives, negatives
+
+    def _numbers(self, count: int, device: torch.device) -> Tensor:
+        """Random numbers of 62 bits (B, K + 1), this rank's rows of those that are drawn for the whole batch."""
+        # Every rank has random numbers of its own; here they have to be the same.
+        generator = torch.Generator(device).manual_seed(common_number())
+        own = own_rows(count)
+        # Rows come in order: those behind one's own need not be drawn.
+        shape = (own.stop, self.negatives + 1)
+        return torch.randint(1 << 62, shape, generator=generator, device=device)[own]
 
     def _contrast(self, embedding: Tensor, memory: Tensor, z: Tensor, candidates: Tensor) -> Tensor:
         """One side of the loss.
@@ -171,15 +180,11 @@ class ContrastiveRepresentation(nn.Module):
 
     def _set_z(self, z: Tensor, scores: Tensor) -> None:
         """Sets Z if it is not set yet; decided on the device, the host does not wait."""
-        mean = scores.mean()
-        if _world_size() > 1:
-            dist.all_reduce(mean)
-            mean = mean / _world_size()
-        z.copy_(torch.where(z < 0, mean * len(self.student_memory), z))
+        z.copy_(torch.where(z < 0, mean_of_means(scores.mean()) * len(self.student_memory), z))
 
     @torch.no_grad()
     def _remember(self, rows: Tensor, student: Tensor, teacher: Tensor) -> None:
-        rows, student, teacher = (_from_all_ranks(tensor) for tensor in (rows, student, teacher))
+        rows, student, teacher = (whole(tensor) for tensor in (rows, student, teacher))
         for memory, embedding in ((self.student_memory, student), (self.teacher_memory, teacher)):
             moved = self.momentum * memory[rows] + (1 - self.momentum) * embedding
             memory.index_copy_(0, rows, F.normalize(moved, dim=1))
@@ -218,21 +223,3 @@ def similarity_gradient(slope: Tensor, memory: Tensor, candidates: Tensor) -> Te
         else:
             parts.append((some.unsqueeze(1) @ memory[rows]).squeeze(1))
     return torch.cat(parts)
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _from_all_ranks(tensor: Tensor) -> Tensor:
-    """The rows of all ranks, in rank order; the last batch may have fewer rows on some."""
-    if _world_size() == 1:
-        return tensor
-    sizes = [torch.zeros(1, dtype=torch.long, device=tensor.device) for _ in range(_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(tensor)], device=tensor.device))
-    counts = [int(size) for size in sizes]
-    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
-    padded[: len(tensor)] = tensor
-    gathered = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(gathered, padded)
-    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])

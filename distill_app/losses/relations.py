@@ -29,6 +29,8 @@ class ProbabilisticTransfer(nn.Module):
         eps: Added to norms and probabilities.
     """
 
+    whole_batch = True
+
     def __init__(self, eps: float = 1e-7):
         super().__init__()
         self.eps = eps
@@ -54,6 +56,8 @@ class RelationalDistance(nn.Module):
     and angle: 1 and 2 in the paper, 25 and 50 on CIFAR. A batch of one gives 0.
     """
 
+    whole_batch = True
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar."""
         student, teacher = _embeddings(student, teacher, loss="RelationalDistance")
@@ -77,6 +81,8 @@ class RelationalAngle(nn.Module):
     Park, Kim, Lu, Cho 2019, https://arxiv.org/abs/1904.05068. Embeddings (B, D), not L2-normalised. Memory grows as
     B x B x (B + D): use it on pooled embeddings, not on maps. A batch of one gives 0.
     """
+
+    whole_batch = True
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar."""
@@ -105,6 +111,8 @@ class CorrelationCongruence(nn.Module):
         norm: "squared", or "frobenius" for ||.||_F / B^2 as in torchdistill.
         normalize: Whether embeddings are L2-normalised first; torchdistill does not.
     """
+
+    whole_batch = True
 
     def __init__(
         self,
@@ -150,6 +158,8 @@ class SimilarityPreserving(nn.Module):
 
     Tung, Mori 2019, https://arxiv.org/abs/1907.09682. One public framework divides rows by their L1 norm by accident.
     """
+
+    whole_batch = True
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar, of features (B, ...)."""

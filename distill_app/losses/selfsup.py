@@ -64,6 +64,8 @@ class ContrastivePrediction(nn.Module):
         views: Rows per image, the upright one first.
     """
 
+    whole_batch = True
+
     def __init__(self, views: int = 4):
         super().__init__()
         self.views = views
@@ -85,6 +87,8 @@ class SimilarityKL(nn.Module):
         views: Rows per image, the upright one first.
         keep: Share of wrongly assigned views; 0.75 in the authors' code.
     """
+
+    whole_batch = True
 
     def __init__(self, temperature: float = 0.5, *, views: int = 4, keep: float = 0.75):
         super().__init__()
@@ -114,6 +118,8 @@ class RotatedKL(nn.Module):
         views: Rows per image, the upright one first.
         keep: Share of wrongly classified views; 1, all of them, in the authors' code.
     """
+
+    whole_batch = True
 
     def __init__(self, temperature: float = 4.0, *, views: int = 4, keep: float = 1.0):
         super().__init__()

@@ -11,6 +11,7 @@ from distill_app.runs.channel import one_channel
 from distill_app.runs.claim import claim, finished_summary, refuse_other, resume_command
 from distill_app.runs.console import outlasted
 from distill_app.runs.files import remove_leftovers
+from distill_app.runs.ranklog import NoStatus, RankLog
 from distill_app.runs.status import Status, run_lock, state_of
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
@@ -46,7 +47,7 @@ def run_folder(output_dir: str | os.PathLike[str], config: Mapping[str, Any]) ->
 
 
 @contextmanager
-def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any]) -> Iterator[Stop]:
+def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any], rank: int = 0) -> Iterator[Stop]:
     """Records what becomes of the work inside: status.json says the state, train.log has warnings and the traceback.
 
     Console streams that go away end nothing inside. What cannot be recorded of a failure never hides the failure.
@@ -55,12 +56,15 @@ def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any]) -> It
         folder: Of the run.
         tracker: Its tracker, open.
         config: Its config, for what to type after an interruption.
+        rank: Of this process in the run; others than the first have a log of their own for warnings and tracebacks,
+            `ranks/rank_1.log`, and no say in the status.
 
     Yields:
         Whether somebody wants it to end.
     """
-    status = Status(folder)
-    with outlasted(), one_channel(tracker), Stop().listening() as stop:
+    status: Status | NoStatus = NoStatus() if rank else Status(folder)
+    log: Tracker | RankLog = RankLog(folder / "ranks" / f"rank_{rank}.log") if rank else tracker
+    with outlasted(), one_channel(log), Stop().listening() as stop:
         stop.last_words = lambda reason: status.note("failed", reason=reason)
         status.set("running")
         try:
@@ -68,17 +72,17 @@ def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any]) -> It
         except Interrupted as error:
             hint = f"{stop.outcome}; to go on: {resume_command(folder, config)}"
             error.add_note(hint)
-            tracker.note(f"interrupted by {error}: {hint}")
+            log.note(f"interrupted by {error}: {hint}")
             status.note("preempted", reason=f"{error}: {stop.outcome}")
             raise
         except KeyboardInterrupt as error:
             hint = f"to go on: {resume_command(folder, config)}"
             error.add_note(hint)
-            tracker.note(f"interrupted; {hint}")
+            log.note(f"interrupted; {hint}")
             status.note("failed", reason="interrupted")
             raise
         except BaseException as error:
-            tracker.note("".join(traceback.format_exception(error)), level="ERROR")
+            log.note("".join(traceback.format_exception(error)), level="ERROR")
             status.note("failed", reason=short_cause(error))
             raise
         status.set("done")

@@ -55,6 +55,11 @@ class Stop:
         """What became of the work, in words."""
         return f"saved {self.saved}" if self.saved else "nothing was saved since the last checkpoint"
 
+    def request(self, number: signal.Signals) -> None:
+        """Takes a signal that came to another process of the run."""
+        if self.requested is None:
+            self.requested, self._since = number, time.monotonic()
+
     def look(self) -> None:
         """Ends the run where that was asked for.
 

@@ -1,7 +1,7 @@
 """Evaluating a network: every sample once, sums batch by batch, figures at the end."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,9 @@ from distill_app.errors import DistillError
 from distill_app.networks.answers import Answers
 from distill_app.networks.modes import evaluating
 from distill_app.networks.network import Network
-from distill_app.tasks.base import Batch, Sums, Task
-
-Merge = Callable[[Sums], Sums]
+from distill_app.networks.taps import map_tensors
+from distill_app.tasks.base import Batch, Sums, Task, merged
+from distill_app.world import ALONE, World
 
 
 @dataclass
@@ -44,7 +44,7 @@ def evaluate(
     device: torch.device,
     reference: Network | None = None,
     trained: bool = True,
-    merge: Merge = lambda sums: sums,
+    world: World = ALONE,
 ) -> Evaluation:
     """The figures of a network over a data set, every sample counted once.
 
@@ -56,17 +56,26 @@ def evaluate(
         reference: A second network, to compare answers with: the teacher.
         trained: The run trains the network, so that whatever it cannot do is an error. Else what it cannot do has no
             figure but a reason: a teacher may have learnt other classes, or other images.
-        merge: Makes of this process's sums those of all processes.
+        world: The ranks that share out the batches; the figures are those of all of them.
 
     Raises:
         SettingError: The network returns several tensors, and no tap says which of them is the answer.
     """
     names = [metric.name for metric in task.metrics]
+    sums, reason, unfit = task.start(), "", ""
     try:
         sums, reason = _sums(task, network, batches, device=device, reference=reference, trained=trained)
     except _Unfit as error:
-        return Evaluation(dict.fromkeys(names), dict.fromkeys(names, f"{network.name} {error}"))
-    figures = {name: plain(value) for name, value in task.figures(merge(sums)).items()}
+        unfit = str(error)
+    if world.size > 1:
+        # Every rank says what it has come to: one with no samples has found nothing against the network.
+        parts = world.gather((_on_host(sums), reason, unfit))
+        reason = next((each[1] for each in parts if each[1]), "")
+        unfit = next((each[2] for each in parts if each[2]), "")
+        sums = merged([each[0] for each in parts])
+    if unfit:
+        return Evaluation(dict.fromkeys(names), dict.fromkeys(names, f"{network.name} {unfit}"))
+    figures = {name: plain(value) for name, value in task.figures(sums).items()}
     # What a comparison would have given is what is described and not there.
     missing = [name for name in names if name not in figures] if reason else []
     return Evaluation(figures | dict.fromkeys(missing), dict.fromkeys(missing, f"{network.name} {reason}"))
@@ -101,6 +110,11 @@ def _sums(
                 continue
             task.compare(sums, answer, other, batch)
     return sums, reason
+
+
+def _on_host(sums: Sums) -> Sums:
+    found: Sums = map_tensors(sums, lambda tensor: tensor.cpu())
+    return found
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from distill_app.networks.network import Network, build_network, networks_read
 from distill_app.runs.statefile import weights_hash
 from distill_app.tasks.base import Task
 from distill_app.tasks.build import task_of
+from distill_app.world import ALONE, World
 
 
 @dataclass
@@ -89,15 +90,16 @@ class Experiment:
     Args:
         app: The typed config.
         plans: Its stages.
+        world: The processes that carry it out together; this one is one of them.
 
     Raises:
         SettingError: The device that the config asks for is not there.
     """
 
-    def __init__(self, app: AppConf, plans: list[StagePlan]):
-        set_up(app.runtime)
-        self.app, self.plans = app, plans
-        self.device, self.builder = choose_device(app.runtime), Builder(app.runtime.allow)
+    def __init__(self, app: AppConf, plans: list[StagePlan], *, world: World = ALONE):
+        set_up(app.runtime, world)
+        self.app, self.plans, self.world = app, plans, world
+        self.device, self.builder = choose_device(app.runtime, world), Builder(app.runtime.allow)
         self.data = DataSource(
             builder=self.builder,
             runtime=app.runtime,
@@ -105,13 +107,14 @@ class Experiment:
             seed=app.seed,
             task_of=task_of,
             cache=app.cache,
+            world=world,
         )
         self.parts = Parts()
         self.assembled = False  # whether all stages have been assembled on trial
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Experiment":
-        """The experiment of a resolved config in plain containers.
+    def of(cls, config: Mapping[str, Any], *, world: World = ALONE) -> "Experiment":
+        """The experiment of a resolved config in plain containers, carried out by the processes of a world.
 
         Raises:
             ConfigError: The config does not fit this version of the program.
@@ -120,7 +123,7 @@ class Experiment:
         plans, errors = plan_stages(app)
         if errors:
             raise ConfigError(errors)
-        return cls(app, plans)
+        return cls(app, plans, world=world)
 
     def __enter__(self) -> "Experiment":
         return self

@@ -4,15 +4,19 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from torch import Tensor
 
+from distill_app.machine.lookout import ELSEWHERE, STEPPING, WAITING
+from distill_app.machine.process import lookout
 from distill_app.runs.tracking import Tracker
 from distill_app.training.optimize import gradient_scale
 from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 from distill_app.training.watch import FiniteWatch, IdleTime
 
+FIRST_STEPS = 2  # of an epoch, which may take long
 LONG = 60.0  # seconds of an epoch after which the user need not wait for its end to be told that data are slow
 
 
@@ -35,13 +39,21 @@ class EpochTraining:
         self.waited = 0.0  # seconds for which the loop stood still until a batch was there
         self.began, self.seconds = 0.0, 0.0
         self.between_steps = True
+        self._lookout, self._taken = lookout(), 0
         self.idle = IdleTime(stage.device)
-        self.watch = FiniteWatch(stage.optimization, stage=stage.plan.name, epoch=progress.epoch, device=stage.device)
+        self.watch = FiniteWatch(
+            stage.optimization,
+            stage=stage.plan.name,
+            epoch=progress.epoch,
+            device=stage.device,
+            world=stage.world,
+        )
 
     @property
     def losses(self) -> dict[str, float]:
         """The mean over the epoch's batches of every term, unweighted, and of the weighted `total`."""
-        return {name: float(value) / len(self.sizes) for name, value in self.progress.sums.items()}
+        sums = self.stage.world.total(self.progress.sums)
+        return {name: float(value) / len(self.sizes) for name, value in sums.items()}
 
     @property
     def data_wait(self) -> float:
@@ -61,49 +73,77 @@ class EpochTraining:
         batches = len(sizes)
         self.began = time.perf_counter()
         since_log = _SinceLog(self.began)
-        self.idle.begins()
+        self._begins_to_wait()
         for raw in islice(stage.data.train, batches - progress.step):
-            self.idle.ends()
+            self._has_a_batch()
             number = progress.step
             stage.begin_step(epoch, number)
-
-            # What is not trained says what it knows of the batch, and the rest is one module and one formula.
-            batch = stage.prepare(raw)
-            activations = stage.frozen.activations(batch)
-            total, values = stage.step(batch, activations, epoch=epoch + number / batches)
-            losses = {name: value.detach() for name, value in {"total": total, **values}.items()}
-
-            # Before the backward, so that no weight changes by a loss that is not finite.
-            self.watch.look(number, losses, batch["rows"])
-            lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
-            share = gradient_scale(number, sizes, every)
-            loss = self.watch.carried_on(total if share == 1.0 else total * share)
-            stage.precision.scale(loss).backward()
             self.between_steps = (number + 1) % every == 0 or number + 1 == batches
-            if self.between_steps:
-                self.watch.look_at_gradients(stage.optimization.clip())
-                stage.optimization.step()
-                for after_step in stage.after_step:
-                    after_step(number, batch, activations)
+            with stage.parallel.sharing(sizes[number]), stage.parallel.accumulating(last=self.between_steps):
+                losses, lr = self._step(raw, number)
 
             progress.add(losses)
-            since_log.images += len(batch["rows"])
+            since_log.images += sizes[number]
             self.tracker.advance()
             if number % self.log_every == 0:
-                since_log = self._log(number, losses, lr=lr, batch_size=len(batch["rows"]), since=since_log)
+                since_log = self._log(number, losses, lr=lr, batch_size=sizes[number], since=since_log)
+            if self.between_steps:
+                stage.compare_ranks(number + 1)
             yield
-            self.idle.begins()
+            self._begins_to_wait()
+        self._lookout.at(ELSEWHERE)
         self.watch.settle()
         self.waited += self.idle.seconds()
         self.seconds = time.perf_counter() - self.began
         self._hint(self.seconds)
         stage.data_wait.seconds += self.waited
 
+    def _begins_to_wait(self) -> None:
+        self._lookout.at(WAITING)
+        self.idle.begins()
+
+    def _has_a_batch(self) -> None:
+        self.idle.ends()
+        # The first steps may compile, or try what is fastest.
+        self._taken += 1
+        self._lookout.at(STEPPING if self._taken > FIRST_STEPS else ELSEWHERE)
+
+    def _step(self, raw: Mapping[str, Any], number: int) -> tuple[dict[str, Tensor], float]:
+        """Forward and backward of a batch and, behind the last one of an optimiser step, that step.
+
+        Returns:
+            The losses, as this rank's part of their mean over the whole batch, and the learning rate.
+        """
+        stage, progress, sizes = self.stage, self.progress, self.sizes
+
+        # What is not trained says what it knows of the batch, and the rest is one module and one formula.
+        batch = stage.prepare(raw)
+        activations = stage.frozen.activations(batch)
+        total, values = stage.parallel.forward(batch, activations, epoch=progress.epoch + number / len(sizes))
+        losses = {name: value.detach() for name, value in {"total": total, **values}.items()}
+
+        # Before the backward, so that no weight changes by a loss that is not finite.
+        self.watch.look(number, losses, batch["rows"])
+        lr = stage.optimization.lr  # of this step, before a schedule that counts steps moves on
+        own, ranks = len(batch["rows"]), stage.world.size
+        share = gradient_scale(number, sizes, stage.plan.conf.accumulation_steps, own=own, ranks=ranks)
+        loss = self.watch.carried_on(total if share == 1.0 else total * share)
+        stage.precision.scale(loss).backward()
+        if self.between_steps:
+            self.watch.look_at_gradients(stage.optimization.clip())
+            stage.optimization.step()
+            for after_step in stage.after_step:
+                after_step(number, batch, activations)
+        if ranks > 1:
+            losses = {name: value * (own / sizes[number]) for name, value in losses.items()}
+        return losses, lr
+
     def _log(
         self, number: int, losses: Mapping[str, Tensor], *, lr: float, batch_size: int, since: "_SinceLog"
     ) -> "_SinceLog":
         """Hands the values of a step to the tracker, which waits for the device, and starts counting anew."""
         self.watch.settle()
+        losses = self.stage.world.total(losses)
         now, waited = time.perf_counter(), self.idle.seconds()
         weights = self.stage.step.weights_at(self.progress.epoch + number / len(self.sizes))
         self.tracker.step(

@@ -105,7 +105,6 @@ def optimization(
     builder: Builder,
     steps_per_epoch: int,
     precision: Precision,
-    world_size: int = 1,
 ) -> Optimization:
     """Builds the optimiser over what the step trains, and the schedule in front of it.
 
@@ -116,13 +115,12 @@ def optimization(
         builder: Builds from config.
         steps_per_epoch: Optimiser steps, after accumulation.
         precision: What scales gradients and takes steps.
-        world_size: How many processes share the global batch.
 
     Raises:
         ConfigError: Nothing to train, or an entry of `lr_scales` that names nothing.
     """
     conf = plan.conf
-    lr = scaled_lr(conf, world_size=world_size)
+    lr = scaled_lr(conf)
     groups = parameter_groups(step, plan, networks=networks, lr=lr)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = builder.build(
@@ -157,11 +155,11 @@ def _start_momentum(optimizer: Optimizer) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def scaled_lr(conf: StageConf, *, world_size: int = 1) -> float:
-    """The linear scaling rule of Goyal et al. 2017: lr x global batch / reference batch, if a reference is given."""
+def scaled_lr(conf: StageConf) -> float:
+    """The linear scaling rule of Goyal et al. 2017: lr x batch over all ranks / reference batch, if one is given."""
     if conf.reference_batch_size is None:
         return conf.lr
-    return conf.lr * conf.batch_size * conf.accumulation_steps * world_size / conf.reference_batch_size
+    return conf.lr * conf.batch_size * conf.accumulation_steps / conf.reference_batch_size
 
 
 def parameter_groups(
@@ -280,13 +278,18 @@ def optimizer_steps(batches: int, accumulation_steps: int) -> int:
     return math.ceil(batches / accumulation_steps)
 
 
-def gradient_scale(batch: int, sizes: Sequence[int], accumulation_steps: int) -> float:
+def gradient_scale(
+    batch: int, sizes: Sequence[int], accumulation_steps: int, *, own: int | None = None, ranks: int = 1
+) -> float:
     """What the loss of a batch, a mean, is multiplied with, so that an optimiser step averages over all its samples.
 
     Args:
         batch: Counted from 0 in the epoch.
         sizes: Samples in each batch of the epoch; the last batch may be smaller, and the last group shorter.
         accumulation_steps: Batches an optimiser step.
+        own: Samples of the batch on this rank; None: all.
+        ranks: Over how many the gradients are averaged.
     """
     start = batch - batch % accumulation_steps
-    return sizes[batch] / sum(sizes[start : start + accumulation_steps])
+    count = sizes[batch] if own is None else own * ranks
+    return count / sum(sizes[start : start + accumulation_steps])

@@ -49,6 +49,7 @@ def _test_row(
         device=experiment.device,
         reference=teacher if teacher is not network else None,
         trained=any(name in other.trained for other in experiment.plans),
+        world=experiment.world,
     )
     seconds = [stage["seconds"] for stage in done.values() if name in stage["trained"]]
     return {

@@ -7,8 +7,9 @@ the interruption, and else the run starts.
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from distill_app.config.plan import StagePlan
 from distill_app.data.loading import deaths_told
 from distill_app.errors import WorkerDied
+from distill_app.machine.process import causes_told
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.files import write_sealed
@@ -35,6 +37,7 @@ from distill_app.training.progress import Position, Progress
 from distill_app.training.saving import SavingPolicy
 from distill_app.training.shared import SharedPrelude
 from distill_app.training.stage import Stage
+from distill_app.world import ALONE, World
 
 
 def run_experiment(
@@ -44,8 +47,11 @@ def run_experiment(
     command: list[str],
     experiment: Experiment | None = None,
     shared: str | None = None,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Runs, resumes, or finds finished the experiment of a resolved config.
+
+    Every rank calls it; the first one locks the folder, writes and speaks.
 
     Args:
         config: The resolved config as plain containers.
@@ -53,28 +59,34 @@ def run_experiment(
         command: The command line, for the records.
         experiment: That of the config where it is open already.
         shared: The folder in which the points of a sweep keep preludes for each other; None: there are no others.
+        world: The processes that carry it out; that of the experiment where it is open.
 
     Returns:
         The summary, as in `summary.json`.
     """
     folder = Path(output_dir)
-    with run_folder(folder, config) as finished:
+    world = experiment.world if experiment is not None else world
+    with ExitStack() as stack:
+        finished = world.from_main(lambda: stack.enter_context(run_folder(folder, config)))
         if finished is not None:
             return finished
-        experiment = experiment or Experiment.of(config)
-        with (
-            experiment,
-            Tracker(folder, tensorboard=experiment.app.runtime.tensorboard) as tracker,
-            recorded(folder, tracker=tracker, config=config) as stop,
-        ):
-            runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
-            data = runner.data_identity()
+        experiment = stack.enter_context(experiment or Experiment.of(config, world=world))
+        tensorboard = experiment.app.runtime.tensorboard
+        tracker = stack.enter_context(Tracker(folder, tensorboard=tensorboard, enabled=world.main))
+        stop = stack.enter_context(recorded(folder, tracker=tracker, config=config, rank=world.rank))
+        stack.enter_context(causes_told(last_words=stop.last_words))
+        runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
+        data = runner.data_identity()
+
+        def record() -> None:
             if runner.checkpoints.has("last"):
                 refuse_other_classes(folder, data)
             write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=data)
-            for note in experiment.data_notes():
-                tracker.warning(note)
-            return runner.run()
+
+        world.from_main(record)
+        for note in experiment.data_notes():
+            tracker.warning(note)
+        return runner.run()
 
 
 class StageRunner:
@@ -98,6 +110,7 @@ class StageRunner:
         shared: str | None = None,
     ):
         self.experiment, self.folder, self.tracker, self.stop = experiment, folder, tracker, stop or Stop()
+        self.world = experiment.world
         self.plans = experiment.plans
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=experiment.app.checkpoint.keep)
         self.saver = Saver(self.checkpoints, note=lambda text: tracker.note(text, level="INFO"))
@@ -108,9 +121,32 @@ class StageRunner:
 
     def run(self) -> dict[str, Any]:
         """Runs what is left of the schedule and tests what came out of it."""
-        with closing(self.saver), deaths_told(self.experiment.app.runtime.num_workers):
+        # One rank alone cannot end, or the others would wait for it: signals are heeded where all ranks look.
+        together = self.stop.held() if self.world.size > 1 else nullcontext()
+        with closing(self.saver), deaths_told(self.experiment.app.runtime.num_workers), together:
             self.run_stages()
+            self.heed()
             return self.conclude()
+
+    def heed(self) -> None:
+        """Ends the run where any of its processes was asked to.
+
+        Raises:
+            Interrupted: One was.
+        """
+        if self.world.size > 1:
+            self._agree_to_end()
+            self.stop.look()
+
+    def _agree_to_end(self, *, due: bool = False) -> bool:
+        """Whether to save here: on all ranks since one was asked to end, or since it is due on one."""
+        asked = self.stop.requested
+        if self.world.size > 1:
+            number, any_due = self.world.agree(int(asked or 0), int(due))
+            if number:
+                self.stop.request(Signals(number))
+            return bool(number or any_due)
+        return asked is not None or due
 
     def run_stages(self) -> None:
         """Trains what is left of the schedule."""
@@ -123,6 +159,7 @@ class StageRunner:
         if not self.experiment.assembled:
             refuse_what_does_not_fit(self.experiment, self.left())
         shared = self.shared
+        self.heed()
         if shared is not None and shared.can_be_shared and not all(self.is_over(plan) for plan in shared.plans):
             with shared.turn(self.tracker):
                 if state is not None or not shared.take(self.progress, self.tracker):
@@ -152,6 +189,7 @@ class StageRunner:
                     self.train(stage)
             self.saver.finish()
             self.end(plan)
+            self.heed()
             state = None
         return state
 
@@ -169,16 +207,23 @@ class StageRunner:
         Returns:
             Its state: what the stage under way needs of it can be restored only when that has been built.
         """
-        if not self.checkpoints.has("last"):
+        if not self.world.from_main(lambda: self.checkpoints.has("last")):
             self.tracker.rewind(lambda record: False)  # a first epoch that broke off left steps
             return None
-        state = self.checkpoints.load("last", map_location=self.experiment.device)
+        state = self._load("last")
         self.progress = Progress.of(state["progress"])
+        self.progress.sums = self.world.only_main(self.progress.sums, device=self.experiment.device)
         self.tracker.info(f"going on after {self.progress}")
         self.tracker.rewind(self._has_happened, expected=state["records"])
         revive(self.experiment, over=[plan for plan in self.plans if plan not in self.left()], ahead=self.left())
         self.experiment.parts.load(state["parts"])
         return state
+
+    def _load(self, mark: str) -> dict[str, Any]:
+        """A checkpoint, as the first rank reads it: the others may not see its disk."""
+        if self.world.size == 1:
+            return self.checkpoints.load(mark, map_location=self.experiment.device)
+        return self.world.from_main(lambda: self.checkpoints.load(mark))
 
     def _has_happened(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is of before the point to go on from."""
@@ -193,6 +238,7 @@ class StageRunner:
         if state is not None and self.progress.stage == stage.plan.name:
             stage.optimization.load(state["optimization"])
             stage.gradient_norms.latest = dict(state["gradient_norms"])
+            stage.parallel.restore(state["statistics"])
         else:
             self.progress.begin(stage.plan.name)
             for role, source in stage.plan.conf.init_from.items():
@@ -239,14 +285,15 @@ class StageRunner:
         self._settle_before_forks(stage.data.judge)
         metrics = {**{f"loss_{name}": value for name, value in training.losses.items()}, **stage.judge()}
         with self.stop.held():
-            value = stage.value_of(metrics)
             loss = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
+            value, loss = self.world.from_main(lambda: (stage.value_of(metrics), loss))
             progress.end_epoch(value)
             stage.optimization.end_epoch(value=value, loss=loss)
             self._count_seconds()
             timing = {"seconds": progress.seconds - before, "data_wait": training.data_wait}
             self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
             self.save(stage)
+        self.heed()
 
     def take_steps(self, stage: Stage, training: EpochTraining) -> None:
         """Trains what is left of the epoch; saves where that is due, and where the run shall end."""
@@ -255,13 +302,13 @@ class StageRunner:
         with self.stop.held():
             try:
                 for _ in training.steps():
-                    if training.between_steps and (self.stop.requested or self.is_due(training)):
+                    if training.between_steps and self._agree_to_end(due=self.is_due(training)):
                         training.watch.settle()
                         self.save(stage)
                         self.stop.look()
             except WorkerDied:
                 # A signal to the whole group ends the processes that load: here it waits for the step all the same.
-                if self.stop.requested and training.between_steps:
+                if self.stop.requested and training.between_steps and self.world.size == 1:
                     training.watch.settle()
                     self.save(stage)
                 self.stop.look()
@@ -281,14 +328,20 @@ class StageRunner:
             self.tracker.saving(f"{asked.name} after {progress}")
         self._count_seconds()
         self.tracker.sync()  # the records that the checkpoint counts
-        state = {
-            "progress": progress.state(),
-            "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
-            "optimization": stage.optimization.state(),
-            "gradient_norms": stage.gradient_norms.latest,
-            "records": self.tracker.count,
-        }
-        self.saver.save(state, name=progress.checkpoint, mark=tuple(marks), wait=asked is not None)
+        progress.sums = self.world.onto_main(progress.sums)
+        statistics = stage.parallel.statistics()
+        if self.world.main:
+            state = {
+                "progress": progress.state(),
+                "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
+                "optimization": stage.optimization.state(),
+                "gradient_norms": stage.gradient_norms.latest,
+                "statistics": statistics,
+                "records": self.tracker.count,
+            }
+            self.saver.save(state, name=progress.checkpoint, mark=tuple(marks), wait=asked is not None)
+        if asked is not None:
+            self.world.wait()  # who leaves earlier would take the others along
         self.policy.saved(progress.step)
         self.stop.saved = progress.checkpoint if asked is not None else ""
 
@@ -307,7 +360,7 @@ class StageRunner:
         """Ends a stage with the weights that it hands on, and keeps of it what a later one reads."""
         parts = self.experiment.parts
         if plan.conf.select == "best" and self.progress.best_epoch is not None:
-            best = self.checkpoints.load(f"{plan.name}/best", map_location=self.experiment.device)
+            best = self._load(f"{plan.name}/best")
             parts.load(best["parts"])
             if (epoch := best["progress"]["epoch"] - 1) != self.progress.best_epoch:
                 self.tracker.warning(f"stage {plan.name}: its best epoch is lost; it ends with epoch {epoch + 1}")
@@ -317,10 +370,13 @@ class StageRunner:
 
     def conclude(self) -> dict[str, Any]:
         """The test set, once; then weights, summary, table and plot."""
-        experiment, done = self.experiment, self.progress.done
-        rows = test_rows(experiment, done)
+        rows = test_rows(self.experiment, self.progress.done)
         for reason in reasons_of(rows):
             self.tracker.warning(reason)
+        return self.world.from_main(lambda: self._write_results(rows))
+
+    def _write_results(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        experiment, done = self.experiment, self.progress.done
         self.tracker.final(rows)
         trained = {name: experiment.network(name).module for plan in self.plans for name in plan.trained}
         averages = {f"{name}_ema": average for name, average in experiment.parts.averages.items()}

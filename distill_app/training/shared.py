@@ -41,7 +41,7 @@ class SharedPrelude:
     """
 
     def __init__(self, folder: Path, experiment: Experiment):
-        self._experiment = experiment
+        self._experiment, self._world = experiment, experiment.world
         self.plans = [plan for plan in experiment.plans if plan.key.startswith("prelude.")]
         self.folder = folder / _fingerprint(asdict(experiment.app))
         self._kept = Checkpoints(self.folder)
@@ -56,25 +56,24 @@ class SharedPrelude:
         """Waits until no other point trains it."""
         with ExitStack() as held:
             told = False
-            while True:
-                try:
-                    held.enter_context(run_lock(self.folder))
-                    break
-                except RunLocked:
-                    if not told:
-                        tracker.info(f"prelude: waiting for another point of the sweep to train it ({self.folder})")
-                    told = True
-                    time.sleep(1.0)
+            while not self._world.from_main(lambda: self._locked(held)):
+                if not told:
+                    tracker.info(f"prelude: waiting for another point of the sweep to train it ({self.folder})")
+                told = True
+                time.sleep(1.0)
             yield
+
+    def _locked(self, held: ExitStack) -> bool:
+        try:
+            held.enter_context(run_lock(self.folder))
+        except RunLocked:
+            return False
+        return True
 
     def take(self, progress: Progress, tracker: Tracker) -> bool:
         """Takes over what another point has kept; whether there was anything."""
-        if not self._kept.has(_MARK):
-            return False
-        try:
-            state = self._kept.load(_MARK, map_location=self._experiment.device)
-        except CheckpointError as error:
-            warn(f"prelude: {error}; it is trained again")
+        state = self._world.from_main(self._read)
+        if state is None:
             return False
         parts = self._experiment.parts
         for name, weights in state["networks"].items():
@@ -90,6 +89,15 @@ class SharedPrelude:
         tracker.info(f"prelude: {names} as another point of the sweep has trained them ({self.folder})")
         return True
 
+    def _read(self) -> dict[str, Any] | None:
+        if not self._kept.has(_MARK):
+            return None
+        try:
+            return self._kept.load(_MARK)
+        except CheckpointError as error:
+            warn(f"prelude: {error}; it is trained again")
+            return None
+
     def keep(self, progress: Progress, run: Path) -> None:
         """Keeps what the prelude of a run came to, for other points.
 
@@ -97,6 +105,8 @@ class SharedPrelude:
             progress: Of the run, behind its prelude.
             run: Its folder, for the records.
         """
+        if not self._world.main:
+            return
         names = [plan.name for plan in self.plans]
         parts = self._experiment.parts
         if any(parts.losses[name].state_dict() for plan in self.plans for name in plan.terms if name in parts.losses):

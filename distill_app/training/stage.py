@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ import torch
 from distill_app.cache.replay import StageCache
 from distill_app.config.plan import StagePlan, adapter_confs
 from distill_app.data.stage_data import prepared
+from distill_app.machine.parallel import Parallel
 from distill_app.networks.hooks import TappedModel
+from distill_app.networks.whole_norm import normalise_apart, normalise_together
 from distill_app.seeds import seed_all
 from distill_app.tasks.evaluation import evaluate, score
 from distill_app.training.assemble import Context, build_slots, build_terms, example_namespace, redesign_of
@@ -40,7 +43,7 @@ class Stage:
 
     def __init__(self, plan: StagePlan, experiment: Experiment):
         app, builder, device = experiment.app, experiment.builder, experiment.device
-        self.plan, self.device, self._seed = plan, device, app.seed
+        self.plan, self.device, self.world, self._seed = plan, device, experiment.world, app.seed
         self.networks = experiment.build_networks()
         self.data = experiment.data.stage(plan)
         self.task = experiment.task(plan)
@@ -92,7 +95,10 @@ class Stage:
         # A trial of the step says what no term reads, and what is wrong or of no use, before the first batch does.
         on_examples = self.frozen.on_examples
         self.unread = freeze(self.step, plan, self.examples["batch"], on_examples(self.examples["batch"]))
-        refuse_single_sample(self.step, plan, self.batch_sizes, example=self.example_batch, activations=on_examples)
+        together = self.world.size > 1 and app.runtime.sync_batch_norm
+        self._norms = normalise_together(self.step) if together else []
+        least = self.batch_sizes if together else [size // self.world.size for size in self.batch_sizes]
+        refuse_single_sample(self.step, plan, least, example=self.example_batch, activations=on_examples)
         more = all(self.redesigns[name] != [] for name in self.frozen.names)
         idle = idle_terms(self.step, self.examples, example=self.example_batch, activations=on_examples, more=more)
         self.warnings = list(idle)
@@ -118,6 +124,7 @@ class Stage:
         self.gradient_norms = GradientNorms(
             self.step, every=app.runtime.gradient_norms_every, accumulation=plan.conf.accumulation_steps
         )
+        self._compare_every = app.runtime.compare_ranks_every
         if self.gradient_norms.every:
             self.after_step.append(self.gradient_norms.look)
 
@@ -127,9 +134,15 @@ class Stage:
         both = {**self._trained, **self.frozen.tapped}
         return {name: both[name] for name in self.plan.taps}
 
+    @cached_property
+    def parallel(self) -> Parallel:
+        """What is called in training: the step as its ranks run it together. It is wrapped when all else is done."""
+        counted = [self.step, *(average.model for average in self.averages.values())]
+        return Parallel(self.step, self.world, counted=counted)
+
     @property
     def batch_sizes(self) -> list[int]:
-        """How many samples each batch of the epoch has; a batch sampler may make others in the next one."""
+        """How many samples each batch of the epoch has over all ranks; a batch sampler may make others in the next."""
         return self.data.order.sizes[: self._limit or None]
 
     def example_batch(self, count: int = 2) -> dict[str, Any]:
@@ -152,7 +165,21 @@ class Stage:
 
     def begin_step(self, epoch: int, step: int) -> None:
         """Random numbers of a step are a function of where it is, so that a checkpoint stores no random state."""
-        seed_all(self._seed, "step", self.plan.name, epoch, step)
+        rank = (self.world.rank,) if self.world.rank else ()
+        seed_all(self._seed, "step", self.plan.name, epoch, step, *rank)
+
+    def compare_ranks(self, steps: int) -> None:
+        """Now and then, makes sure that all ranks have the same weights.
+
+        Args:
+            steps: Batches of the epoch that are over.
+
+        Raises:
+            RankFailed: They do not.
+        """
+        every = self._compare_every
+        if self.world.size > 1 and every is not None and steps % every == 0:
+            self.parallel.refuse_divergence(where=f"at step {steps} of stage {self.plan.name!r}")
 
     def judge(self) -> dict[str, Any]:
         """Metrics of all that the stage trains, on the split that epochs are judged on.
@@ -161,6 +188,7 @@ class Stage:
             `<split>_<metric>` of the first network; those of others and of averages begin with their names.
         """
         seed_all(self._seed, "judge", self.plan.name)
+        self.parallel.mean_statistics()
         networks = {name: self.networks[name] for name in self.plan.trained}
         networks |= {
             f"{name}_ema": replace(self.networks[name], module=average.module)
@@ -169,7 +197,7 @@ class Stage:
         metrics: dict[str, Any] = {}
         for name, network in networks.items():
             prefix = "" if name == self.plan.trained[0] else f"{name}_"
-            found = evaluate(self.task, network, self.data.judge, device=self.device).figures
+            found = evaluate(self.task, network, self.data.judge, device=self.device, world=self.world).figures
             metrics |= {f"{prefix}{self.data.judged_on}_{metric}": value for metric, value in found.items()}
         return metrics
 
@@ -181,5 +209,6 @@ class Stage:
         """Takes the hooks out and ends the processes that load."""
         self.frozen.close()
         self.data.train.close()
+        normalise_apart(self._norms)
         for network in self._trained.values():
             network.close()

@@ -13,7 +13,9 @@ from distill_app.config.addresses import fetch
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import untouched
 from distill_app.networks.run import Call, Namespace
+from distill_app.networks.taps import map_tensors
 from distill_app.training.precision import Precision
+from distill_app.world import is_shared, whole
 
 
 @dataclass
@@ -36,6 +38,18 @@ class Term:
     def weight_at(self, epoch: float) -> float:
         """The weight at a time in epochs; 2.5 is halfway through the third."""
         return float(self.weight(epoch)) if callable(self.weight) else float(self.weight)
+
+
+def needs_whole_batch(loss: nn.Module) -> bool:
+    """Whether the mean of a criterion over parts of a batch is not its value on the batch.
+
+    Criteria that relate samples to each other have an attribute `whole_batch = True`. Of torch's own these are the
+    sums, and the means that are weighted by classes.
+    """
+    marked = getattr(loss, "whole_batch", None)
+    if marked is not None:
+        return bool(marked)
+    return getattr(loss, "reduction", None) == "sum" or isinstance(getattr(loss, "weight", None), Tensor)
 
 
 class Step(nn.Module):
@@ -97,8 +111,16 @@ class Step(nn.Module):
             run_adapters(self._slots, namespace)
         if self._precision.reduced:
             namespace = self._precision.for_losses(namespace)
-        values = {name: term.loss(**fetch(term.inputs, namespace)) for name, term in self._terms.items()}
+        values = {name: term.loss(**self._arguments(term, namespace)) for name, term in self._terms.items()}
         return self._weighted(values, epoch), values
+
+    @staticmethod
+    def _arguments(term: Term, namespace: Namespace) -> dict[str, Any]:
+        """What a term reads; one that is no mean over samples gets those of all ranks."""
+        arguments: dict[str, Any] = fetch(term.inputs, namespace)
+        if is_shared() and needs_whole_batch(term.loss):
+            arguments = map_tensors(arguments, whole)
+        return arguments
 
     def weights_at(self, epoch: float) -> dict[str, float]:
         """The weight of every term at a time in epochs."""

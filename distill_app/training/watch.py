@@ -1,8 +1,9 @@
 """What watches over an epoch: losses that are not finite, a device without work, terms that pull too hard."""
 
 import math
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from distill_app.errors import NonFiniteLoss
 from distill_app.networks.modes import untouched
 from distill_app.training.optimize import Optimization
 from distill_app.training.step import Step
+from distill_app.world import ALONE, World, own_share, sum_over_ranks
 
 WAITING, WAITED = 0.3, 1.0  # share of the time, and seconds, of waiting for data from which on the user is told
 
@@ -99,7 +101,7 @@ class GradientNorms:
         parameters = [parameter for parameter in self._step.parameters() if parameter.requires_grad]
         with untouched(self._step), torch.enable_grad():
             _, values = self._step(batch, activations)
-            self.latest = {name: _gradient_norm(value, parameters) for name, value in values.items()}
+            self.latest = {name: _gradient_norm(value * own_share(), parameters) for name, value in values.items()}
 
     def take(self, weights: Mapping[str, float]) -> dict[str, float]:
         """Those of the last look, each times the weight of its term; nothing since the last time: none."""
@@ -111,7 +113,7 @@ def _gradient_norm(value: Tensor, parameters: list[Any]) -> Tensor:
     if not value.requires_grad:
         return torch.zeros(())
     gradients = torch.autograd.grad(value.float(), parameters, retain_graph=True, allow_unused=True)
-    return torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+    return torch.nn.utils.get_total_norm(sum_over_ranks([each for each in gradients if each is not None]))
 
 
 class _Seen(NamedTuple):
@@ -133,10 +135,13 @@ class FiniteWatch:
         stage: Its name.
         epoch: Counted from 0.
         device: Where the losses are.
+        world: The ranks; what one of them sees stops all of them at the same step.
     """
 
-    def __init__(self, optimization: Optimization, *, stage: str, epoch: int, device: torch.device):
-        self._optimization, self._stage, self._epoch = optimization, stage, epoch
+    def __init__(
+        self, optimization: Optimization, *, stage: str, epoch: int, device: torch.device, world: World = ALONE
+    ):
+        self._optimization, self._stage, self._epoch, self._world = optimization, stage, epoch, world
         self._flag, self._one = torch.zeros((), device=device), torch.ones((), device=device)
         self._seen: list[_Seen] = []
         optimizer = optimization.optimizer
@@ -164,6 +169,7 @@ class FiniteWatch:
             torch.maximum(self._flag, norm.mul(0.0).ne_(0.0).to(self._flag.dtype), out=self._flag)
         else:
             self._look_at_all()
+        self._world.largest(self._flag)  # on no rank does the optimiser take what one of them has seen
         self._seen[-1:] = [seen._replace(flag=self._flag.clone()) for seen in self._seen[-1:]]
         if not self._deferred:
             self.settle()
@@ -191,17 +197,27 @@ class FiniteWatch:
         seen = self._seen
         self._seen = [] if self._deferred else seen[-1:]  # whose gradients are to come
         self._optimization.precision.refuse_stuck(self._stage)
+        self._world.largest(self._flag)
         if not self._flag:
             return
-        first = next(step for step in seen if step.flag or not torch.isfinite(step.losses["total"]))
+        # The rank whose loss it was says so: on the others only the gradients are wrong.
+        raise NonFiniteLoss(min(self._world.gather(self._told(seen)))[-1])
+
+    def _told(self, seen: Sequence[_Seen]) -> tuple[int, bool, str]:
+        """Which step it was, whether its loss is finite, and the message."""
+        bad_step = (step for step in seen if step.flag or not torch.isfinite(step.losses["total"]))
+        if (first := next(bad_step, None)) is None:
+            return sys.maxsize, True, ""  # another rank has seen it
+        finite = bool(torch.isfinite(first.losses["total"]))
         values = {name: float(value) for name, value in first.losses.items() if name != "total"}
         terms = ", ".join(f"{name} = {value:.6g}" for name, value in values.items())
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["the weighted sum"]
-        what = "loss"
-        if torch.isfinite(first.losses["total"]):
-            what, bad = "gradient of the loss", ["the losses themselves are"]
-        raise NonFiniteLoss(
-            f"the {what} is not finite in stage {self._stage!r}, epoch {self._epoch + 1}, step {first.number + 1}: "
+        what, bad = ("gradient of the loss", ["the losses themselves are"]) if finite else ("loss", bad)
+        where = f"stage {self._stage!r}, epoch {self._epoch + 1}, step {first.number + 1}"
+        where += f" on rank {self._world.rank}" if self._world.size > 1 else ""
+        text = (
+            f"the {what} is not finite in {where}: "
             f"{', '.join(bad)} ({terms}); lr {first.lr:.6g}, sample indices {first.rows.tolist()}. The weights are "
             f"those before this step; a lower stage.lr or stage.clip_grad_norm=1.0 are the usual remedies"
         )
+        return first.number, finite, text

@@ -539,9 +539,10 @@ import numpy as np
 from distill_app.cache.layout import Layout
 from distill_app.cache.store import TapStore
 from distill_app.data.order import EpochOrder
+from distill_app.world import World
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 made = TapStore(folder, layout=Layout(3, 1001, {"values": ("<f2", (1, 200))}), salt="s", about={})
-order = EpochOrder(1001, batch_size=7, seed=0, stage="a", shuffle=True, rank=rank, world_size=2, views=3)
+order = EpochOrder(1001, batch_size=14, seed=0, stage="a", shuffle=True, world=World(rank, 2), views=3)
 for epoch in range(3):
     order.set_epoch(epoch)
     for batch in order:

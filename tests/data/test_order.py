@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from distill_app.data import EpochOrder
+from distill_app.errors import DataError
 from distill_app.seeds import permutation, stable_hash
+from distill_app.world import World, share_sizes
 
 # Old runs resume only as long as these stay.
 HASH = 15328909306374931213
@@ -81,25 +83,30 @@ def test_last_batch_is_short_or_dropped():
     assert [len(batch) for batch in dropped] == [8] * len(dropped) == [8] * 12
 
 
-@pytest.mark.parametrize("num_samples", [1, 15, 16, 17, 103])
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_training_ranks_get_equal_batches_and_together_those_of_one_rank(num_samples, world_size):
-    ranks = [make_order(num_samples, batch_size=4, rank=r, world_size=world_size) for r in range(world_size)]
-    one = list(make_order(num_samples, batch_size=4 * world_size))
+@pytest.mark.parametrize("num_samples", [15, 16, 17 + 2, 103])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_training_ranks_share_every_batch_of_one_rank(num_samples, world_size):
+    ranks = [make_order(num_samples, batch_size=8, world=World(rank, world_size)) for rank in range(world_size)]
+    one = make_order(num_samples, batch_size=8)
     shares = [list(order) for order in ranks]
-    assert {len(order) for order in ranks} == {len(share) for share in shares} == {len(one)}
     for number, whole in enumerate(one):
         pieces = [share[number] for share in shares]
-        together = [key for piece in pieces for key in piece]
-        assert len({len(piece) for piece in pieces}) == 1
-        assert together[: len(whole)] == whole and len(together) - len(whole) < world_size
-    assert {p for order in ranks for p in positions(order)} == set(range(num_samples))
+        assert [key for piece in pieces for key in piece] == whole
+        assert [len(piece) for piece in pieces] == share_sizes(len(whole), world_size)
+        assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+    assert all(order.sizes == one.sizes and len(order) == len(one) for order in ranks)
+
+
+def test_a_batch_with_fewer_samples_than_ranks_is_refused_and_what_helps_is_said():
+    with pytest.raises(DataError, match=r"a batch has 1 samples, too few for 2 processes; set stage.drop_last=true"):
+        make_order(17, world=World(0, 2))
+    assert make_order(17, world=World(0, 2), drop_last=True).sizes == [8, 8]
 
 
 @pytest.mark.parametrize("num_samples", [1, 10, 64, 103])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_evaluation_ranks_cover_every_sample_exactly_once(num_samples, world_size):
-    ranks = [make_order(num_samples, shuffle=False, rank=rank, world_size=world_size) for rank in range(world_size)]
+    ranks = [make_order(num_samples, shuffle=False, world=World(rank, world_size)) for rank in range(world_size)]
     assert sorted(p for order in ranks for p in positions(order)) == list(range(num_samples))
     assert all(len(list(order)) == len(order) for order in ranks)
 
@@ -109,7 +116,6 @@ def test_evaluation_ranks_cover_every_sample_exactly_once(num_samples, world_siz
     [
         ({"num_samples": 0}, "no samples"),
         ({"batch_size": 0}, "stage.batch_size"),
-        ({"rank": 2, "world_size": 2}, "rank 2"),
         ({"views": 0}, "views"),
         ({"drop_last": True, "num_samples": 7}, "stage.drop_last: 7 samples"),
         ({"drop_last": True, "shuffle": False}, "every sample"),

@@ -25,6 +25,7 @@ from distill_app.data import (
 from distill_app.data.resident import Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.runs.statefile import load_file
 from distill_app.verbs import call
+from distill_app.world import World
 
 CPU = torch.device("cpu")
 FLIP = v2.RandomHorizontalFlip()
@@ -201,7 +202,7 @@ def test_how_many_samples_are_prepared_together_changes_nothing(block, monkeypat
 
 def test_two_ranks_see_their_shares():
     for rank in range(2):
-        loader, mine, _ = both(Pictures(), [FLIP], order={"rank": rank, "world_size": 2, "batch_size": 8})
+        loader, mine, _ = both(Pictures(), [FLIP], order={"world": World(rank, 2), "batch_size": 16})
         assert_same(list(loader), list(mine))
 
 

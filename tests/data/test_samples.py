@@ -21,6 +21,7 @@ from distill_app.data import (
     make_loader,
 )
 from distill_app.errors import CorruptImageError
+from distill_app.world import World
 
 CPU = torch.device("cpu")
 CROP = [v2.RandomCrop(8, padding=2), v2.ColorJitter(0.4), v2.RandomHorizontalFlip()]
@@ -82,7 +83,7 @@ def test_two_ranks_see_the_images_of_one():
         list(
             make_loader(
                 make_samples(indices=range(64)),
-                order=make_order(samples, batch_size=8, rank=rank, world_size=2),
+                order=make_order(samples, batch_size=16, world=World(rank, 2)),
                 num_workers=0,
                 device=CPU,
             )

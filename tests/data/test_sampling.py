@@ -12,6 +12,7 @@ from distill_app.data.loading import Collate, make_loader
 from distill_app.data.order import EpochOrder
 from distill_app.data.sampling import BatchOrder
 from distill_app.errors import DataError
+from distill_app.world import World
 
 HERE = "runtime.allow=[sampling_fixtures]"
 SMALL = ("stage.batch_size=16", "dataset.student_labels_per_class=4")
@@ -189,16 +190,15 @@ def test_ranks_share_the_batches_of_a_sampler_and_of_a_batch_sampler(world_size)
         return np.concatenate(batches(epoch))
 
     ranks = range(world_size)
-    own = [BatchOrder(batches, key="k", views=None, rank=rank, world_size=world_size) for rank in ranks]
+    own = [BatchOrder(batches, key="k", views=None, world=World(rank, world_size)) for rank in ranks]
     plain = [
         EpochOrder(
             18,
-            batch_size=6 // world_size,
+            batch_size=6,
             seed=0,
             stage="a",
             shuffle=True,
-            rank=rank,
-            world_size=world_size,
+            world=World(rank, world_size),
             sampler=positions,
         )
         for rank in ranks

@@ -26,7 +26,7 @@ _CONF = _ROOT / "conf/launcher"
 _RUNNER = """
 import json, os, pathlib
 from distill_app.runs.status import Status
-def run_experiment(config, *, output_dir, command, experiment=None, shared=None):
+def run_experiment(config, *, output_dir, command, experiment=None, shared=None, world=None):
     if config.get("fail"):
         Status(output_dir).set("failed", reason="no such luck")
         raise ValueError("no such luck")

@@ -123,12 +123,17 @@ def test_warm_up_stands_in_front_of_a_schedule_by_step(tmp_path):
 def test_linear_scaling_equals_the_goldens(case, world_size, per_gpu):
     base = float(GOLDEN["in/base_lr"][case])
     assert (world_size, per_gpu) == (GOLDEN["in/world_size"][case], GOLDEN["in/per_gpu_batch"][case])
-    conf = StageConf(lr=base, batch_size=per_gpu, accumulation_steps=1, reference_batch_size=None)
-    assert scaled_lr(conf, world_size=world_size) == base
+    conf = StageConf(lr=base, batch_size=per_gpu * world_size, accumulation_steps=1, reference_batch_size=None)
+    assert scaled_lr(conf) == base
     conf.reference_batch_size = 256
-    assert scaled_lr(conf, world_size=world_size) == pytest.approx(GOLDEN["out/lr_goyal_ref256"][case], rel=1e-12)
+    assert scaled_lr(conf) == pytest.approx(GOLDEN["out/lr_goyal_ref256"][case], rel=1e-12)
     conf.reference_batch_size = per_gpu
-    assert scaled_lr(conf, world_size=world_size) == pytest.approx(GOLDEN["out/lr_times_world_size"][case], rel=1e-12)
+    assert scaled_lr(conf) == pytest.approx(GOLDEN["out/lr_times_world_size"][case], rel=1e-12)
+
+
+def test_the_rate_of_an_experiment_does_not_depend_on_how_many_processes_carry_it_out():
+    weights = [gradient_scale(0, [7, 7], 2, own=own, ranks=2) for own in (4, 3)]
+    assert weights == [4 * 2 / 14, 3 * 2 / 14] and sum(weights) / 2 == gradient_scale(0, [7, 7], 2)
 
 
 def test_linear_scaling_is_applied_once_and_counts_accumulated_batches(tmp_path):

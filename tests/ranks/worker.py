@@ -1,0 +1,50 @@
+"""One rank of a test: `python worker.py CASES RESULT`, started with RANK and WORLD_SIZE, or alone.
+
+CASES is a JSON file of name -> resolved config. Every case is run as a launcher would; the first rank stores what
+came of it: the gradients of the first optimiser step of every stage, the records, the weights.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from distill_app.config.schema import to_app
+from distill_app.machine.process import join, leave
+from distill_app.runs import report
+from distill_app.training import runner
+from distill_app.training.optimize import Optimization
+
+first: list[list[torch.Tensor]] = []
+own_step = Optimization.step
+
+
+def step(self: Optimization) -> None:
+    if not hasattr(self, "looked"):
+        self.looked = True
+        first.append([p.grad.detach().clone() for p in self.parameters if p.grad is not None])
+    own_step(self)
+
+
+def main(cases: str, result: str) -> None:
+    runner.final_plot = lambda folder: folder
+    assert report.final_plot
+    Optimization.step = step
+    outcomes = {}
+    for name, config in json.loads(Path(cases).read_text()).items():
+        world = join(to_app(config).runtime)
+        first.clear()
+        folder = Path(result).parent / "runs" / f"{name}_{world.size}"
+        runner.run_experiment(config, output_dir=str(folder), command=["test"], world=world)
+        if world.main:
+            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            weights = {file.name: torch.load(file, weights_only=True) for file in sorted(folder.glob("*.pt"))}
+            outcomes[name] = {"gradients": list(first), "records": list(map(json.loads, lines)), "weights": weights}
+    if outcomes:
+        torch.save(outcomes, result)
+    leave()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
