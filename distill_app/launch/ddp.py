@@ -18,6 +18,7 @@ from distill_app.launch.detached import visible_gpus
 from distill_app.launch.job import Job
 from distill_app.runs.claim import finished_summary
 from distill_app.runs.status import Status
+from distill_app.runs.stop import Interrupted, Stop
 
 PATIENCE = 25.0  # seconds in which the others end by themselves when one has failed
 _POLL = 0.1
@@ -61,8 +62,6 @@ class Ddp:
         """
         if self.processes == 1:
             return job()
-        from distill_app.runs.stop import Stop
-
         if job.experiment is not None:
             job.experiment.close()
         job = replace(job, output_dir=str(Path(job.output_dir).resolve()), experiment=None)
@@ -87,7 +86,7 @@ class _Ranks:
     def __init__(self, job: Job, count: int, *, results: Path):
         import torch.distributed as dist
 
-        self._job, self._results = job, results
+        self._job, self._results, self._ended = job, results, False
         # The store lives here, so that whoever of them is left can be told what became of the others.
         self._store = dist.TCPStore("127.0.0.1", 0, count, True, wait_for_workers=False)
         self.processes = [self._started(rank, count) for rank in range(count)]
@@ -139,6 +138,7 @@ class _Ranks:
         """Ends those that are left."""
         for process in self.processes:
             if process.poll() is None:
+                self._ended = True
                 process.kill()
         for process in self.processes:
             process.wait()
@@ -152,28 +152,38 @@ class _Ranks:
         told.sort(key=lambda error: isinstance(error, RankFailed))
         if told and not isinstance(told[0], RankFailed):
             return told[0]
-        killed = [
-            f"rank {rank} (process {process.pid}) was ended by {_signal(process.returncode)}"
-            for rank, process in enumerate(self.processes)
-            if process.returncode < 0 and not (process.returncode == -signal.SIGKILL and self._left_over(rank))
-        ]
-        if killed:
-            reason = f"{'; '.join(killed)}; SIGKILL usually means out of memory"
-        else:
-            reason = str(told[0]) if told else "a rank ended without a word; see the logs in ranks/"
-        if Status(self._job.output_dir).read().get("state") == "running":  # the rank that writes it is gone
-            Status(self._job.output_dir).note("failed", reason=reason)
+        reason = self._reason(told)
+        status = Status(self._job.output_dir)
+        if status.read().get("state") == "running":  # the rank that writes it is gone
+            status.note("failed", reason=reason)
         return LaunchError(reason)
 
-    def _left_over(self, rank: int) -> bool:
-        """Whether a rank was ended by this process, since it did not end by itself."""
-        return self._result(rank).exists()
+    def _reason(self, told: list[BaseException]) -> str:
+        """The cause where no rank has told an error of its own."""
+        killed = [
+            f"rank {rank} (process {process.pid}) was ended by {signal.Signals(-process.returncode).name}"
+            for rank, process in enumerate(self.processes)
+            if process.returncode < 0 and not (process.returncode == -signal.SIGKILL and self._result(rank).exists())
+        ]
+        status = Status(self._job.output_dir).read()
+        if killed and not self._ended:
+            return f"{'; '.join(killed)}; SIGKILL usually means out of memory"
+        if told:
+            return str(told[0])
+        if status.get("state") == "failed" and status.get("reason"):
+            return str(status["reason"])
+        return "; ".join(killed) or "a rank ended without a word; see the logs in ranks/"
 
-    def _told(self, rank: int) -> Exception | None:
+    def _told(self, rank: int) -> BaseException | None:
         try:
             outcome = json.loads(self._result(rank).read_text())
         except (OSError, ValueError):
             return None
+        if outcome.get("kind") == Interrupted.__name__:
+            ended = Interrupted(signal.Signals[outcome["texts"][0]])
+            for note in outcome["notes"]:
+                ended.add_note(note)
+            return ended
         return of_description(outcome) if outcome else None
 
 
@@ -186,7 +196,3 @@ def _streams(rank: int, folder: Path) -> Iterator[Mapping[str, Any]]:
     (folder / "ranks").mkdir(parents=True, exist_ok=True)
     with open(folder / "ranks" / f"rank_{rank}.out", "ab") as file:
         yield {"stdout": file, "stderr": subprocess.STDOUT}
-
-
-def _signal(code: int) -> str:
-    return signal.Signals(-code).name

@@ -122,7 +122,8 @@ class Lookout:
             before = self._beats()
             time.sleep(patience)
             after = self._beats()
-            silent = [rank for rank in after if after[rank] == before.get(rank) and rank != self.world.rank]
+            others = [rank for rank in range(self.world.size) if rank != self.world.rank]
+            silent = [rank for rank in others if after.get(rank) == before.get(rank)]
             if silent:
                 cause = f"{self._named(silent)} died without a word; killed, which usually means out of memory"
                 self._tell(cause)
@@ -160,7 +161,7 @@ class Lookout:
     def _watch(self) -> None:
         beat, told_at, shown = 0, 0.0, False
         self._own = self._connected_again()  # a store takes one call after the other
-        while not self._closed.wait(BEAT):
+        while not self._closed.is_set():
             beat += 1
             try:
                 self._own.set(f"beat/{self.world.rank}", f"{beat} {self._now[0]} {self._now[1]}")
@@ -173,8 +174,10 @@ class Lookout:
             except Exception as error:
                 cause = f"the ranks have lost each other: {error}"
             if cause is None:
+                self._closed.wait(BEAT)
                 continue
             told_at = told_at or time.monotonic()
+            self._closed.wait(BEAT / 4)
             # The first rank writes down the cause, and takes the store along.
             if time.monotonic() - told_at > (GRACE if self.world.main else 1.5 * GRACE):
                 with suppress(Exception):

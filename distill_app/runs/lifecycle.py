@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distill_app.errors import RankFailed
 from distill_app.runs.channel import one_channel
 from distill_app.runs.claim import claim, finished_summary, refuse_other, resume_command
 from distill_app.runs.console import outlasted
@@ -91,4 +92,5 @@ def recorded(folder: Path, *, tracker: Tracker, config: Mapping[str, Any], rank:
 def short_cause(error: BaseException, *, limit: int = 500) -> str:
     """An exception in a line."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:limit]}{' ...' if len(text) > limit else ''}"
+    name = "" if isinstance(error, RankFailed) else f"{type(error).__name__}: "  # it tells another one's cause
+    return f"{name}{text[:limit]}{' ...' if len(text) > limit else ''}"

@@ -16,7 +16,7 @@ from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 from distill_app.training.watch import FiniteWatch, IdleTime
 
-FIRST_STEPS = 2  # of an epoch, which may take long
+FIRST_STEPS = 2  # of a stage, which may take long
 LONG = 60.0  # seconds of an epoch after which the user need not wait for its end to be told that data are slow
 
 
@@ -39,7 +39,7 @@ class EpochTraining:
         self.waited = 0.0  # seconds for which the loop stood still until a batch was there
         self.began, self.seconds = 0.0, 0.0
         self.between_steps = True
-        self._lookout, self._taken = lookout(), 0
+        self._lookout = lookout()
         self.idle = IdleTime(stage.device)
         self.watch = FiniteWatch(
             stage.optimization,
@@ -105,8 +105,8 @@ class EpochTraining:
     def _has_a_batch(self) -> None:
         self.idle.ends()
         # The first steps may compile, or try what is fastest.
-        self._taken += 1
-        self._lookout.at(STEPPING if self._taken > FIRST_STEPS else ELSEWHERE)
+        self.stage.steps_taken += 1
+        self._lookout.at(STEPPING if self.stage.steps_taken > FIRST_STEPS else ELSEWHERE)
 
     def _step(self, raw: Mapping[str, Any], number: int) -> tuple[dict[str, Tensor], float]:
         """Forward and backward of a batch and, behind the last one of an optimiser step, that step.

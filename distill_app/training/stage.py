@@ -124,6 +124,7 @@ class Stage:
         self.gradient_norms = GradientNorms(
             self.step, every=app.runtime.gradient_norms_every, accumulation=plan.conf.accumulation_steps
         )
+        self.steps_taken = 0  # by this process
         self._compare_every = app.runtime.compare_ranks_every
         if self.gradient_norms.every:
             self.after_step.append(self.gradient_norms.look)

@@ -1,0 +1,36 @@
+"""A loss of a user's own that fails on one rank."""
+
+import os
+import signal
+import time
+
+import torch
+from torch import Tensor, nn
+
+
+class Faulty(nn.Module):
+    """Zero, until its n-th call in training.
+
+    Args:
+        how: raise, kill, hang, nan.
+        rank: On which it happens.
+        call: When.
+    """
+
+    def __init__(self, how: str, rank: int = 1, call: int = 12):
+        super().__init__()
+        self.how, self.rank, self.call, self.seen = how, rank, call, 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        zero = input.float().sum() * 0.0
+        self.seen += self.training and torch.is_grad_enabled()
+        if self.seen == self.call and int(os.environ.get("RANK", "0")) == self.rank:
+            if self.how == "raise":
+                raise ValueError("no such luck")
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "hang":
+                time.sleep(1000)
+            if self.how == "nan":
+                return zero + float("nan")
+        return zero
