@@ -152,8 +152,9 @@ def carry_out(
 
 
 def _world(app: AppConf) -> Any:
-    """The processes that carry out a run here: those that this one was started together with, as by torchrun."""
+    """The processes that carry out a run here: those that torchrun, or the like, started together with this one."""
     from distill_app.machine.process import join
     from distill_app.world import ALONE
 
-    return join(app.runtime) if str(app.launcher["_target_"]).endswith(".Local") else ALONE
+    together = "RANK" in os.environ and str(app.launcher["_target_"]).endswith(".Local")
+    return join(app.runtime) if together else ALONE

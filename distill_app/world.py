@@ -26,11 +26,13 @@ class World:
         rank: Counted from 0 over all nodes.
         size: How many there are.
         local_rank: Counted from 0 on this node.
+        local_size: How many there are on this node.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @property
     def main(self) -> bool:
@@ -88,16 +90,6 @@ class World:
         packed = torch.stack([value.detach().double() for value in values.values()])
         dist.all_reduce(packed)
         return {name: value.to(old.dtype) for (name, old), value in zip(values.items(), packed, strict=True)}
-
-    def onto_main(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sums over all ranks on the first, and zeros on the others: whose sums they are once more."""
-        return self.only_main(self.total(values))
-
-    def only_main(self, values: Mapping[str, Tensor], *, device: torch.device | None = None) -> dict[str, Tensor]:
-        """Values that all ranks know, on the first, and zeros on the others; on a device."""
-        if self.main:
-            return {name: value.to(device) for name, value in values.items()}
-        return {name: torch.zeros_like(value, device=device) for name, value in values.items()}
 
     def wait(self) -> None:
         """Goes on when all ranks have come here."""

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.cache import cache_errors
 from distill_app.check.interpolations import interpolation_errors
+from distill_app.check.share import share_errors
 from distill_app.check.suggest import Suggestions
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
@@ -86,6 +87,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += (_of_its_source(text, shared) for text in _values(app, plans))
+    errors += (_of_its_source(text, shared) for text in share_errors(app, plans))
     errors += cache_errors(app, plans)
     return list(dict.fromkeys(errors)), app, plans
 
@@ -217,6 +219,11 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     elif every is not None and every % max(app.runtime.log_every, 1):
         log = f"the log speaks every {app.runtime.log_every} steps (runtime.log_every)"
         yield f"runtime.gradient_norms_every: {log}, so what is looked at in between is lost; {every} is no multiple"
+    compared = app.runtime.compare_ranks_every
+    if compared is not None and compared < 1:
+        yield f"runtime.compare_ranks_every: must be at least 1, or null for never, got {compared}"
+    if app.runtime.rank_timeout_s < 1:
+        yield f"runtime.rank_timeout_s: must be at least 1 second, got {app.runtime.rank_timeout_s}"
     saved = app.checkpoint
     for name, value in (("every_steps", saved.every_steps), ("every_minutes", saved.every_minutes)):
         if value is not None and value <= 0:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distill_app.check.data import data_errors
+from distill_app.check.share import tail_errors
 from distill_app.config.build import Builder
 from distill_app.config.plan import ROLES, StagePlan
 from distill_app.config.schema import AppConf
@@ -53,6 +54,7 @@ def opened(
     found += _network_errors(experiment)
     if not any(text.startswith("cache.") for text in told):  # it has a say in what is shown of the images
         found += data_errors(plans, source=experiment.data, task_of=experiment.task, told=[*told, *found])
+        found += tail_errors(app, plans, source=experiment.data) if not found else ()
     if not found:
         sound = _before_the_first_error(plans, told)
         found += random_errors(experiment) if len(sound) == len(plans) else []

@@ -208,9 +208,9 @@ class RuntimeConf:
     compile_backend: str = "inductor"
     tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
     log_every: int = 50
-    # Of several processes: whether batch norm takes its statistics over all of them, how often their weights are
-    # compared, in optimiser steps, and seconds in which they have to come to the same place.
-    sync_batch_norm: bool = False
+    # Of several processes: whether batch norm takes its statistics over all of them; how often their weights are
+    # compared, in steps of an epoch; seconds in which all of them have to come to the same place.
+    sync_batch_norm: bool | None = None  # null: each on its own part of a batch
     compare_ranks_every: int | None = 1000
     rank_timeout_s: int = 600
     gradient_norms_every: int | None = None  # steps; logs what each loss term alone would pull with, at its weight

@@ -31,11 +31,11 @@ class Submitit:
 
     Attributes:
         cluster: `slurm` or `local`.
-        nodes: Of a run; it is one process.
-        tasks_per_node: As `nodes`.
-        gpus_per_node: Of a run; null or 0 for none. A local job gets as many as there are, at most.
-        cpus_per_task: Of a run.
-        mem_gb: Of a run, main memory.
+        nodes: Of a run.
+        tasks_per_node: Processes of a run on each node, which share out every batch.
+        gpus_per_node: Of a run, on each node; null or 0 for none. A local job gets as many as there are, at most.
+        cpus_per_task: Of a process.
+        mem_gb: Of a node, main memory.
         timeout_min: Minutes after which SLURM ends the job.
         partition: SLURM's.
         account: SLURM's.
@@ -78,6 +78,11 @@ class Submitit:
         object.__setattr__(self, "additional_parameters", dict(self.additional_parameters or {}))
         if wrong := list(problems(vars(self))):
             raise ConfigError(wrong)
+
+    @property
+    def processes(self) -> int:
+        """How many processes carry out a run."""
+        return self.nodes * self.tasks_per_node
 
     def __call__(self, job: Job) -> dict[str, Any]:
         """Submits one run; see `submit`.
@@ -243,7 +248,12 @@ class Submitit:
         visible = visible_gpus()
         count = min(self.gpus_per_node or 0, len(visible))
         about = {"timeout_min": self.timeout_min, "setup": list(self.setup), "signal_delay_s": self.signal_delay_s}
-        return {**about, "tasks_per_node": 1, "gpus_per_node": count, "visible_gpus": visible[:count]}
+        return {
+            **about,
+            "tasks_per_node": self.tasks_per_node,
+            "gpus_per_node": count,
+            "visible_gpus": visible[:count],
+        }
 
 
 def _take_back(run: Path, before: Mapping[str, Any], *, reason: str) -> None:

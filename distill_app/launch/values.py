@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-ONE_PROCESS = ("nodes", "tasks_per_node")
+PROCESSES = ("nodes", "tasks_per_node")
 _WHOLE = {"gpus_per_node": 0, "cpus_per_task": 1, "array_parallelism": 1}  # or null; and the least
 _WORDS = ("partition", "account", "qos", "constraint")
 _SLURM_ALONE = (*_WORDS, "cpus_per_task", "mem_gb", "array_parallelism", "srun_args", "additional_parameters")
@@ -17,9 +17,15 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
     """
     if values["cluster"] not in ("slurm", "local"):
         yield f"launcher.cluster is {values['cluster']!r}, allowed are slurm and local"
-    for key in ONE_PROCESS:
-        if not _is_whole(values[key]) or values[key] != 1:
-            yield f"launcher.{key} is {values[key]!r}, allowed is 1: a run is one process"
+    for key in PROCESSES:
+        if not _is_whole(values[key]) or values[key] < 1:
+            yield f"launcher.{key}: must be a whole number of at least 1, got {values[key]!r}"
+    gpus, tasks = values["gpus_per_node"], values["tasks_per_node"]
+    if _is_whole(gpus) and gpus and _is_whole(tasks) and values["cluster"] == "slurm" and tasks > gpus:
+        yield (
+            f"launcher.tasks_per_node: {tasks} processes for {gpus} GPUs a node (launcher.gpus_per_node) would share "
+            f"them; one for each is what pays"
+        )
     for key, least in _WHOLE.items():
         if values[key] is not None and not (_is_whole(values[key]) and values[key] >= least):
             yield f"launcher.{key}: must be a whole number of at least {least}, or null, got {values[key]!r}"
@@ -34,6 +40,8 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(values[key], bool):
             yield f"launcher.{key}: must be true or false, got {values[key]!r}"
     if values["cluster"] == "local":
+        if values["nodes"] != 1:
+            yield f"launcher.nodes is {values['nodes']!r}, a local job is on this machine alone: 1, or launcher=slurm"
         for key in _SLURM_ALONE:
             if values[key]:
                 yield f"launcher.{key} is {values[key]!r}, but a local job has no such thing; null, or launcher=slurm"
@@ -71,7 +79,7 @@ def _lines(values: Mapping[str, Any]) -> Iterator[str]:
 
 # Options of sbatch that would overwrite what another key says, or what a requeue and the logs depend on.
 _RENAMED = {
-    **{key: f"launcher.{key}" for key in (*ONE_PROCESS, *_WHOLE, *_WORDS)},
+    **{key: f"launcher.{key}" for key in (*PROCESSES, *_WHOLE, *_WORDS)},
     "time": "launcher.timeout_min",
     "mem": "launcher.mem_gb",
     "signal": "launcher.signal_delay_s",

@@ -59,7 +59,8 @@ def set_up(runtime: RuntimeConf, world: World = ALONE) -> None:
     """
     tf32, threads = runtime.tf32, runtime.threads
     if threads is None and world.size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", world.size)))
+        cores = len(os.sched_getaffinity(0)) // world.local_size
+        threads = max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", cores)))
     _set("threads", threads, torch.get_num_threads, torch.set_num_threads)
     for name, backend in (("matmul", torch.backends.cuda.matmul), ("cudnn", torch.backends.cudnn)):
         _set(f"tf32 of {name}", tf32, partial(getattr, backend, "allow_tf32"), partial(setattr, backend, "allow_tf32"))

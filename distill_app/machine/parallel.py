@@ -55,22 +55,20 @@ class Parallel:
             return nullcontext()
         return self.forward.no_sync()
 
-    def statistics(self) -> list[dict[str, Tensor]]:
-        """The running statistics of every rank, in their order, on the host; nothing in a world of one."""
-        if self._world.size == 1:
-            return []
-        return self._world.gather({name: each.to("cpu", copy=True) for name, each in self._own().items()})
+    def statistics(self) -> dict[str, Tensor]:
+        """The running statistics of this rank, by name, on the host."""
+        return {name: each.to("cpu", copy=True) for name, each in self._own().items()}
 
     def mean_statistics(self) -> None:
         """Gives every rank the mean of them: what is evaluated and saved is one network."""
-        if each := self.statistics():
-            self._put(_mean(each))
+        if self._world.size > 1:
+            self._put(_mean(self._world.gather(self.statistics())))
 
     def restore(self, each: Sequence[Mapping[str, Tensor]]) -> None:
         """Gives every rank the statistics that it had; other numbers of ranks get the mean.
 
         Args:
-            each: What `statistics` gave, maybe in a world of another size; nothing changes nothing.
+            each: What `statistics` gave on every rank, maybe in a world of another size; nothing changes nothing.
         """
         if each:
             own = each[self._world.rank] if len(each) == self._world.size else _mean(each)

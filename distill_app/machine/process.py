@@ -28,6 +28,7 @@ class _Place(NamedTuple):
     rank: int
     size: int
     local_rank: int
+    local_size: int
     meeting: Path | None = None  # where the first rank says how it is reached; None: MASTER_ADDR does
 
 
@@ -52,7 +53,7 @@ def join(runtime: RuntimeConf) -> World:
     place = _place()
     if place is None or place.size == 1:
         return ALONE
-    world = World(place.rank, place.size, place.local_rank)
+    world = World(place.rank, place.size, place.local_rank, place.local_size)
     # For the records of the run, and for libraries that ask.
     for name, value in (("RANK", place.rank), ("WORLD_SIZE", place.size), ("LOCAL_RANK", place.local_rank)):
         os.environ.setdefault(name, str(value))
@@ -74,6 +75,8 @@ def join(runtime: RuntimeConf) -> World:
             f"rank {place.rank} of {place.size}: the processes of this run did not come together: "
             f"{next(iter(str(error).splitlines()), type(error).__name__)}"
         ) from error
+    if place.meeting is not None and world.main:
+        place.meeting.unlink(missing_ok=True)  # all have come; a job that is queued again meets elsewhere
     lookout = Lookout(world, *address)
     lookout.start()
     _joined = world, lookout
@@ -119,15 +122,16 @@ def _place() -> _Place | None:
     environment = os.environ
     if "RANK" in environment and "WORLD_SIZE" in environment:
         rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        return _Place(rank, size, int(environment.get("LOCAL_RANK", rank)))
-    if environment.get("SUBMITIT_EXECUTOR") == "slurm":
-        rank, size = int(environment["SLURM_PROCID"]), int(environment["SLURM_NTASKS"])
-        # A job that is queued again has other nodes.
-        again = environment.get("SLURM_RESTART_COUNT", "0")
-        job = environment.get("SLURM_ARRAY_JOB_ID", environment["SLURM_JOB_ID"])
-        element = environment.get("SLURM_ARRAY_TASK_ID", "0")
-        meeting = Path(environment["SUBMITIT_FOLDER"]) / f"{job}_{element}_meeting_{again}"
-        return _Place(rank, size, int(environment["SLURM_LOCALID"]), meeting)
+        local_rank, local_size = environment.get("LOCAL_RANK", rank), environment.get("LOCAL_WORLD_SIZE", size)
+        return _Place(rank, size, int(local_rank), int(local_size))
+    if "SUBMITIT_EXECUTOR" in environment and "SUBMITIT_FOLDER" in environment:
+        import submitit
+
+        job = submitit.JobEnvironment()
+        again = environment.get("SLURM_RESTART_COUNT", "0")  # a job that is queued again may have other nodes
+        meeting = Path(environment["SUBMITIT_FOLDER"]) / f"{job.job_id}_{again}_meeting"
+        local_size = max(1, job.num_tasks // job.num_nodes)
+        return _Place(job.global_rank, job.num_tasks, job.local_rank, local_size, meeting)
     return None
 
 

@@ -17,6 +17,8 @@ NEUTRAL = {
     "runtime.device": "numbers differ by rounding alone, and an interrupted run may go on elsewhere",
     "runtime.num_workers": "batches do not depend on who loads them",
     "runtime.threads": "of one process, by the machine",
+    "runtime.compare_ranks_every": "looking changes no weight",
+    "runtime.rank_timeout_s": "a limit",
     "runtime.log_every": "how often the log speaks",
     "runtime.keep_checkpoints": "what checkpoint.keep was called",
     "checkpoint": "when a run is saved, and how much of it is left over",

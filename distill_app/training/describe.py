@@ -39,6 +39,7 @@ def stage_text(stage: Stage) -> str:
         f"\nstage {stage.plan.name}: {len(stage.data.indices)} images of {stage.plan.data.name}, {conf.epochs} epochs "
         f"of {len(stage.batch_sizes)} batches of {conf.batch_size}, judged on {stage.data.judged_on}"
     ]
+    lines += _ranks(stage)
     lines.append(f"  images: {stage.data.train.how}; judged: {stage.data.judge.how}")
     for name, network in stage.tapped.items():
         mode = "trained" if name in stage.plan.trained else "frozen"
@@ -58,6 +59,19 @@ def stage_text(stage: Stage) -> str:
     left = f"; {len(stage.unread)} tensors on which no term depends stay as they are" if stage.unread else ""
     lines.append(f"  trains {count:,} parameters with {_target_name(stage.plan.optimizer)}, {_rates(stage)}{left}")
     return "\n".join(lines)
+
+
+def _ranks(stage: Stage) -> list[str]:
+    """How processes share out the batches, and what their batch norms count."""
+    size = stage.world.size
+    if size == 1:
+        return []
+    text = f"  {size} processes, {stage.plan.conf.batch_size // size} samples of a batch each"
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in stage.step.modules()):
+        text += ", batch norm over " + (
+            "all of them" if stage.together else "its own (runtime.sync_batch_norm=true: over all of them)"
+        )
+    return [text]
 
 
 def _rates(stage: Stage) -> str:

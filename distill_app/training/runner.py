@@ -212,7 +212,6 @@ class StageRunner:
             return None
         state = self._load("last")
         self.progress = Progress.of(state["progress"])
-        self.progress.sums = self.world.only_main(self.progress.sums, device=self.experiment.device)
         self.tracker.info(f"going on after {self.progress}")
         self.tracker.rewind(self._has_happened, expected=state["records"])
         revive(self.experiment, over=[plan for plan in self.plans if plan not in self.left()], ahead=self.left())
@@ -238,7 +237,7 @@ class StageRunner:
         if state is not None and self.progress.stage == stage.plan.name:
             stage.optimization.load(state["optimization"])
             stage.gradient_norms.latest = dict(state["gradient_norms"])
-            stage.parallel.restore(state["statistics"])
+            stage.load_own(state["ranks"], self.progress)
         else:
             self.progress.begin(stage.plan.name)
             for role, source in stage.plan.conf.init_from.items():
@@ -328,15 +327,14 @@ class StageRunner:
             self.tracker.saving(f"{asked.name} after {progress}")
         self._count_seconds()
         self.tracker.sync()  # the records that the checkpoint counts
-        progress.sums = self.world.onto_main(progress.sums)
-        statistics = stage.parallel.statistics()
+        sums, ranks = self.world.total(progress.sums), self.world.gather(stage.own_state(progress))
         if self.world.main:
             state = {
-                "progress": progress.state(),
+                "progress": {**progress.state(), "sums": sums},
+                "ranks": ranks if self.world.size > 1 else [],
                 "parts": self.experiment.parts.state(frozen=self.experiment.frozen),
                 "optimization": stage.optimization.state(),
                 "gradient_norms": stage.gradient_norms.latest,
-                "statistics": statistics,
                 "records": self.tracker.count,
             }
             self.saver.save(state, name=progress.checkpoint, mark=tuple(marks), wait=asked is not None)

@@ -1,6 +1,6 @@
 """One stage, built: its data, the networks it runs with hooks up to the last tap read, its step and its optimiser."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from distill_app.training.experiment import Experiment
 from distill_app.training.frozen import FrozenNetworks, compile_network
 from distill_app.training.optimize import Optimization, optimization, optimizer_steps
 from distill_app.training.precision import Precision
+from distill_app.training.progress import Progress
 from distill_app.training.step import Step
 from distill_app.training.trainable import freeze, frozen_modules, refuse_single_sample, set_trainable
 from distill_app.training.warn import idle_terms
@@ -95,9 +96,9 @@ class Stage:
         # A trial of the step says what no term reads, and what is wrong or of no use, before the first batch does.
         on_examples = self.frozen.on_examples
         self.unread = freeze(self.step, plan, self.examples["batch"], on_examples(self.examples["batch"]))
-        together = self.world.size > 1 and app.runtime.sync_batch_norm
-        self._norms = normalise_together(self.step) if together else []
-        least = self.batch_sizes if together else [size // self.world.size for size in self.batch_sizes]
+        self.together = self.world.size > 1 and bool(app.runtime.sync_batch_norm)
+        self._norms = normalise_together(self.step) if self.together else []
+        least = self.batch_sizes if self.together else [size // self.world.size for size in self.batch_sizes]
         refuse_single_sample(self.step, plan, least, example=self.example_batch, activations=on_examples)
         more = all(self.redesigns[name] != [] for name in self.frozen.names)
         idle = idle_terms(self.step, self.examples, example=self.example_batch, activations=on_examples, more=more)
@@ -181,6 +182,26 @@ class Stage:
         every = self._compare_every
         if self.world.size > 1 and every is not None and steps % every == 0:
             self.parallel.refuse_divergence(where=f"at step {steps} of stage {self.plan.name!r}")
+
+    def own_state(self, progress: Progress) -> dict[str, Any]:
+        """What each of several ranks has of its own in the middle of an epoch, on the host."""
+        if self.world.size == 1:
+            return {}
+        sums = {name: value.to("cpu", copy=True) for name, value in progress.sums.items()}
+        return {"sums": sums, "statistics": self.parallel.statistics()}
+
+    def load_own(self, ranks: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+        """Goes on from what `own_state` gave.
+
+        Args:
+            ranks: Of each rank; if there were others in number, sums are those of all, and statistics their mean.
+            progress: Has the sums of all of them.
+        """
+        sums = progress.sums if self.world.main else {name: value * 0 for name, value in progress.sums.items()}
+        if len(ranks) == self.world.size:
+            sums = ranks[self.world.rank]["sums"]
+        progress.sums = {name: value.to(self.device) for name, value in sums.items()}
+        self.parallel.restore([each["statistics"] for each in ranks])
 
     def judge(self) -> dict[str, Any]:
         """Metrics of all that the stage trains, on the split that epochs are judged on.

@@ -39,7 +39,7 @@ from distill_app.losses import KLDivergence
 class Loss(KLDivergence):
     def forward(self, student, teacher):
         slow = pathlib.Path(os.environ["DAWDLING"])
-        if len(student) == 4 and slow.exists():
+        if len(student) in (4, 2) and slow.exists():  # two processes have two images each
             time.sleep(0.2)
         return super().forward(student, teacher)
 """
@@ -71,6 +71,16 @@ def reference(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("whole")
     (place / "dawdling.py").write_text(DAWDLING)
     assert distill(place, *RUN, f"hydra.run.dir={place / 'run'}").returncode == 0
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def reference_of_two(tmp_path_factory) -> Path:
+    """The same by two processes."""
+    place = tmp_path_factory.mktemp("whole_of_two")
+    (place / "dawdling.py").write_text(DAWDLING)
+    two = ("launcher=ddp", "launcher.tasks_per_node=2")
+    assert distill(place, *RUN, *two, f"hydra.run.dir={place / 'run'}").returncode == 0
     return place / "run"
 
 
@@ -230,3 +240,58 @@ def test_two_runs_on_a_node_get_a_gpu_each(place):
     assert {line for text in seen for line in text.splitlines() if line.startswith("GPU=")} == {"GPU=0", "GPU=1"}
     left = distill(place, "retry", "sweep")
     assert left.returncode == 0 and left.stdout.count("left as it is") == 2
+
+
+TWO_NODES = ("launcher.nodes=2", "launcher.tasks_per_node=1")
+
+
+def process_of(folder: Path, rank: int) -> int:
+    """The process of a rank of a job."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "environ").read_bytes().split(b"\0")
+            is_python = (
+                b"submitit" in (place / "cmdline").read_bytes() and b"srun" not in (place / "cmdline").read_bytes()
+            )
+        except OSError:
+            continue
+        ours = os.fsencode(str(folder)) in (place / "cmdline").read_bytes()
+        if ours and is_python and f"SLURM_PROCID={rank}".encode() in words:
+            return int(place.name)
+    raise AssertionError(f"no rank {rank} of {folder}")
+
+
+def test_a_run_on_two_nodes_that_is_queued_again_ends_the_same(place, reference_of_two):
+    folder = submitted(place, *TWO_NODES)
+    job = read_job(folder)
+    assert job is not None and json.loads((folder / "env.json").read_text())
+    subprocess.run(["scontrol", "requeue", job.job_id], check=True)
+    until(lambda: state(folder) == "preempted")
+    assert Status(folder).read()["reason"].startswith("SIGTERM: saved distill/epoch_0000_step_")
+    goes_on_to_the_same_end(place, folder, reference_of_two)
+
+
+def test_a_run_on_two_nodes_makes_room_and_is_cancelled(place):
+    folder = submitted(place, *TWO_NODES, "launcher.partition=low")
+    job = read_job(folder)
+    assert job is not None
+    room = ["sbatch", "--partition=high", "--nodes=2", "--ntasks-per-node=2", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(room, check=True, cwd=place)
+    until(lambda: state(folder) == "preempted")
+    assert Status(folder).read()["reason"].startswith("SIGUSR2: saved ")
+    until(lambda: state(folder) == "running")
+    before = records(folder)
+    until(lambda: records(folder) > before)
+    assert distill(place, "cancel", str(folder)).returncode == 0
+    until(lambda: has_left_the_queue(job.job_id))
+    assert Status(folder).read()["reason"].startswith("SIGTERM: saved ")
+
+
+def test_a_rank_on_another_node_that_dies_is_the_cause_that_is_told(place):
+    folder = submitted(place, *TWO_NODES)
+    job, victim = read_job(folder), process_of(folder, 1)
+    assert job is not None
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: state(folder) == "failed", seconds=40)
+    assert f"rank 1 (process {victim} on " in Status(folder).read()["reason"]
+    until(lambda: has_left_the_queue(job.job_id), seconds=60)

@@ -1,0 +1,60 @@
+"""Whether the processes of a run can share out its batches."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from distill_app.config.plan import StagePlan
+from distill_app.config.schema import AppConf
+from distill_app.errors import ConfigError, DataError
+
+
+def processes_of(app: AppConf) -> tuple[int, str]:
+    """How many processes carry out a run together, and what says so; what is no number counts as one."""
+    launcher: Any = app.launcher
+    target = str(launcher.get("_target_", "")).rpartition(".")[2]
+    if target == "Local" and "RANK" in os.environ:
+        return _whole(os.environ.get("WORLD_SIZE")), "WORLD_SIZE"
+    tasks = _whole(launcher.get("tasks_per_node"))
+    if target == "Submitit":
+        return _whole(launcher.get("nodes")) * tasks, "launcher.nodes x launcher.tasks_per_node"
+    return (tasks, "launcher.tasks_per_node") if target == "Ddp" else (1, "")
+
+
+def _whole(value: Any) -> int:
+    text = str(value)
+    return max(1, int(text)) if text.isdigit() else 1
+
+
+def share_errors(app: AppConf, plans: Sequence[StagePlan]) -> Iterator[str]:
+    """Batches that do not divide; told without looking at the data."""
+    processes, key = processes_of(app)
+    for plan in plans:
+        size = plan.conf.batch_size
+        if processes > 1 and size >= 1 and size % processes and plan.data.batch_sampler is None:
+            near = max(1, round(size / processes)) * processes
+            yield (
+                f"{plan.key}.batch_size: is that of all processes together, and {size} samples cannot be shared out "
+                f"evenly among {processes} ({key}); {near} can"
+            )
+
+
+def tail_errors(app: AppConf, plans: Sequence[StagePlan], *, source: Any) -> Iterator[str]:
+    """Last batches of which some process would have nothing.
+
+    Args:
+        app: The typed config.
+        plans: Its stages.
+        source: Of their data.
+    """
+    processes, key = processes_of(app)
+    for plan in plans if processes > 1 else ():
+        try:
+            sizes = source.order(plan).sizes
+        except (ConfigError, DataError):  # told by whoever looks at the data
+            continue
+        if (last := min(sizes)) < processes:
+            yield (
+                f"{plan.key}.batch_size: leaves a batch of {last} samples for {processes} processes ({key}); set "
+                f"{plan.key}.drop_last=true, or another batch_size"
+            )
