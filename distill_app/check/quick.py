@@ -34,6 +34,7 @@ CHOICES = {
     "corrupt_images": ("raise", "skip"),
     "interval": ("epoch", "step"),
     "precision": ("fp32", "bf16", "fp16"),
+    "parallel": ("ddp", "fsdp"),
     "resident": ("auto", "true", "false"),
 }
 
@@ -219,6 +220,13 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     elif every is not None and every % max(app.runtime.log_every, 1):
         log = f"the log speaks every {app.runtime.log_every} steps (runtime.log_every)"
         yield f"runtime.gradient_norms_every: {log}, so what is looked at in between is lost; {every} is no multiple"
+    if app.runtime.parallel not in CHOICES["parallel"]:
+        yield f"runtime.parallel: {unknown('choice', app.runtime.parallel, CHOICES['parallel'])}"
+    elif app.runtime.parallel == "fsdp" and app.cache.enabled:
+        yield (
+            "runtime.parallel: fsdp has all processes run a frozen network together, and with cache.enabled=true each "
+            "runs it where its own rows are missing; set cache.enabled=false, or runtime.parallel=ddp"
+        )
     compared = app.runtime.compare_ranks_every
     if compared is not None and compared < 1:
         yield f"runtime.compare_ranks_every: must be at least 1, or null for never, got {compared}"

@@ -208,8 +208,10 @@ class RuntimeConf:
     compile_backend: str = "inductor"
     tf32: bool | None = None  # of matrix products and convolutions in fp32 on a GPU; null: as torch has it
     log_every: int = 50
-    # Of several processes: whether batch norm takes its statistics over all of them; how often their weights are
-    # compared, in steps of an epoch; seconds in which all of them have to come to the same place.
+    # Of several processes: whether a frozen network lies whole on each of them (ddp), or a part of it on each (fsdp)
+    # for one that a GPU cannot hold beside the rest; whether batch norm takes its statistics over all of them; how
+    # often their weights are compared, in steps of an epoch; seconds in which all have to come to the same place.
+    parallel: str = "ddp"
     sync_batch_norm: bool | None = None  # null: each on its own part of a batch
     compare_ranks_every: int | None = 1000
     rank_timeout_s: int = 600

@@ -17,6 +17,7 @@ NEUTRAL = {
     "runtime.device": "numbers differ by rounding alone, and an interrupted run may go on elsewhere",
     "runtime.num_workers": "batches do not depend on who loads them",
     "runtime.threads": "of one process, by the machine",
+    "runtime.parallel": "where frozen weights lie; the same numbers",
     "runtime.compare_ranks_every": "looking changes no weight",
     "runtime.rank_timeout_s": "a limit",
     "runtime.log_every": "how often the log speaks",

@@ -34,7 +34,7 @@ def plain(state: Any, *, path: str = "state") -> Any:
     """
     if type(state) in _ATOMS:
         return state
-    if isinstance(state, Tensor):
+    if isinstance(state, Tensor) and not hasattr(state, "full_tensor"):  # a part of one, as FSDP has them
         return state.detach()
     if isinstance(state, np.generic):
         item = state.item()

@@ -1,6 +1,7 @@
 """What networks that a stage does not train say of a batch."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from distill_app.cache.replay import StageCache
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import RuntimeConf
+from distill_app.machine.sharding import sharded
 from distill_app.networks.folding import FrozenForm
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
@@ -16,6 +18,7 @@ from distill_app.networks.network import Network
 from distill_app.networks.run import Call, Namespace
 from distill_app.networks.taps import first_rows
 from distill_app.training.precision import Precision
+from distill_app.world import World
 
 
 class FrozenNetworks:
@@ -33,6 +36,8 @@ class FrozenNetworks:
         precision: In which they run.
         runtime: Whether norms are folded and networks compiled.
         cache: Knows what has been said of a batch before.
+        world: The ranks, on which a network may lie in parts.
+        device: Where it runs.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class FrozenNetworks:
         precision: Precision,
         runtime: RuntimeConf,
         cache: StageCache,
+        world: World,
+        device: torch.device,
     ):
         self.names = [name for name in plan.taps if name not in plan.trained]
         self.cache = cache
@@ -54,6 +61,7 @@ class FrozenNetworks:
         self.tapped = {name: self._hooked(name) for name in self.names}
         self.forms = {name: self._form(name) for name in self.names}
         self._ready: set[str] = set()
+        self._world, self._device, self._give_back = world, device, ExitStack()
 
     def activations(self, batch: Mapping[str, Any]) -> Namespace:
         """The taps of all networks on a prepared batch: read where the cache has all rows of one, else computed.
@@ -92,13 +100,24 @@ class FrozenNetworks:
 
     def _make_ready(self, name: str) -> None:
         self.tapped[name].close()
-        network = self._hooked(name, self.forms[name].build())
+        form = self.forms[name].build()
+        if self._world.size > 1 and self._runtime.parallel == "fsdp" and self._redesigns[name] != []:
+            form = self._sharded(name, form)
+        network = self._hooked(name, form)
         if self._redesigns[name] != []:
             with self._precision.forward(), untouched(network), torch.no_grad():
                 self._call(network, self._examples["batch"], name=name)  # learns where to stop
         self.tapped[name] = network
         self._ready.add(name)
         compile_network(network, self._runtime)
+
+    def _sharded(self, name: str, form: nn.Module) -> nn.Module:
+        """The form in parts on all ranks; a GPU gets the room of the whole network back until the stage is over."""
+        part = sharded(form, self._world, device=self._device)
+        if self._device.type == "cuda":
+            module = self._networks[name].module.to("cpu")
+            self._give_back.callback(module.to, self._device)
+        return part
 
     def _hooked(self, name: str, module: nn.Module | None = None) -> TappedModel:
         """A network with its hooks, or another form of it, in eval mode."""
@@ -132,6 +151,7 @@ class FrozenNetworks:
     def close(self) -> None:
         """Takes the hooks out and gives the cache's files back."""
         self.cache.close()
+        self._give_back.close()
         for network in self.tapped.values():
             network.close()
 

@@ -79,6 +79,8 @@ class Stage:
             precision=self.precision,
             runtime=app.runtime,
             cache=cache,
+            world=self.world,
+            device=device,
         )
 
         # The step is the one module that is trained: networks, adapters, terms.

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from distill_app.errors import ConfigError, LaunchError
+from distill_app.launch.ddp import Ddp
 from distill_app.launch.job import Job
 from distill_app.launch.local import Local
 from distill_app.launch.queue import Queue
@@ -41,6 +42,11 @@ def run_experiment(config, *, output_dir, command, experiment=None, shared=None,
     Status(output_dir).set("done")
     return record
 """
+
+
+def _config(name):
+    config = OmegaConf.load(_CONF / f"{name}.yaml")
+    return OmegaConf.to_container(OmegaConf.create({"launcher": config}), resolve=True)["launcher"]
 
 
 @pytest.fixture
@@ -140,7 +146,7 @@ def test_preempted_task_is_queued_again_as_it_was(tmp_path):
 
 
 def test_parameters_get_the_names_of_sbatch_and_nulls_go():
-    config = yaml.safe_load((_CONF / "slurm.yaml").read_text())
+    config = _config("slurm")
     config.pop("_target_")
     got = Submitit(**{**config, "partition": "gpu", "qos": "high", "mem_gb": 8.5}).slurm_parameters()
     assert (got["partition"], got["qos"], got["mem"], got["time"]) == ("gpu", "high", "8704M", 1440)
@@ -150,7 +156,7 @@ def test_parameters_get_the_names_of_sbatch_and_nulls_go():
 
 
 def test_slurm_job_is_submitted_with_what_the_config_says(tmp_path, slurm):
-    config = yaml.safe_load((_CONF / "slurm.yaml").read_text())
+    config = _config("slurm")
     config.pop("_target_")
     config |= {"partition": "gpu", "timeout_min": 30}
     job = _task(tmp_path, method={"name": "k d"})
@@ -256,8 +262,8 @@ def test_missing_slurm_is_told(tmp_path, monkeypatch):
 
 def test_everything_that_cannot_work_is_told_at_once_by_its_key():
     wrong = {
-        "nodes": 2,
-        "tasks_per_node": 2,
+        "nodes": 0,
+        "tasks_per_node": 1.5,
         "gpus_per_node": -1,
         "cpus_per_task": 0,
         "mem_gb": "much",
@@ -292,10 +298,21 @@ def test_local_job_sees_the_gpus_of_its_parent(monkeypatch, variable, expected):
     assert parameters["gpus_per_node"] == len(expected[:1])
 
 
-@pytest.mark.parametrize("name", ["local", "slurm", "submitit_local"])
+def test_more_processes_than_gpus_and_nodes_of_a_local_job_are_refused():
+    with pytest.raises(ConfigError, match=r"launcher\.tasks_per_node: 4 processes for 2 GPUs a node"):
+        Submitit(cluster="slurm", tasks_per_node=4, gpus_per_node=2)
+    with pytest.raises(ConfigError, match=r"launcher\.nodes is 2, a local job"):
+        Submitit(cluster="local", nodes=2)
+    with pytest.raises(ConfigError, match=r"launcher\.tasks_per_node: must be a whole number"):
+        Ddp(0)
+    assert Submitit(cluster="slurm", nodes=2, tasks_per_node=4, gpus_per_node=4).processes == 8
+    assert Ddp(3).processes == 3
+
+
+@pytest.mark.parametrize("name", ["local", "ddp", "slurm", "submitit_local"])
 def test_config_builds_its_launcher(name):
     from hydra.utils import instantiate
 
-    text = (_CONF / f"{name}.yaml").read_text()
-    assert text.startswith("# distill launcher=")
-    assert callable(instantiate(yaml.safe_load(text), _convert_="all"))
+    assert (_CONF / f"{name}.yaml").read_text().startswith("# distill launcher=")
+    more = {"tasks_per_node": 2} if name == "ddp" else {}
+    assert callable(instantiate(_config(name) | more, _convert_="all"))

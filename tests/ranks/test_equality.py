@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+import torch
 from engine_fixtures import resolved
 from method_fixtures import ALL, PAIR, base
 from ranks_fixtures import gap, outcomes
+
+from distill_app.runs.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -53,8 +56,6 @@ def test_two_ranks_are_one_process(with_frozen_norms, method):
 
 
 def flat(tensors: Any) -> Any:
-    import torch
-
     return torch.cat([each.flatten().double() for each in tensors])
 
 
@@ -112,3 +113,21 @@ def test_norms_of_each_rank_are_another_experiment_and_their_statistics_are_aver
     # The mean of the means of both halves is that of the whole, but for what the weights have become.
     name = next(name for name in one["weights"]["student.pt"] if name.endswith("running_mean"))
     assert gap(two["weights"]["student.pt"][name], one["weights"]["student.pt"][name]) < 0.15
+
+
+def test_a_frozen_network_in_parts_says_the_same_and_no_part_gets_into_a_checkpoint(tmp_path):
+    shape = (*PAIR, "model@student=plain_8_16", "model@teacher=resnet18_small", "dataset.image_size=32")
+    cases = {
+        how: resolved("method=fitnet", *SIZES, f"runtime.parallel={how}", "checkpoint.every_steps=1", base=shape)
+        for how in ("ddp", "fsdp")
+    }
+    found = outcomes(tmp_path, cases, ranks=2)
+    here, whole = zip(*found["fsdp"]["held"], strict=True)
+    assert len(here) == 2 and all(0.45 < own / of < 0.55 for own, of in zip(here, whole, strict=True))
+    assert found["ddp"]["held"] == []
+    for ours, theirs in zip(found["fsdp"]["gradients"], found["ddp"]["gradients"], strict=True):
+        assert gap(flat(ours), flat(theirs)) <= 1e-6
+    weights = [flat(found[how]["weights"]["student.pt"].values()) for how in ("fsdp", "ddp")]
+    assert gap(*weights) <= 1e-6
+    state = Checkpoints(tmp_path / "runs" / "fsdp_2" / "checkpoints").load("last")
+    assert "student" in state["parts"]["networks"] and "teacher" in state["parts"]["frozen"]

@@ -7,17 +7,26 @@ came of it: the gradients of the first optimiser step of every stage, the record
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from distill_app.config.schema import to_app
 from distill_app.machine.process import join, leave
 from distill_app.runs import report
-from distill_app.training import runner
+from distill_app.training import frozen, runner
 from distill_app.training.optimize import Optimization
 
 first: list[list[torch.Tensor]] = []
-own_step = Optimization.step
+held: list[tuple[int, int]] = []  # numbers of a network in parts: on this rank, and in all
+own_step, own_sharded = Optimization.step, frozen.sharded
+
+
+def sharded(module: torch.nn.Module, *where: Any, **how: Any) -> torch.nn.Module:
+    part = own_sharded(module, *where, **how)
+    here = sum(parameter.to_local().numel() for parameter in part.parameters())
+    held.append((here, sum(parameter.numel() for parameter in module.parameters())))
+    return part
 
 
 def step(self: Optimization) -> None:
@@ -30,17 +39,19 @@ def step(self: Optimization) -> None:
 def main(cases: str, result: str) -> None:
     runner.final_plot = lambda folder: folder
     assert report.final_plot
-    Optimization.step = step
+    Optimization.step, frozen.sharded = step, sharded
     outcomes = {}
     for name, config in json.loads(Path(cases).read_text()).items():
         world = join(to_app(config).runtime)
         first.clear()
+        held.clear()
         folder = Path(result).parent / "runs" / f"{name}_{world.size}"
         runner.run_experiment(config, output_dir=str(folder), command=["test"], world=world)
         if world.main:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             weights = {file.name: torch.load(file, weights_only=True) for file in sorted(folder.glob("*.pt"))}
-            outcomes[name] = {"gradients": list(first), "records": list(map(json.loads, lines)), "weights": weights}
+            outcomes[name] = {"gradients": list(first), "held": list(held), "weights": weights}
+            outcomes[name]["records"] = list(map(json.loads, lines))
     if outcomes:
         torch.save(outcomes, result)
     leave()

@@ -1,0 +1,30 @@
+"""Whether processes can share out the batches of a run, told before anything runs."""
+
+import pytest
+
+TWO = ("launcher=ddp", "launcher.tasks_per_node=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ((*TWO, "stage.batch_size=63"), "stage.batch_size: is that of all processes together, and 63 samples"),
+        (("launcher=slurm", "launcher.nodes=3", "stage.batch_size=64"), "evenly among 3 (launcher.nodes x"),
+        ((*TWO, "runtime.parallel=fsdp", "cache.enabled=true"), "runtime.parallel: fsdp has all processes run"),
+        ((*TWO, "runtime.parallel=zero"), "runtime.parallel: unknown choice 'zero'"),
+        ((*TWO, "runtime.rank_timeout_s=0"), "runtime.rank_timeout_s: must be at least 1"),
+        ((*TWO, "runtime.compare_ranks_every=0"), "runtime.compare_ranks_every: must be at least 1"),
+    ],
+)
+def test_what_cannot_be_shared_is_told_by_its_key(errors_of, tiny, overrides, told):
+    found = errors_of(*tiny, *overrides)
+    assert len([text for text in found if told in text]) == 1, found
+
+
+def test_a_last_batch_with_nothing_for_some_process_is_refused(errors_of, tiny):
+    # 10 classes of 5 samples: 12, 12, 12, 12 and 2 samples.
+    few = ("dataset.student_labels_per_class=5", "stage.batch_size=12", "prelude=none")
+    (told,) = errors_of(*tiny, *few, "launcher=ddp", "launcher.tasks_per_node=4")
+    assert "leaves a batch of 2 samples for 4 processes" in told and "drop_last=true" in told
+    assert errors_of(*tiny, *few, "launcher=ddp", "launcher.tasks_per_node=4", "stage.drop_last=true") == []
+    assert errors_of(*tiny, *few, "launcher=ddp", "launcher.tasks_per_node=2") == []
