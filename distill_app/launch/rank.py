@@ -18,6 +18,9 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
     told: dict[str, Any] = json.load(sys.stdin)
+    # What queues a job again is the business of the process that started this one: here it only has to be heeded.
+    if signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR2, lambda number, frame: None)
     sys.path[:] = told["path"]  # where the process that started this one finds packages
     from distill_app.launch.job import Job
     from distill_app.machine.process import leave

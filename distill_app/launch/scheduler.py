@@ -42,13 +42,12 @@ def cancel(jobs: Sequence[JobRecord]) -> None:
     Raises:
         LaunchError: SLURM refuses.
     """
-    slurm = [job.job_id for job in jobs if job.cluster == "slurm"]
+    slurm = list(dict.fromkeys(job.job_id for job in jobs if job.cluster == "slurm"))
     if slurm:
         _slurm_command("scancel", *slurm)
-    for job in jobs:
-        if job.cluster == "local":
-            with suppress(ProcessLookupError):
-                os.kill(int(job.job_id), signal.SIGTERM)  # submitit passes it on to the run
+    for job_id in dict.fromkeys(job.job_id for job in jobs if job.cluster == "local"):
+        with suppress(ProcessLookupError):
+            os.kill(int(job_id), signal.SIGTERM)  # submitit passes it on to the run
 
 
 def _slurm(job: JobRecord, queue: dict[str, tuple[str, str]] | None) -> str | None:

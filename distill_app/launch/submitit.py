@@ -13,6 +13,7 @@ from distill_app.errors import ConfigError, LaunchError
 from distill_app.launch.detached import streams_closed, visible_gpus
 from distill_app.launch.job import Job
 from distill_app.launch.scheduler import QUEUED, RUNNING, alive
+from distill_app.launch.side_by_side import SideBySide
 from distill_app.launch.values import problems, refusal
 from distill_app.launch.waiting import outcome, until_over
 from distill_app.runs.claim import claim, finished_summary
@@ -41,6 +42,7 @@ class Submitit:
         account: SLURM's.
         qos: SLURM's.
         constraint: What a node must have, as `a100|h100`.
+        points_per_job: How many runs of a sweep share one job and its GPU, side by side.
         array_parallelism: How many jobs of an array run at the same time, at most.
         signal_delay_s: Seconds before the time limit at which the job is told to save; it is queued again then.
         setup: Lines of shell before the run, as `module load cuda`.
@@ -65,6 +67,7 @@ class Submitit:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    points_per_job: int = 1
     array_parallelism: int | None = None
     signal_delay_s: int = 120
     setup: Sequence[str] = ()
@@ -164,16 +167,29 @@ class Submitit:
         """Hands runs to submitit's executor; several are one array."""
         from submitit.core.utils import FailedJobError
 
+        work = self._divided(jobs)
         if self.cluster == "local":
             with streams_closed():
-                return [executor.submit(job) for job in jobs]
+                made = [executor.submit(each) for each in work]
+            return self._of_each(made, jobs)
         try:
             with executor.batch():
-                made = [executor.submit(job) for job in jobs]
+                made = [executor.submit(each) for each in work]
         except FailedJobError as error:
             said = _said_by_sbatch(error)
             raise LaunchError(f"SLURM refused the job: {refusal(said, vars(self))}\nsbatch: {said}") from error
-        return made
+        return self._of_each(made, jobs)
+
+    def _divided(self, jobs: Sequence[Job]) -> list[Any]:
+        """What each job does: a run, or some of them side by side."""
+        if self.points_per_job == 1:
+            return list(jobs)
+        count = self.points_per_job
+        return [SideBySide(list(jobs[start : start + count])) for start in range(0, len(jobs), count)]
+
+    def _of_each(self, made: Sequence[Any], jobs: Sequence[Job]) -> list[Any]:
+        """The job of every run."""
+        return [made[number // self.points_per_job] for number in range(len(jobs))]
 
     def executor(self, files: Path, *, name: str) -> Any:
         """Submitit's executor with the parameters of this launcher.
@@ -214,8 +230,8 @@ class Submitit:
 
         executor = Somewhere(_common_folder(jobs) / "submitit", max_num_timeout=self.max_num_timeout)
         executor.update_parameters(job_name=_job_name(jobs[0].config), **self.slurm_parameters())
-        if len(jobs) > 1:
-            executor.parameters["map_count"] = len(jobs)
+        if len(self._divided(jobs)) > 1:
+            executor.parameters["map_count"] = len(self._divided(jobs))
         text: str = executor._make_submission_file_text(executor._submitit_command_str, "dry_run")
         return text
 
@@ -272,7 +288,9 @@ def _tell(records: Sequence[JobRecord]) -> None:
     else:
         place = str(first.files.parent)
         array = first.job_id.partition("_")[0]
-        what = f"array {array}, {len(records)} jobs" if first.cluster == "slurm" else f"{len(records)} jobs"
+        count = len({record.job_id for record in records})
+        what = f"array {array}, {count} jobs" if first.cluster == "slurm" else f"{count} jobs"
+        what += f" of {len(records)} runs" if count != len(records) else ""
         print(f"submitted {what} ({first.cluster}) for {place}")
     quoted = place if re.fullmatch(r"[\w./-]+", place) else f"'{place}'"
     print(f"  follow: distill jobs {quoted}    log: distill logs RUN    cancel: distill cancel {quoted}", flush=True)

@@ -29,6 +29,11 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
     for key, least in _WHOLE.items():
         if values[key] is not None and not (_is_whole(values[key]) and values[key] >= least):
             yield f"launcher.{key}: must be a whole number of at least {least}, or null, got {values[key]!r}"
+    points = values["points_per_job"]
+    if not _is_whole(points) or points < 1:
+        yield f"launcher.points_per_job: must be a whole number of at least 1, got {points!r}"
+    elif points > 1 and any(_is_whole(values[key]) and values[key] > 1 for key in PROCESSES):
+        yield "launcher.points_per_job: runs that share a job are one process each; set launcher.tasks_per_node=1"
     if values["mem_gb"] is not None and not (_is_number(values["mem_gb"]) and values["mem_gb"] > 0):
         yield f"launcher.mem_gb: must be a number above 0, or null, got {values['mem_gb']!r}"
     for key in _WORDS:

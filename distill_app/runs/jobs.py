@@ -89,6 +89,11 @@ def note_own_job(run: str | os.PathLike[str]) -> None:
         JobRecord(Path(run), environment.job_id, cluster, files, socket.gethostname()).write()
 
 
+def point_log(run: Path) -> Path:
+    """What a run says that shares its job with others."""
+    return run / "point.log"
+
+
 def runs_below(root: Path) -> Iterator[Path]:
     """The folders of runs that have a config: the folder itself, or those below it."""
     for folder, subfolders, files in os.walk(root):

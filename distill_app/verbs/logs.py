@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill_app.errors import UsageError
 from distill_app.launch.waiting import OVER, states
-from distill_app.runs.jobs import read_job
+from distill_app.runs.jobs import point_log, read_job
 from distill_app.verbs.submitted import add_place, runs_of, shown
 
 _EVERY = 1.0  # seconds between two looks at the files
@@ -31,7 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.path} holds {len(runs)} runs, name one of them: {named}")
     (folder,) = runs
     job = read_job(folder)
-    files = [*((job.stdout, job.stderr) if job else ()), folder / "train.log"]
+    own = point_log(folder)
+    streams = (own,) if own.is_file() else (job.stdout, job.stderr) if job else ()
+    files = [*streams, folder / "train.log"]
     at = {file: _print_end(file, lines=arguments.lines) for file in files}
     looks = 0
     while arguments.follow:

@@ -295,3 +295,22 @@ def test_a_rank_on_another_node_that_dies_is_the_cause_that_is_told(place):
     until(lambda: state(folder) == "failed", seconds=40)
     assert f"rank 1 (process {victim} on " in Status(folder).read()["reason"]
     until(lambda: has_left_the_queue(job.job_id), seconds=60)
+
+
+def test_points_share_a_job_side_by_side_and_all_of_them_save_when_it_is_queued_again(place, reference):
+    line = ("-m", *RUN, "seed=0,1,2,3", *SLURM, "launcher.points_per_job=2", "hydra.sweep.dir=sweep")
+    done = distill(place, *line)
+    assert done.returncode == 0, done.stderr
+    assert ", 2 jobs of 4 runs (slurm)" in done.stdout
+    runs = [place / "sweep" / str(number) for number in range(4)]
+    until(lambda: all(records(run) >= 5 for run in runs))
+    jobs = [read_job(run) for run in runs]
+    assert len({job.job_id for job in jobs if job}) == 2 and jobs[0].job_id == jobs[1].job_id
+    assert "stage distill" in distill(place, "logs", str(runs[1])).stdout
+    subprocess.run(["scontrol", "requeue", jobs[0].job_id], check=True)
+    until(lambda: all(state(run) == "preempted" for run in runs[:2]))
+    (place / "slow").unlink()
+    waited = distill(place, "wait", "sweep", "--every", "0.5")
+    assert waited.returncode == 0, waited.stdout
+    assert all("going on after step" in (run / "train.log").read_text() for run in runs[:2])
+    assert differences(runs[0], reference) == []
