@@ -155,6 +155,8 @@ class _Words:
         """One line: the key, what was given, the nearest match, what to type."""
         text = one_line(self.error)
         if found := re.search(r"In '(?P<file>[^']+)': Could not (find|load) '(?P<path>[^']+)'", text):
+            if found["path"].startswith("hydra/sweeper/optuna"):
+                return "hydra/sweeper: Optuna's sweeper is not installed; pip install 'distill-app[optuna]'"
             return self._option(found["file"], found["path"])
         if found := re.search(r"In '(?P<file>[^']+)': .*Key '(?P<key>[^']+)' not in '(?P<schema>\w+)'", text):
             if self.culprit is not None and found["key"] == _split(self.culprit)[0]:

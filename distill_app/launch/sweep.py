@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
-from distill_app.errors import ConfigError, DistillError, OtherExperiment, PointFailed, explain
+from distill_app.errors import ConfigError, DistillError, OtherExperiment, PointFailed, UsageError, explain
 from distill_app.launch.grid import GRID, constant, grid, grid_of, overrides_of
 from distill_app.launch.queue import GATHERED
 from distill_app.runs.claim import difference, finished_summary, ways_out
@@ -32,6 +32,7 @@ from distill_app.runs.journal import Journal
 from distill_app.runs.lifecycle import short_cause
 from distill_app.runs.report import summary_table
 from distill_app.runs.status import Status
+from distill_app.words import warn
 
 RECORDS = "sweep.jsonl"
 _LISTED = 5  # points of which a refusal says what differs
@@ -86,8 +87,14 @@ class Sweep:
         print(f"[{number + 1}{f'/{total}' if total else ''}] {' '.join(varied)}", flush=True)
         found, failure, objective = finished_summary(folder) is not None, None, None
         try:
+            _refuse_to_look_for_the_worst(hydra.sweeper)
             summary = work()
             objective = _number(summary.get("objective"))
+            if hydra.sweeper.get("_target_") != GRID and summary.get("judged_on") == "test":
+                warn(
+                    "the objective is judged on the test set, by which nothing should be chosen; hold images out: "
+                    "dataset.validation_fraction=0.1"
+                )
             state = _state(summary, found=found)
             code = int(state == GATHERED)  # until it is submitted
             point = Point(self.identity, number, varied, folder, state, objective=objective, exit_code=code)
@@ -210,6 +217,20 @@ class SweepFolder(Callback):
         typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         SweepFolder.last = str(config.hydra.sweep.dir)
         SweepFolder.points = grid_of(config.hydra.sweeper, typed)
+
+
+def _refuse_to_look_for_the_worst(sweeper: Mapping[str, Any]) -> None:
+    """Refuses a sweeper that optimises and takes objectives for costs, as Optuna's does by default.
+
+    Raises:
+        UsageError: It would find the worst point.
+    """
+    direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
+    if direction is not None and direction != "maximize":
+        raise UsageError(
+            f"hydra.sweeper.direction is {direction}: the objective of a run is larger when better, so that this would "
+            f"look for the worst one; type hydra/sweeper=search, or hydra.sweeper.direction=maximize"
+        )
 
 
 def table(points: Sequence[Point]) -> str:

@@ -108,6 +108,7 @@ def summarize(
         "teacher": _net_name(app.teacher) if "teacher" in experiment.parts.networks else None,
         "origins": {name: str(network.origin) for name, network in experiment.parts.networks.items()},
         "objective": stages.get(last.name, {}).get("best" if last.conf.select == "best" else "last"),
+        "judged_on": experiment.data.stage(last).judged_on,
         "metrics": [metric.described() for metric in metrics],
         "rows": rows,
         "files": dict(files),
