@@ -11,6 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.flags import ordered
+from distill_app.check.share import share_errors
+from distill_app.config.plan import plan_stages
+from distill_app.config.schema import to_app
 from distill_app.errors import ConfigError, UsageError
 from distill_app.runs.claim import finished_summary, has_checkpoints, lost_records, lost_text, write_config
 from distill_app.runs.files import write_text
@@ -29,6 +32,9 @@ _NOTES = (".hydra/config.yaml", ".hydra/overrides.yaml")
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     add_run(parser, checkpoints=False)
+    parser.add_argument(
+        "--processes", type=int, help="how many processes of this machine share out every batch (default: 1)"
+    )
     parser.epilog = "Where a finished run has lost its summary.json or status.json, this is made again."
     parser.add_argument(
         "overrides",
@@ -59,10 +65,25 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{folder} was finished; {lost_text(folder)} and is made again from the last checkpoint", flush=True)
     if overrides:
         config = _changed(folder, config, overrides)
-    from distill_app.training.runner import run_experiment
-
-    run_experiment(config, output_dir=str(folder), command=command_of(folder))
+    _carry_out(folder, config, processes=arguments.processes)
     return 0
+
+
+def _carry_out(folder: Path, config: dict[str, Any], *, processes: int | None) -> None:
+    """Goes on with the run, in this process or by several."""
+    from distill_app.launch.ddp import Ddp
+    from distill_app.launch.job import Job
+
+    job = Job(config, str(folder), command_of(folder))
+    if processes is None or processes == 1:
+        job()
+        return
+    launcher = Ddp(processes)
+    app = to_app(config | {"launcher": {"_target_": "distill_app.launch.Ddp", "tasks_per_node": processes}})
+    plans, _ = plan_stages(app)
+    if errors := list(share_errors(app, plans)):
+        raise ConfigError(errors)
+    launcher(job)
 
 
 def _status_again(folder: Path) -> bool:

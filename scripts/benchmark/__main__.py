@@ -26,6 +26,7 @@ import torchvision
 from ..output import require_folder
 from .cache import cache, crd_setup, store
 from .product import Size
+from .ranks import ranks, study
 from .report import EMPTY_PAGE, paper_table, placed, seconds_table, table
 from .workloads import Plan, crd, data, fixed, hint, kd, saving
 
@@ -44,6 +45,8 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     "fixed": (fixed, {**SMALL, "teacher": "resnet20", "student": "resnet8"}, {"repeat": 50}),
     "fixed_tiniest": (fixed, {**SMALL, "teacher": "plain_32_64_128", "student": "plain_8_16"}, {"repeat": 200}),
     "saving": (saving, {}, {}),
+    "ranks": (ranks, {**SMALL, "batch": 64, "teacher": "resnet18_small", "student": "resnet18_small"}, {}),
+    "study": (study, {}, {}),
     "data": (data, {**SMALL, "batch": 64}, {}),
     # The networks of the configurations that were published with torchdistill's paper for KD and FitNet.
     "cache_paper": (cache, {"teacher": "resnet152"}, {}),

@@ -14,6 +14,7 @@ from distill_app.training.loop import EpochTraining
 from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
+from distill_app.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,16 @@ class Product:
         size: Data and networks.
         overrides: What else a user would type: the method, the precision.
         folder: For the log, and for the cache if there is one.
+        world: The processes that share its batches.
     """
 
-    def __init__(self, size: Size, overrides: Sequence[str], *, folder: Path):
+    def __init__(self, size: Size, overrides: Sequence[str], *, folder: Path, world: World = ALONE):
         cfg = compose([*size.overrides(), f"cache.folder={folder}/cache", *overrides])
         errors, app, plans = read(cfg)
         if errors or app is None:
             raise ConfigError(errors)
-        self.experiment = opened(app, plans)
-        self.tracker = Tracker(folder, tensorboard=app.runtime.tensorboard, progress=False)
+        self.experiment = opened(app, plans, world=world)
+        self.tracker = Tracker(folder, tensorboard=app.runtime.tensorboard, progress=False, enabled=world.main)
         self.runner = StageRunner(self.experiment, folder=folder, tracker=self.tracker)
         self.stage = Stage(plans[0], self.experiment)
         self.runner.begin(self.stage, None)

@@ -144,6 +144,10 @@ ROWS = (
         Cell("pil / ours", label="Pillow, v1 transforms"), Cell("ours_plain / ours", label="own, one by one")),
     Row("", "a checkpoint, of 20 steps of {student}, {image_size} px, batch {batch}; on another machine", "saving",
         None, Cell("saving / ours", "<=", 0.01, "the 20 steps", digits=4)),
+    Row("12", "KD steps, {teacher} to {student}, {image_size} px, batch {batch} in all: CPU time of one process and "
+        "of the slower of two; on another machine", "ranks", None, Cell("one / two", ">=", 1.80, "one process")),
+    Row("14", "a study of four methods, its teacher and baseline once, answers from the cache; on another machine",
+        "study", None, Cell("study / singles", "<=", 0.50, "its runs one by one")),
     Row("11", "filling the cache: its first epoch", "cache",
         Cell("ours_filling / ours_uncached", "<=", 1.02, "own uncached epoch")),
 )  # fmt: skip
