@@ -66,7 +66,10 @@ class Ddp:
             finally:
                 end(ranks)
             if any(rank.failed for rank in ranks):
-                raise _error(ranks, job.output_dir, by_themselves=alone)
+                error = _error(ranks, job.output_dir, by_themselves=alone)
+                if isinstance(error, LaunchError):
+                    stop.look()  # a signal that came before they could heed it
+                raise error
         summary = finished_summary(job.output_dir)
         if summary is None:
             raise LaunchError(f"{job.output_dir}: the run has ended without a summary; see its train.log")
@@ -103,7 +106,8 @@ def _error(ranks: Sequence[Child], run: str, *, by_themselves: bool) -> BaseExce
     status = Status(run)
     record = status.read()
     if killed and by_themselves:
-        reason = f"{'; '.join(killed)}; SIGKILL usually means out of memory"
+        hint = "; SIGKILL usually means out of memory" if any("SIGKILL" in text for text in killed) else ""
+        reason = f"{'; '.join(killed)}{hint}"
     elif told:
         reason = str(told[0])
     elif record.get("state") == "failed" and record.get("reason"):
