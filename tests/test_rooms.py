@@ -15,7 +15,7 @@ FLOORS = (
     ("training",),
     ("cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
-    ("config",),
+    ("config", "report"),
     ("runs", "losses", "errors", "words", "seeds"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

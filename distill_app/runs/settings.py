@@ -55,7 +55,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     """
     # Cut off: in a file of somebody else's, a few references to references make millions of keys.
     leaves = islice(_leaves(config, ""), _MOST)
-    return {key: value for key, value in leaves if value not in _EMPTY and not _is_neutral(key)}
+    return {key: value for key, value in leaves if value not in _EMPTY and not is_neutral(key)}
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -106,7 +106,8 @@ def listed(found: Iterable[Change], *, most: int = 12) -> str:
     return "\n".join([*lines, *([f"  and {len(found) - most} more"] if len(found) > most else [])])
 
 
-def _is_neutral(key: str) -> bool:
+def is_neutral(key: str) -> bool:
+    """Whether a key, or one above it, may differ from start to start of the same run."""
     parts = key.split(".")
     prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
     return bool(prefixes & NEUTRAL.keys()) or parts[-1] in NEUTRAL
