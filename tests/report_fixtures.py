@@ -12,6 +12,9 @@ from distill_app.runs.metrics import Metric
 
 ACCURACY = Metric("accuracy", percent=True)
 METRICS = (ACCURACY, Metric("loss", direction="min", table=False), Metric("agreement", percent=True))
+IMAGE = (  # two pixels wide
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAIAAAA2iEnWAAAAFElEQVR4nGPk5ORkYGBgYmBgQFAAAlUAIWbSfWMAAAAASUVORK5CYII="
+)
 KD = "method.stages.distill.losses.kd"
 
 
@@ -91,6 +94,26 @@ def write_sweep(root: Path, *, temperatures: Sequence[float], rates: Sequence[fl
                 )
                 count += 1
     return count
+
+
+def evaluation(**more) -> dict[str, Any]:
+    """What `distill evaluate --full` writes, of two classes and four images."""
+    bins = [{"count": 0, "confidence": None, "accuracy": None}, {"count": 4, "confidence": 0.9, "accuracy": 0.75}]
+    calibration = {"ece": 0.15, "mce": 0.15, "confidence": 0.9, "bins": bins}
+    shares = ("agreement", "both_right", "only_teacher", "only_student", "both_wrong", "same_mistake")
+    return {
+        "network": "student", "dataset": "digits", "split": "test", "weights": "w", "count": 4, "left_out": {},
+        "figures": {"accuracy": 0.75, "loss": 0.3},
+        "per_class": [{"class": "cat", "count": 3, "accuracy": 1.0, "precision": 0.75, "teacher_accuracy": 1.0},
+                      {"class": "dog", "count": 1, "accuracy": 0.0, "precision": None, "teacher_accuracy": 1.0}],
+        "confusion": [[0, 0, 3], [1, 0, 1]],
+        "calibration": calibration, "teacher_calibration": calibration,
+        "fidelity": {**dict.fromkeys(shares, 0.25), "kl": 0.5},
+        "similarity": {"rows": ["stem", "logits"], "columns": ["logits"], "cka": [[0.2], [0.8]], "images": 4},
+        "examples": [{"index": 3, "true": 1, "student": 0, "teacher": 1, "student_confidence": 0.9,
+                      "teacher_confidence": 0.8, "image": IMAGE}],
+        **more,
+    }  # fmt: skip
 
 
 def _records(finals: Mapping[str, float], *, epochs: int, seed: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ FLOORS = (
     ("api", "app"),
     ("verbs", "check", "launch"),
     ("training",),
-    ("cache", "tasks", "models"),
+    ("analysis", "cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
     ("config", "report"),
     ("runs", "losses", "errors", "words", "seeds"),

@@ -11,6 +11,7 @@ from distill_app import __version__
 from distill_app.report import sheets
 from distill_app.report.comparison import Compared, seconds_in_all
 from distill_app.report.curves import Curves
+from distill_app.report.depth import depth_of, depth_sheet
 from distill_app.report.names import short_names
 from distill_app.report.results import DISTILLED, Result
 from distill_app.report.tables import metrics_in, settings_of, states_text, tuned_texts
@@ -28,6 +29,7 @@ def page(*, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title:
     """The page as text. What names and files of others say is text in it, never markup."""
     from jinja2 import Environment
 
+    depth = depth_of(runs)
     style, script = (_read(name) for name in ("page.css", "page.js"))
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages are in their order
@@ -48,10 +50,10 @@ def page(*, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title:
         failed=sheets.failed_sheet(runs),
         commands=sheets.commands_of(runs),
         facts=sheets.facts_of(runs, found),
-        depth=[],
+        depth=depth_sheet(depth),
         tuned=tuned_texts(found),
         comparisons=sum(len([against for against in (each.alone, each.kd) if against]) for each in found),
-        data=finite(_data(runs, found)),
+        data=finite({**_data(runs, found), "depth": depth}),
     )
 
 

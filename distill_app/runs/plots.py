@@ -43,8 +43,8 @@ def curves(
     figure.savefig(path, dpi=DPI)
 
 
-def new_figure(*, width: float, height: float, heights: Sequence[float] = (1.0,)) -> tuple[Any, Any]:
-    """A figure and its axes, one below the other; one alone is not in a list."""
+def new_canvas(*, width: float, height: float) -> Any:
+    """A figure without axes, in inches."""
     # Imported here: a second, which the commands that draw nothing need not pay.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,6 +52,12 @@ def new_figure(*, width: float, height: float, heights: Sequence[float] = (1.0,)
     # An image may have 2^16 pixels a side; hundreds of panels are cut rather than refused.
     figure = Figure(figsize=(width, min(height, 400.0)), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def new_figure(*, width: float, height: float, heights: Sequence[float] = (1.0,)) -> tuple[Any, Any]:
+    """A figure and its axes, one below the other; one alone is not in a list."""
+    figure = new_canvas(width=width, height=height)
     axes = figure.subplots(len(heights), 1, height_ratios=list(heights))
     for axis in axes if len(heights) > 1 else [axes]:
         axis.spines[["top", "right"]].set_visible(False)

@@ -2,8 +2,9 @@
 
 import browser_fixtures
 import pytest
-from report_fixtures import write_run, write_sweep
+from report_fixtures import evaluation, rows, write_run, write_sweep
 
+from distill_app.runs import evaluations
 from distill_app.verbs import call
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -159,7 +160,6 @@ def test_a_printed_page_is_light_and_has_all_columns(opened, sixty, tmp_path):
 
 
 def test_a_page_of_one_run_and_one_of_none_that_finished_open_too(opened, tmp_path):
-    from report_fixtures import rows
 
     write_run(tmp_path / "one/a", seed=0, results=rows(alone=0.7, student=0.8))
     assert call("report", [str(tmp_path / "one/a")]) == 0
@@ -172,8 +172,25 @@ def test_a_page_of_one_run_and_one_of_none_that_finished_open_too(opened, tmp_pa
     assert page.complaints == [] and "No run is finished." in page.locator("#results").text_content()
 
 
+def test_an_evaluation_in_depth_is_shown_and_chosen_from(opened, tmp_path):
+
+    for seed, network in enumerate(("student", "assistant")):
+        run = write_run(tmp_path / str(seed), seed=seed, results=rows(alone=0.7, student=0.8))
+        evaluations.write(evaluations.place_of(run, network=network, split="test"), evaluation(network=network))
+    assert call("report", [str(tmp_path)]) == 0
+    page = opened(tmp_path / "report.html", width=390)
+    assert page.complaints == [] and len(page.asked) == 1
+    assert page.locator("#depth img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 2
+    titles = page.locator("#depth h3").all_text_contents()
+    wanted = ["student on digits", "Reliability", "By class", "Confusions", "Activations", "Where they disagree"]
+    assert all(title.startswith(word) for title, word in zip(titles, wanted, strict=True))
+    assert page.locator("#depth .legend").first.locator("button").all_text_contents()[0] == "student, ECE 15.00%"
+    page.get_by_label("Evaluation").select_option("1")
+    assert page.locator("#depth h3").first.text_content().startswith("assistant on digits")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_what_others_named_runs_nothing(opened, tmp_path):
-    from report_fixtures import rows
 
     hostile = "</script><img src=x onerror=document.title='owned'>"
     for seed in range(2):
