@@ -173,9 +173,11 @@ function chart(host, title, note, render) {
       onclick: () => { hidden.has(entry.name) ? hidden.delete(entry.name) : hidden.add(entry.name); redraw(); },
     }, make("i", { class: entry.dashed ? "dashed" : null, style: `${entry.dashed ? "border-color" : "background"}: ${entry.colour}` }), entry.name + (entry.beyond ? " (beyond the axis)" : ""))));
   };
-  new ResizeObserver(() => {
+  const fit = () => {
     if (place.clientWidth && place.clientWidth !== width) { width = place.clientWidth; redraw(); }
-  }).observe(place);
+  };
+  fit();
+  new ResizeObserver(fit).observe(place);
 }
 
 function canvas(width, height) {
