@@ -12,10 +12,10 @@ from distill_app.report import sheets
 from distill_app.report.comparison import Compared, seconds_in_all
 from distill_app.report.curves import Curves
 from distill_app.report.depth import depth_of, depth_sheet
-from distill_app.report.names import short_names
 from distill_app.report.results import DISTILLED, Result
 from distill_app.report.tables import metrics_in, settings_of, states_text, tuned_texts
 from distill_app.runs.files import finite, now, write_text
+from distill_app.runs.naming import short_names
 
 _FOLDER = resources.files("distill_app.report") / "assets"
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill_app.report.names import short_names
 from distill_app.report.statistics import Spread, spread
 from distill_app.runs.collect import BASE, differing
 from distill_app.runs.metrics import ABOUT, Metric, joined
+from distill_app.runs.naming import short_names
 
 TEACHER, ALONE, DISTILLED = "teacher", "alone", "distilled"
 LABELS = "ce"  # the method that learns from labels alone

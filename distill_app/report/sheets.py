@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_app.report.comparison import Against, Compared
-from distill_app.report.names import short_names
 from distill_app.report.results import number
 from distill_app.report.statistics import p_text
 from distill_app.report.tables import figure_text, leading_pair, metrics_in, settings_of, what_of
 from distill_app.runs.collect import BASE
 from distill_app.runs.metrics import Metric, joined
+from distill_app.runs.naming import short_names
 
 _SIGNIFICANT = 0.05
 MINUS, PLUS_MINUS = "\u2212", "\u00b1"

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distill_app.report.comparison import Against, Compared
-from distill_app.report.names import short_names
 from distill_app.report.results import Figure
 from distill_app.report.statistics import Paired, p_text
 from distill_app.runs.collect import BASE, differing
 from distill_app.runs.metrics import Metric, joined
+from distill_app.runs.naming import short_names
 from distill_app.runs.report import cell_text, summary_table
 
 _REFERENCES = {"vs alone": "the student alone", "vs kd": "tuned KD"}

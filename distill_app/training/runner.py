@@ -26,6 +26,7 @@ from distill_app.runs.saver import Saver
 from distill_app.runs.statefile import save_weights
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
+from distill_app.trackers.build import outlets_of
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import EpochTraining
@@ -64,7 +65,7 @@ def run_experiment(
         experiment = experiment or Experiment.of(config)
         with (
             experiment,
-            Tracker(folder, tensorboard=experiment.app.runtime.tensorboard) as tracker,
+            Tracker(folder, outlets=outlets_of(experiment.app.tracker, experiment.builder)) as tracker,
             recorded(folder, tracker=tracker, config=config) as stop,
         ):
             runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
@@ -203,6 +204,7 @@ class StageRunner:
             self.tracker.warning(f"stage {stage.plan.name}: {text}")
         for note in stage.frozen.cache.open():
             self.tracker.info(note)
+        self.tracker.samples(stage.plan.name, stage.data.sample_images)
         self.tracker.start_stage(
             stage.plan.name,
             epochs=stage.plan.conf.epochs,

@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     image = target.with_name(f"{target.name}.png")
     try:
         files = [evaluations.write(target, {**found, "checkpoint": mark})]
+        image.unlink(missing_ok=True)  # a link there is replaced, not followed
         files += [image] if picture.draw(image, found) else []
     except OSError as error:
         print(f"evaluate: cannot write to {target.parent}: {error.strerror or error}", file=sys.stderr)

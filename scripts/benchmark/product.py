@@ -10,6 +10,7 @@ from distill_app.check.shapes import opened
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError
 from distill_app.runs.tracking import Tracker
+from distill_app.trackers.build import outlets_of
 from distill_app.training.loop import EpochTraining
 from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner
@@ -76,7 +77,7 @@ class Product:
         if errors or app is None:
             raise ConfigError(errors)
         self.experiment = opened(app, plans)
-        self.tracker = Tracker(folder, tensorboard=app.runtime.tensorboard, progress=False)
+        self.tracker = Tracker(folder, outlets=outlets_of(app.tracker, self.experiment.builder), progress=False)
         self.runner = StageRunner(self.experiment, folder=folder, tracker=self.tracker)
         self.stage = Stage(plans[0], self.experiment)
         self.runner.begin(self.stage, None)

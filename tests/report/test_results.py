@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from report_fixtures import KD, row, rows, write_run
 
-from distill_app.report.names import short_names
 from distill_app.report.results import ALONE, DISTILLED, TEACHER, aggregate
 from distill_app.runs.collect import collect
+from distill_app.runs.naming import short_names
 
 
 def results(root: Path) -> list:
