@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill_app.report.results import ALONE, DISTILLED, TEACHER, Result, number
+from distill_app.report.results import ALONE, DISTILLED, Result, number
 from distill_app.report.statistics import Paired, paired
 
 Numbers = Mapping[str, Any]
@@ -49,7 +49,7 @@ def compared(results: Sequence[Result]) -> list[Compared]:
     for result in results:
         held = result.role == DISTILLED
         alone = _alone_for(result, results) if held else None
-        kd = tuned_kd(result, results) if result.role != TEACHER else None
+        kd = tuned_kd(result, results) if result.role in (ALONE, DISTILLED) else None
         seconds = seconds_of(result)
         base = seconds_of(alone) if alone is not None else seconds if result.role == ALONE else None
         cost = seconds / base if seconds is not None and base else None

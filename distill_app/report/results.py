@@ -10,7 +10,7 @@ from distill_app.runs.collect import BASE, differing
 from distill_app.runs.metrics import ABOUT, Metric, joined
 from distill_app.runs.naming import short_names
 
-TEACHER, ALONE, DISTILLED = "teacher", "alone", "distilled"
+TEACHER, ALONE, DISTILLED, OTHER = "teacher", "alone", "distilled", "other"
 LABELS = "ce"  # the method that learns from labels alone
 _SHARED = (TEACHER, ALONE)  # what several settings may have in common: a prelude knows nothing of the method
 Member = tuple[Mapping[str, Any], Mapping[str, Any]]  # a run, and its row
@@ -39,7 +39,7 @@ class Result:
         base: The entries of `BASE`; None for one on which the result does not depend.
         settings: Key -> value as text, of the keys in which finished runs differ; None as in `base`.
         name: Of the network, as tables have it.
-        role: `teacher`, `alone` (the student on labels alone) or `distilled`.
+        role: `teacher`, `alone` (the student on labels alone), `distilled` (the student), or `other` (an assistant).
         members: The runs, each with its row.
         figures: Metric name -> figure, of the metrics that have a place in tables, the leading one first.
     """
@@ -84,7 +84,9 @@ class Result:
         names = short_names(self.settings)
         settings = [f"{names[key]}={value}" for key, value in self.settings.items() if value is not None]
         method = self.base["method"]
-        named = method is not None and (self.role == DISTILLED or method == LABELS)  # a prelude's are of no method
+        named = method is not None and (
+            self.role in (DISTILLED, OTHER) or method == LABELS
+        )  # a prelude's are of no method
         return ", ".join([*([str(method)] if named else []), *settings])
 
 
@@ -129,13 +131,13 @@ def _figure(metric: Metric, members: Iterable[Member]) -> Figure:
 
 
 def role_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """What a network is in the comparison: the teacher, the student on labels alone, or what learnt from a teacher."""
+    """What a network is in the comparison: the teacher, the student on labels alone or as it learnt, or another one."""
     network, name = row.get("network"), row.get("name")
     if "teacher" in (network, name):
         return TEACHER
     if network == "baseline" or name == "student alone" or (run.get("method") == LABELS and network == "student"):
         return ALONE
-    return DISTILLED
+    return DISTILLED if any(str(each).startswith("student") for each in (network, name)) else OTHER
 
 
 def _text(value: Any) -> str | None:

@@ -101,8 +101,11 @@ def test_teachers_and_references_are_held_against_nothing(sweep):
 def test_the_cost_of_a_method_is_that_of_all_its_stages(tmp_path):
     found = [*rows(alone=0.7, student=0.8), row("assistant", "assistant", "assist", 0.85, seconds=5.0)]
     write_run(tmp_path / "a", seed=0, results=found)
-    each = next(each for each in all_of(tmp_path) if each.result.name == "student with kd")
-    assert each.seconds == pytest.approx(8.0) and each.cost == pytest.approx(4.0)
+    by_name = {each.result.name: each for each in all_of(tmp_path)}
+    student, assistant = by_name["student with kd"], by_name["assistant"]
+    assert student.seconds == pytest.approx(8.0) and student.cost == pytest.approx(4.0)
+    assert assistant.seconds == pytest.approx(5.0), "its own stages"
+    assert assistant.alone is assistant.kd is None, "it is no student, and is held against none"
 
 
 def test_a_stage_that_points_share_is_counted_once(sweep):
