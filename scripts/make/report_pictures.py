@@ -23,7 +23,9 @@ PICTURES = {"report.png": (1440, 1640, "light"), "report_phone.png": (390, 1640,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", type=Path, default=ROOT / "outputs/report_pictures", help="the folder of the sweep")
+    parser.add_argument(
+        "--sweep", type=Path, default=ROOT / "outputs/temperature_and_weight", help="the folder of the sweep"
+    )
     parser.add_argument("--output", type=Path, default=DOCS, help="where the pictures go")
     arguments = parser.parse_args()
     require_folder(parser, arguments.output)
