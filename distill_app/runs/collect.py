@@ -146,8 +146,8 @@ def _hydra(folder: Path) -> dict[str, Any]:
     for key in ("hydra", "runtime", "choices"):
         choices = choices.get(key) if isinstance(choices, Mapping) else None
     chosen = choices if isinstance(choices, Mapping) else {}
-    ours = {str(key): str(value) for key, value in chosen.items() if not str(key).startswith("hydra/")}
-    ours.pop("launcher", None)
+    told = {str(key): str(value) for key, value in chosen.items()}
+    ours = {key: value for key, value in told.items() if not key.startswith("hydra/") and not is_neutral(key)}
     typed = [str(each) for each in overrides] if isinstance(overrides, list) else []
     return {"choices": ours, "overrides": typed, "typed": [each.partition("=")[0].lstrip("+~") for each in typed]}
 

@@ -94,6 +94,12 @@ def test_a_group_that_was_chosen_stands_for_its_keys(tmp_path):
     assert _columns(tmp_path) == {"stage": ["fast", "slow"]}
 
 
+@pytest.mark.parametrize("group", ["tracker", "launcher"])
+def test_a_group_that_is_no_setting_stands_for_no_key(tmp_path, group):
+    _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.2}}, choices={group: {"a": "one", "b": "other"}})
+    assert list(_columns(tmp_path)) == ["stage.lr"]
+
+
 def test_columns_are_in_table_csv_and_picture(tmp_path, capsys, monkeypatch):
     from matplotlib.axes import Axes
 
