@@ -10,7 +10,7 @@ from torch import Tensor
 from distill_app.analysis.examples import Disagreements, label_of
 from distill_app.analysis.scores import Answered, by_class, calibration, confusion, divergences, fidelity
 from distill_app.analysis.taps import Sample, similarity
-from distill_app.errors import DistillError
+from distill_app.errors import DistillError, SettingError
 from distill_app.networks.answers import Answers
 from distill_app.networks.modes import evaluating
 from distill_app.networks.network import Network
@@ -39,6 +39,9 @@ def depth(
         device: Where to run.
         teacher: What its answers and activations are compared with.
         classes: Their names.
+
+    Raises:
+        SettingError: The network answers something that these data cannot judge, such as other classes.
 
     Returns:
         `count`, `figures`; `per_class`, `confusion` (true, taken for, how often), `calibration`; and with a teacher
@@ -85,6 +88,8 @@ class _Look:
     def add(self, raw: Mapping[str, Any], batch: Batch) -> None:
         """Asks both networks about a batch."""
         answer = self._task.call(self._answers, batch, name=self._network.name)
+        if not self._count and (reason := self._task.misfit(answer, batch)) is not None:
+            raise SettingError(f"{self._network.name} cannot be judged by these data: it {reason}")
         self._task.add(self._sums, answer, batch)
         self._count += len(batch["target"])
         other = self._other(answer, batch)
@@ -116,31 +121,36 @@ class _Look:
         """What came of it."""
         figures = {name: plain(value) for name, value in self._task.figures(self._sums).items()}
         found: dict[str, Any] = {"count": self._count, "figures": figures, "left_out": self._left_out}
-        if self._width is None:
-            lists = {name: value for name, value in figures.items() if isinstance(value, list)}
-            found["per_class"] = self._named(
-                [dict(zip(lists, line, strict=True)) for line in zip(*lists.values(), strict=True)]
-            )
-            self._left_out["confusion, calibration, fidelity"] = (
-                f"{type(self._task).__name__} has no single class for each sample"
-            )
-            return found
-        labels, (predicted, sure) = torch.cat(self._labels), self._mine.joined()
-        matrix = confusion(labels, predicted, classes=self._width)
-        found["per_class"] = self._named(by_class(matrix))
-        found["confusion"] = [[i, j, int(matrix[i, j])] for i, j in torch.nonzero(matrix).tolist()]
-        found["calibration"] = calibration(sure, predicted == labels)
-        if self._theirs.predicted and "fidelity" not in self._left_out:
-            theirs, certain = self._theirs.joined()
-            found["teacher_calibration"] = calibration(certain, theirs == labels)
-            mean = self._divergence / self._count
-            found["fidelity"] = fidelity(labels=labels, student=predicted, teacher=theirs, divergence=mean)
-            for line, other in zip(
-                found["per_class"], by_class(confusion(labels, theirs, classes=self._width)), strict=True
-            ):
-                line["teacher_accuracy"] = other["accuracy"]
-            found["examples"] = self._examples.found()
+        if self._width is not None:
+            return found | self._of_classes(self._width)
+        lists = {name: value for name, value in figures.items() if isinstance(value, list)}
+        lines = zip(*lists.values(), strict=True)
+        found["per_class"] = self._named([dict(zip(lists, line, strict=True)) for line in lines])
+        why = f"{type(self._task).__name__} has no single class for each sample"
+        self._left_out["confusion, calibration, fidelity"] = why
         return found
+
+    def _of_classes(self, classes: int) -> dict[str, Any]:
+        """What there is where a sample has one class."""
+        labels, (predicted, sure) = torch.cat(self._labels), self._mine.joined()
+        matrix = confusion(labels, predicted, classes=classes)
+        lines = self._named(by_class(matrix))
+        found: dict[str, Any] = {
+            "per_class": lines,
+            "confusion": [[i, j, int(matrix[i, j])] for i, j in torch.nonzero(matrix).tolist()],
+            "calibration": calibration(sure, predicted == labels),
+        }
+        if not self._theirs.predicted or "fidelity" in self._left_out:
+            return found
+        theirs, certain = self._theirs.joined()
+        mean = self._divergence / self._count
+        for line, other in zip(lines, by_class(confusion(labels, theirs, classes=classes)), strict=True):
+            line["teacher_accuracy"] = other["accuracy"]
+        return found | {
+            "teacher_calibration": calibration(certain, theirs == labels),
+            "fidelity": fidelity(labels=labels, student=predicted, teacher=theirs, divergence=mean),
+            "examples": self._examples.found(),
+        }
 
     def _named(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = list(self._classes or [])

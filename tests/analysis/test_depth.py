@@ -9,6 +9,7 @@ from distill_app.analysis.depth import depth
 from distill_app.analysis.taps import IMAGES, Sample
 from distill_app.analysis.text import depth_text
 from distill_app.config.schema import NormalizeConf
+from distill_app.errors import SettingError
 from distill_app.networks.network import Network
 from distill_app.tasks import Classification, MultiLabel
 
@@ -83,6 +84,13 @@ def test_a_teacher_of_other_classes_is_left_out_with_the_reason():
     found = looked_at(network("student"), network("teacher", classes=7, seed=1))
     assert "one gives 10 logits and the other 7" in found["left_out"]["fidelity"]
     assert "fidelity" not in found and "calibration" in found and found["similarity"]["images"] == 48
+
+
+def test_a_network_of_other_classes_is_refused_with_the_reason():
+    with pytest.raises(
+        SettingError, match="student cannot be judged by these data: it gives 7 logits, and there are 10"
+    ):
+        looked_at(network("student", classes=7), None)
 
 
 def test_a_tap_that_leads_nowhere_costs_the_alignment_alone():
