@@ -1,5 +1,6 @@
 """How far results lie above the student alone and above tuned KD, seed by seed."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,8 @@ from distill_app.report.results import ALONE, DISTILLED, Result, number
 from distill_app.report.statistics import Paired, paired
 
 Numbers = Mapping[str, Any]
+# Settings that are no matter of tuning: with more data or longer training everything is better.
+_BUDGET = re.compile(r"^dataset\.|(epochs|max_steps_per_epoch|labels_per_class)$")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Compared:
     Attributes:
         result: The result.
         alone: Against the student that learns from labels alone; None for it, for teachers, and where there is none.
-        kd: Against tuned KD: of the settings of method `kd` for the same networks those that are best on the split that
-            judges epochs, never those that are best on the test set.
+        kd: Against tuned KD: of the settings of method `kd` for the same networks, data and epochs those that are best
+            on the split that judges epochs, never those that are best on the test set.
         seconds: Of training what its method trains, the mean over its runs; None where nothing was trained.
         cost: That as a multiple of the student alone.
     """
@@ -69,11 +72,13 @@ def _against(result: Result, reference: Result | None) -> Against | None:
 
 
 def _alone_for(result: Result, results: Iterable[Result]) -> Result | None:
-    """The student on labels alone whose settings are nearest: those of the same data set and student."""
+    """The student on labels alone whose settings are nearest, of the same data set, student and budget."""
     candidates = [
         other
         for other in results
-        if other.role == ALONE and all(other.base[key] in (None, result.base[key]) for key in ("dataset", "student"))
+        if other.role == ALONE
+        and all(other.base[key] in (None, result.base[key]) for key in ("dataset", "student"))
+        and not _other_budget(result, other)
     ]
     return max(candidates, key=lambda other: (_likeness(result, other), _goodness(other)), default=None)
 
@@ -89,8 +94,15 @@ def _likeness(result: Result, other: Result) -> tuple[int, int]:
     return -conflicts, len(pairs) - conflicts
 
 
+def _other_budget(result: Result, other: Result) -> bool:
+    """Whether two results had other data or other amounts of training, as far as settings that differ say."""
+    keys = [key for key in result.settings.keys() & other.settings.keys() if _BUDGET.search(key)]
+    pairs = [(result.settings[key], other.settings[key]) for key in keys]
+    return any(mine != theirs for mine, theirs in pairs if mine is not None and theirs is not None)
+
+
 def tuned_kd(result: Result, results: Iterable[Result]) -> Result | None:
-    """Of the settings of KD for the same data set and networks those that are best where epochs are judged.
+    """Of the settings of KD for the same data, networks and budget those that are best where epochs are judged.
 
     None where there is no KD, or several that do not say what they reached there.
     """
@@ -102,6 +114,7 @@ def tuned_kd(result: Result, results: Iterable[Result]) -> Result | None:
         and other.base["method"] == "kd"
         and not str(other.members[0][1].get("network")).endswith("_ema")
         and all(result.base[key] in (None, other.base[key]) for key in same)
+        and not _other_budget(result, other)
     ]
     if len(candidates) == 1:
         return candidates[0]

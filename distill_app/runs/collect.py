@@ -146,7 +146,7 @@ def _hydra(folder: Path) -> dict[str, Any]:
     for key in ("hydra", "runtime", "choices"):
         choices = choices.get(key) if isinstance(choices, Mapping) else None
     chosen = choices if isinstance(choices, Mapping) else {}
-    told = {str(key): str(value) for key, value in chosen.items()}
+    told = {str(key): None if value is None else str(value) for key, value in chosen.items()}
     ours = {key: value for key, value in told.items() if not key.startswith("hydra/") and not is_neutral(key)}
     typed = [str(each) for each in overrides] if isinstance(overrides, list) else []
     return {"choices": ours, "overrides": typed, "typed": [each.partition("=")[0].lstrip("+~") for each in typed]}

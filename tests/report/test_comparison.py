@@ -56,6 +56,22 @@ def test_tuned_kd_is_chosen_where_epochs_are_judged_and_not_by_the_test_set(swee
     assert found["kd, kd.loss.temperature=1"].kd.by_metric["accuracy"].mean > 0
 
 
+@pytest.mark.parametrize("key", ["stage.epochs", "dataset.student_labels_per_class", "method.stages.distill.epochs"])
+def test_longer_training_or_more_data_is_no_better_tuning(tmp_path, key):
+    for value, student in ((10, 0.75), (100, 0.9)):
+        settings = {key: value}
+        both = {"seed": 0, "settings": settings}
+        write_run(
+            tmp_path / f"kd-{value}", results=rows(alone=student - 0.1, student=student), objective=student, **both
+        )
+        at = rows(alone=student - 0.1, student=student + 0.01, method="at")
+        write_run(tmp_path / f"at-{value}", results=at, method="at", **both)
+    for each in all_of(tmp_path):
+        if each.result.base["method"] == "at":
+            assert each.kd.by_metric["accuracy"].mean == pytest.approx(0.01)
+            assert each.alone.by_metric["accuracy"].mean == pytest.approx(0.11)
+
+
 def test_several_kd_that_say_nothing_of_the_validation_set_are_not_tuned(tmp_path):
     for temperature in (1, 4):
         settings = {f"{KD}.loss.temperature": temperature}
