@@ -18,6 +18,7 @@ from distill_app.runs.files import finite, now, write_text
 from distill_app.runs.naming import short_names
 
 _FOLDER = resources.files("distill_app.report") / "assets"
+_SCRIPTS = ("tables.js", "charts.js", "sections.js", "depth.js")
 
 
 def write_page(path: Path, *, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title: str) -> None:
@@ -30,7 +31,7 @@ def page(*, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title:
     from jinja2 import Environment
 
     depth = depth_of(runs)
-    style, script = (_read(name) for name in ("page.css", "page.js"))
+    style, script = _read("page.css"), _script()
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages are in their order
     template = environment.from_string(_read("page.html"))
@@ -59,6 +60,12 @@ def page(*, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title:
 
 def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """The page's script; its parts are of one scope."""
+    parts = "\n".join(_read(name) for name in _SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _digest(text: str) -> str:
