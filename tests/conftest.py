@@ -25,7 +25,7 @@ TINY = (
     "model@student=plain_8_16",
     "teacher.allow_random=true",
     "runtime.threads=1",
-    "runtime.tensorboard=false",
+    "tracker=none",
 )
 
 

@@ -23,7 +23,7 @@ from distill_app.training.runner import StageRunner, run_experiment
 from distill_app.training.stage import Stage
 
 GOLDENS = Path(__file__).parent / "goldens"
-QUIET = ("runtime.threads=1", "runtime.tensorboard=false", "runtime.log_every=1")
+QUIET = ("runtime.threads=1", "tracker=none", "runtime.log_every=1")
 # Teacher 32-64-128 and student 8-16: stages of different widths and sizes, batch norm in both.
 DIGITS = (
     "dataset=digits",
@@ -93,7 +93,7 @@ def run(folder: Path, *overrides: str, **choices: Any) -> dict[str, Any]:
 def runner(folder: Path, *overrides: str, **choices: Any) -> Iterator[StageRunner]:
     """A runner with its networks, before its first stage."""
     config = resolved(*overrides, **choices)
-    with Tracker(folder, tensorboard=False, progress=False) as tracker, Experiment.of(config) as experiment:
+    with Tracker(folder, progress=False) as tracker, Experiment.of(config) as experiment:
         experiment.build_networks()
         yield StageRunner(experiment, folder=folder, tracker=tracker)
 

@@ -13,9 +13,9 @@ FLOORS = (
     ("api", "app"),
     ("verbs", "check", "launch"),
     ("training",),
-    ("cache", "tasks", "models"),
+    ("analysis", "cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
-    ("config",),
+    ("config", "report", "trackers"),
     ("runs", "losses", "world", "errors", "words", "seeds"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -145,6 +145,7 @@ def unbuildable(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
 def _built(app: AppConf, plans: list[StagePlan]) -> Iterator[tuple[Any, str]]:
     """All that is built from a `_target_`, with its key."""
     yield app.launcher, "launcher"
+    yield from ((conf, f"tracker.{name}") for name, conf in app.tracker.items() if conf not in (None, False))
     for name, model in models_of(app).items():
         yield model.net, f"{model_key(app, name)}.net"
     for plan in plans:

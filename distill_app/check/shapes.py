@@ -17,6 +17,7 @@ from distill_app.errors import ConfigError, DistillError
 from distill_app.machine.device import choose_device
 from distill_app.networks.network import networks_read
 from distill_app.tasks.build import task_problems
+from distill_app.trackers.build import outlet_problems
 from distill_app.training.chance import random_errors
 from distill_app.training.experiment import Experiment
 from distill_app.training.preflight import Look, refuse_what_does_not_fit
@@ -95,6 +96,7 @@ def _runtime(app: AppConf, world: World) -> list[str]:
 def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator[str]:
     """Everything with a `_target_` but the networks, which are built."""
     yield from _construction(app.launcher, key="launcher", builder=builder)
+    yield from outlet_problems(app.tracker, builder)
     shapes = ("in_shape", "out_shape")
     data_arguments = ("num_classes", "num_samples", "labels", "sample_indices")
     for plan in plans:

@@ -75,6 +75,7 @@ KINDS = (
     ),
     (r"task", Kind("task", ("distill_app.tasks",), ("distill_app.losses", "torch.nn", "torchvision.ops"))),
     (r"launcher", Kind("launcher", ("distill_app.launch",))),
+    (r"tracker\.[^.]+", Kind("tracker", ("distill_app.trackers",))),
 )
 # What `timm` in `runtime.allow` stands for; other parts of it have to be named.
 TIMM = ("timm.create_model", "timm.layers", "timm.loss", "timm.models", "timm.optim", "timm.scheduler")

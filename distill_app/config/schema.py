@@ -216,7 +216,6 @@ class RuntimeConf:
     compare_ranks_every: int | None = 1000
     rank_timeout_s: int = 600
     gradient_norms_every: int | None = None  # steps; logs what each loss term alone would pull with, at its weight
-    tensorboard: bool = True
     # Packages beside distill_app, torch and torchvision from which a _target_ may be imported.
     allow: list[str] = field(default_factory=lambda: ["timm"])
     corrupt_images: str = "raise"  # or skip
@@ -260,6 +259,7 @@ class AppConf:
     method: MethodConf = field(default_factory=MethodConf)
     stage: RecipeConf = field(default_factory=RecipeConf)
     launcher: Any = MISSING
+    tracker: dict[str, Any] = field(default_factory=dict)  # name -> where the records of a run are shown besides
     runtime: RuntimeConf = field(default_factory=RuntimeConf)
     checkpoint: CheckpointConf = field(default_factory=CheckpointConf)
     cache: CacheConf = field(default_factory=CacheConf)

@@ -21,7 +21,8 @@ from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, Resi
 from distill_app.data.samples import Samples
 from distill_app.data.sampling import collate_of, training_order
 from distill_app.data.split import budget, hold_out
-from distill_app.errors import DataError
+from distill_app.errors import DataError, DistillError
+from distill_app.seeds import generator_kept
 from distill_app.words import warn
 from distill_app.world import ALONE, World
 
@@ -47,6 +48,24 @@ class StageData:
     def example_to_judge(self, *, device: torch.device, count: int = 2) -> dict[str, Any]:
         """The first samples of the split that judges epochs, prepared."""
         return self._first(self.judge.dataset, self.task, device=device, count=count)
+
+    def sample_images(self, count: int) -> torch.Tensor | None:
+        """The first training images as the first epoch shows them, uint8 (N, 3, H, W); None where inputs are others.
+
+        Nothing depends on them, so that an image that cannot be read is no reason to end.
+        """
+        samples: Any = self.train.dataset
+        chosen = [(position, 0) for position in range(min(count, len(samples)))]
+        try:
+            with generator_kept():
+                batch = self.collate(samples.__getitems__(chosen))
+        except DistillError:
+            return None
+        images = batch.get("input") if isinstance(batch, Mapping) else None
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+            return None
+        images = images.flatten(0, 1)[:count] if images.dim() == 5 else images
+        return images if images.dim() == 4 and images.shape[1] == 3 else None
 
     def _first(self, samples: Any, task: Any, *, device: torch.device, count: int) -> dict[str, Any]:
         keys = [(position % len(samples), 0) for position in range(count)]

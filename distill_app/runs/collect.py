@@ -4,6 +4,8 @@ Run directories may come from elsewhere: a damaged or foreign file becomes a run
 """
 
 import os
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,24 +15,25 @@ import yaml
 from distill_app.runs.claim import stored_config
 from distill_app.runs.files import read_object
 from distill_app.runs.metrics import metrics_of
-from distill_app.runs.settings import leading, settings_of
+from distill_app.runs.settings import is_neutral, leading, settings_of
 from distill_app.runs.status import state_of
-from distill_app.runs.untrusted import read_limited
+from distill_app.runs.untrusted import read_limited, read_text
 
 BASE = ("dataset", "teacher", "student", "method")  # what every table has a column for
-_SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit"}
+_SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit", "samples", "evaluation", "wandb"}
 
 
 def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All runs below a folder (or the folder itself).
 
-    Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows), and under `varied` the
-    settings in which the runs differ, key to value as text: those that somebody typed or chose, and of the others as
-    few as tell all apart.
+    Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows, objective, stages), where
+    and by what it was run (device, host, commit), what was typed (command, and point_command of this run alone), and
+    under `varied` the settings in which the runs differ, key to value as text: those that somebody typed or chose, and
+    of the others as few as tell all apart.
     """
     runs = []
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name not in _SKIPPED_FOLDERS)
+        subfolders[:] = sorted((name for name in subfolders if name not in _SKIPPED_FOLDERS), key=_natural)
         if "summary.json" in files or "status.json" in files:
             runs.append(_run(Path(folder), root=Path(root)))
     columns = _columns(runs)
@@ -39,6 +42,11 @@ def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
         run["varied"] = {_shown(key): known.get(key) for key in columns}
         del run["typed"]
     return runs
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Points of a sweep in their order: 2 before 10."""
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -54,11 +62,13 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
     if state == "died":
         reason = f"process {status.get('pid')} is gone; to go on: distill resume {folder}"
     point = status.get("point")
+    hydra = _hydra(folder / ".hydra")
     settings = {key: value for key, value in settings_of(config).items() if key != "seed"}
-    if not config and (summary or {}).get("settings"):
-        settings = {"settings": str((summary or {})["settings"])}
+    if not config:
+        settings = _told_otherwise(summary or {}, hydra["overrides"])
     about = {**_about(config), **{key: value for key, value in (summary or {}).items() if value is not None}}
     return {
+        "folder": str(folder),
         "path": folder.relative_to(root).as_posix(),
         "state": state,
         "reason": reason,
@@ -66,9 +76,55 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
         **{key: about.get(key) for key in (*BASE, "seed")},
         "rows": rows_of(summary or {}),
         "metrics": metrics_of(summary or {}),
+        "objective": (summary or {}).get("objective"),
+        "stages": _stages(summary or {}),
+        "prelude": _schedule(config.get("prelude")),
         "settings": settings,
-        **_hydra(folder / ".hydra"),
+        **_where(folder),
+        **_commands(folder, hydra["overrides"]),
+        **hydra,
     }
+
+
+def _told_otherwise(summary: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """What is known of the settings of a run whose config is lost: what was typed, and a hash of all of them."""
+    typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides if "=" in override)
+    known = {key: value for key, value in typed.items() if key != "seed" and not is_neutral(key)}
+    hashed = summary.get("settings")
+    return known or ({"hash of settings": str(hashed)} if hashed else {})
+
+
+def _stages(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Stage -> what it took and reached."""
+    stages = summary.get("stages")
+    known = stages.items() if isinstance(stages, Mapping) else ()
+    return {str(name): stage for name, stage in known if isinstance(stage, dict)}
+
+
+def _schedule(prelude: Any) -> list[str] | None:
+    """The stages before those of the method; None where the config does not say."""
+    schedule = prelude.get("schedule") if isinstance(prelude, Mapping) else None
+    return [str(name) for name in schedule] if isinstance(schedule, list) else None
+
+
+def _where(folder: Path) -> dict[str, Any]:
+    """On what a run was carried out, and with which code."""
+    env, git = read_object(folder / "env.json") or {}, read_object(folder / "git.json") or {}
+    gpus, versions = env.get("gpus"), env.get("versions")
+    device = ", ".join(map(str, gpus)) if isinstance(gpus, list) and gpus else env.get("cpu")
+    commit = str(git["commit"])[:12] + (" and changes" if git.get("dirty") else "") if git.get("commit") else None
+    torch = versions.get("torch") if isinstance(versions, Mapping) else None
+    return {"device": device, "host": env.get("host"), "commit": commit, "torch": torch}
+
+
+def _commands(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """What was typed, for a sweep the line of all its points; and what starts this run alone."""
+    try:
+        typed = read_text(folder / "command.txt").strip()
+    except (OSError, ValueError):
+        typed = ""
+    alone = shlex.join(["distill", *overrides]) if overrides else shlex.join(["distill", "rerun", str(folder)])
+    return {"command": typed, "point_command": alone}
 
 
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,10 +146,10 @@ def _hydra(folder: Path) -> dict[str, Any]:
     for key in ("hydra", "runtime", "choices"):
         choices = choices.get(key) if isinstance(choices, Mapping) else None
     chosen = choices if isinstance(choices, Mapping) else {}
-    ours = {str(key): str(value) for key, value in chosen.items() if not str(key).startswith("hydra/")}
-    ours.pop("launcher", None)
-    typed = overrides if isinstance(overrides, list) else []
-    return {"choices": ours, "typed": [str(each).partition("=")[0].lstrip("+~") for each in typed]}
+    told = {str(key): None if value is None else str(value) for key, value in chosen.items()}
+    ours = {key: value for key, value in told.items() if not key.startswith("hydra/") and not is_neutral(key)}
+    typed = [str(each) for each in overrides] if isinstance(overrides, list) else []
+    return {"choices": ours, "overrides": typed, "typed": [each.partition("=")[0].lstrip("+~") for each in typed]}
 
 
 def _yaml(path: Path) -> Any:

@@ -14,7 +14,7 @@ from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited
 
 JOB = "job.json"
 CLUSTERS = ("slurm", "local")
-_SKIPPED = {".git", ".hydra", "checkpoints", "tensorboard", "submitit"}
+_SKIPPED = {".git", ".hydra", "checkpoints", "tensorboard", "submitit", "samples", "evaluation", "wandb"}
 _ID = re.compile(r"\d{1,12}(_\d{1,7})?")  # of a job, or of an element of an array
 
 

@@ -47,6 +47,12 @@ class Metric:
         shown = " +- ".join(self._number(self.scaled(number)) for number in numbers)
         return f"{shown}%" if self.percent else f"{shown} {self.unit}".rstrip()
 
+    def difference(self, value: float) -> str:
+        """A difference of two values, with its sign; of shares in points, without a percent sign."""
+        shown = self._number(self.scaled(value))
+        signed = shown if shown.startswith("-") else f"+{shown}"
+        return signed if self.percent else f"{signed} {self.unit}".rstrip()
+
     def _number(self, value: float) -> str:
         decimals = 2 if self.percent and self.decimals is None else self.decimals
         return f"{value:.4g}" if decimals is None else f"{value:.{decimals}f}"

@@ -1,19 +1,16 @@
-"""Tables and plots of one run and of many runs. Reads what runs wrote; needs no torch."""
+"""The table and the plot of one run, and how tables look. Reads what runs wrote; needs no torch."""
 
-import csv
-import io
 import math
 import os
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_app.runs import plots
-from distill_app.runs.collect import BASE, differing, rows_of
+from distill_app.runs.collect import rows_of
 from distill_app.runs.files import read_object
 from distill_app.runs.journal import METRICS, Journal
-from distill_app.runs.metrics import Metric, joined, metrics_of
+from distill_app.runs.metrics import Metric, metrics_of
 
 
 def results_of(summary: Mapping[str, Any]) -> str:
@@ -29,12 +26,21 @@ def summary_table(
     *,
     metrics: Iterable[Metric] = (),
     markdown: bool = False,
+    heads: Mapping[str, str] | None = None,
 ) -> str:
-    """An aligned table; figures are shown as their metrics say, what is missing as a dash."""
+    """An aligned table; figures are shown as their metrics say, what is missing as a dash.
+
+    Args:
+        rows: Column -> value.
+        columns: In their order.
+        metrics: Those of columns that are figures.
+        markdown: Whether it is one of Markdown.
+        heads: What stands above columns, where that is not their name.
+    """
     rows, described = list(rows), {metric.name: metric for metric in metrics}
-    cells = [[_cell(column, row.get(column), described.get(column)) for column in columns] for row in rows]
+    cells = [[cell_text(column, row.get(column), described.get(column)) for column in columns] for row in rows]
     right = [any(isinstance(row.get(column), (int, float)) for row in rows) for column in columns]
-    head = [_cell("name", column.replace("_", " ")) for column in columns]
+    head = [cell_text("name", (heads or {}).get(column, column).replace("_", " ")) for column in columns]
     if markdown:
         cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     least = 3 if markdown else 1
@@ -48,7 +54,8 @@ def summary_table(
     return "\n".join([line(head), line(rule), *(line(row) for row in cells)])
 
 
-def _cell(column: str, value: Any, metric: Metric | None = None) -> str:
+def cell_text(column: str, value: Any, metric: Metric | None = None) -> str:
+    """A value as a table shows it; what is missing, or no number, is a dash."""
     if value is None:
         return "-"
     if metric is not None and (number := _number(value)) is not None:
@@ -95,106 +102,6 @@ def _title(summary: Mapping[str, Any]) -> str:
     pair = " to ".join(str(summary[key]) for key in ("teacher", "student") if summary.get(key))
     parts = [method, pair, dataset, None if seed is None else f"seed {seed}"]
     return ", ".join(str(part) for part in parts if part)
-
-
-def aggregate(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record per data set, model pair, method, settings that differ, and result, over the runs that share them.
-
-    It has n, mean and standard deviation; `std` is the sample standard deviation (n - 1), None for one run. Only
-    finished runs count. `settings` maps the keys in which finished runs differ to the record's values.
-    `metrics` are those of the runs; a metric is a key, and so are `<metric>_std` and `<metric>_values`.
-    """
-    done = [run for run in runs if run["state"] == "done"]
-    columns = list(differing(done))
-    groups: dict[tuple[str | None, ...], list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    for run in done:
-        settings = [(run.get("varied") or {}).get(key) for key in columns]
-        for row in run["rows"]:
-            key = (*(str(run.get(k)) for k in BASE), *settings, str(row.get("name")))
-            groups.setdefault(key, []).append((run, row))
-    records = []
-    # Sorted by run, not by result: results stay in the order of the run (teacher, alone, distilled).
-    for key in sorted(groups, key=lambda key: [_order(value) for value in key[:-1]]):
-        members = groups[key]
-        record: dict[str, Any] = dict(zip(BASE, key, strict=False))
-        record["settings"] = dict(zip(columns, key[len(BASE) :], strict=False))
-        record |= {"result": key[-1], "n": len(members)}
-        record["seeds"] = len({str(run.get("seed")) for run, _ in members})
-        record["metrics"] = [metric for metric in joined(run["metrics"] for run, _ in members) if metric.table]
-        for name in (metric.name for metric in record["metrics"]):
-            values = [v for _, row in members if (v := _number(row.get(name))) is not None]
-            record[name] = statistics.fmean(values) if values else None
-            record[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
-            record[f"{name}_values"] = values
-        record["parameters"] = members[-1][1].get("parameters")
-        records.append(record)
-    return records
-
-
-def _order(value: str | None) -> tuple[bool, float, str]:
-    """Numbers by size, before words."""
-    try:
-        return (False, float(value or ""), "")
-    except ValueError:
-        return (True, 0.0, str(value))
-
-
-def results_table(records: Iterable[Mapping[str, Any]], *, markdown: bool = False) -> str:
-    """The aggregated results as a table, mean +- standard deviation."""
-    records = list(records)
-    rows = []
-    for record in records:
-        shown = {
-            metric.name: metric.text(record[metric.name], deviation=record[f"{metric.name}_std"])
-            for metric in record["metrics"]
-            if record[metric.name] is not None
-        }
-        rows.append({**record["settings"], **record, **shown})
-    return summary_table(rows, (*_group(records), "n", "seeds", *_names(records)), markdown=markdown)
-
-
-def _names(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The metrics of all records, each once."""
-    return [metric.name for metric in joined(record["metrics"] for record in records)]
-
-
-def _group(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns that say what a record is of."""
-    return [*BASE, *dict.fromkeys(key for record in records for key in record["settings"]), "result"]
-
-
-def results_csv(records: Iterable[Mapping[str, Any]]) -> str:
-    """The aggregated results as CSV, shares as fractions."""
-    records = list(records)
-    figures = [column for name in _names(records) for column in (name, f"{name}_std")]
-    numbers = ["n", "seeds", *figures, "parameters"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*_group(records), *numbers], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**record["settings"], **record} for record in records)
-    return text.getvalue()
-
-
-def status_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many runs are in which state; and which did not finish, what they are, and why."""
-    states = [run["state"] for run in runs]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    lines = [f"{len(runs)} runs: {counts}"]
-    for run in runs:
-        if run["state"] != "done":
-            reason = f": {_cell('reason', run['reason'])}" if run["reason"] else ""
-            what = f" ({_cell('what', _what(run, runs))})" if _what(run, runs) else ""
-            lines.append(f"- {_cell('path', run['path'])}{what} {_cell('state', run['state'])}{reason}")
-    return "\n".join(lines)
-
-
-def _what(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
-    """A run in a few words: the point of its sweep, else what makes it differ from the others."""
-    if run.get("point"):
-        return " ".join(run["point"])
-    differ = [key for key in ("method", "seed") if len({str(each.get(key)) for each in runs}) > 1]
-    values = {**{key: run.get(key) for key in differ}, **{key: run["varied"][key] for key in differing(runs)}}
-    return " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
 
 
 def _number(value: Any) -> float | None:

@@ -23,7 +23,8 @@ NEUTRAL = {
     "runtime.log_every": "how often the log speaks",
     "runtime.keep_checkpoints": "what checkpoint.keep was called",
     "checkpoint": "when a run is saved, and how much of it is left over",
-    "runtime.tensorboard": "a second form of the log",
+    "tracker": "where the log is shown besides",
+    "runtime.tensorboard": "what tracker was called",
     "runtime.gradient_norms_every": "what the log tells beside losses; looking changes no weight",
     "runtime.allow": "whom the user trusts",
     "cache.folder": "a place; what is found there is known by its fingerprint",
@@ -58,7 +59,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     """
     # Cut off: in a file of somebody else's, a few references to references make millions of keys.
     leaves = islice(_leaves(config, ""), _MOST)
-    return {key: value for key, value in leaves if value not in _EMPTY and not _is_neutral(key)}
+    return {key: value for key, value in leaves if value not in _EMPTY and not is_neutral(key)}
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -109,7 +110,8 @@ def listed(found: Iterable[Change], *, most: int = 12) -> str:
     return "\n".join([*lines, *([f"  and {len(found) - most} more"] if len(found) > most else [])])
 
 
-def _is_neutral(key: str) -> bool:
+def is_neutral(key: str) -> bool:
+    """Whether a key, or one above it, may differ from start to start of the same run."""
     parts = key.split(".")
     prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
     return bool(prefixes & NEUTRAL.keys()) or parts[-1] in NEUTRAL

@@ -1,8 +1,8 @@
-"""What a run says while it works: console, progress bar, train.log, metrics.jsonl, TensorBoard. Rank 0 only.
+"""What a run says while it works: console, progress bar, train.log, metrics.jsonl, trackers. Rank 0 only.
 
 `metrics.jsonl` is the source of truth: one object per line with `kind` (step, epoch, test), `stage`, `epoch`,
 `step`. What depends on the clock lies under `timing`, so that without it two equal runs have equal records. TensorBoard
-has the same records in another form.
+and other trackers (`runs.outlets`) get the same records.
 """
 
 import os
@@ -18,7 +18,9 @@ from tqdm import tqdm
 from distill_app.runs.files import finite, write_text
 from distill_app.runs.journal import METRICS, Journal, sealed_line
 from distill_app.runs.metrics import Metric
-from distill_app.runs.scalars import Scalars
+from distill_app.runs.outlets import Outlet, Outlets
+from distill_app.runs.samples import place_of, write_samples
+from distill_app.runs.status import Status
 
 _CLOCK = ("seconds", "images_per_second", "data_wait")
 
@@ -38,7 +40,7 @@ class Tracker:
         self,
         output_dir: str | os.PathLike[str],
         *,
-        tensorboard: bool = True,
+        outlets: Mapping[str, Outlet] | None = None,
         enabled: bool = True,
         progress: bool | None = None,
         line_every: float = 60.0,
@@ -49,7 +51,7 @@ class Tracker:
         self._progress = on_terminal if progress is None else progress
         self._line_every, self._line_at = line_every, time.monotonic()
         self._begun, self._first, self._count, self._values = self._line_at, 0, 0, ""
-        self._tensorboard = Scalars(self.folder) if tensorboard and enabled else None
+        self._outlets = Outlets(self.folder, (outlets or {}) if enabled else {})
         self._bar: Any = None
         self._process = os.getpid()
         self.count = 0  # of the records
@@ -184,8 +186,7 @@ class Tracker:
             self._show(key, value) for key, value in {**values, **clock}.items() if not isinstance(value, list)
         )
         self.info(f"{stage} epoch {epoch + 1}/{self._epochs}  {shown}")
-        if self._tensorboard is not None:
-            self._tensorboard.flush()
+        self._outlets.flush()
 
     def final(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Records the test results, one row per network (the table itself is `report.summary_table`)."""
@@ -195,6 +196,32 @@ class Tracker:
             clock = {key: row[key] for key in row if key in _CLOCK}
             values = {key: value for key, value in row.items() if key not in _CLOCK}
             self._record({"kind": "test", **values}, timing=clock)
+
+    @property
+    def wants_images(self) -> int:
+        """How many sample images of each stage its trackers would like to show."""
+        return self._outlets.images
+
+    def samples(self, stage: str, images: Callable[[int], Any]) -> None:
+        """Keeps some images that a stage trains on, and hands them to the trackers; those that are there stay.
+
+        Args:
+            stage: Its name.
+            images: Gives as many, uint8 (N, 3, H, W); None where there are none.
+        """
+        path = place_of(self.folder, stage)
+        if not self.wants_images or path.exists():
+            return
+        self._open_outlets()
+        found = images(self.wants_images)
+        if found is None:
+            return
+        try:
+            write_samples(path, found)
+        except OSError as error:
+            self.warning(f"{path} cannot be written ({error.strerror or error}); no number depends on it")
+            return
+        self._outlets.picture(path.stem, path)
 
     def rewind(self, keep: Callable[[dict[str, Any]], bool], *, expected: int | None = None) -> None:
         """Drops the records that a resumed run will write again, those for which `keep` is false, and damaged lines.
@@ -214,8 +241,7 @@ class Tracker:
         self.count = len(kept)
         write_text(path, "".join(map(sealed_line, kept)))
         self._open_metrics()
-        if self._tensorboard is not None:
-            self._tensorboard.rebuild(kept)
+        self._outlets.open(kept)
 
     def sync(self) -> None:
         """Brings the records to the disk."""
@@ -232,13 +258,17 @@ class Tracker:
         if not self.enabled:
             return
         self._end_bar()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self._outlets.close(state=str(Status(self.folder).read().get("state")))
         for file in (self._log, self._metrics):
             # What a full disk has not taken was told when it was written; here it would hide what went wrong.
             with suppress(OSError):
                 file.close()
         self.enabled = False
+
+    def _open_outlets(self) -> None:
+        """Tells the outlets of the run before its first record, where nobody has rewound it."""
+        if not self._outlets.opened:
+            self._outlets.open(Journal.read(self.folder / METRICS).records)
 
     def _open_metrics(self) -> None:
         self._metrics = open(  # noqa: SIM115
@@ -273,10 +303,10 @@ class Tracker:
         self._write_record(clean)
 
     def _write_record(self, record: Mapping[str, Any]) -> None:
+        self._open_outlets()
         self._metrics.write(sealed_line(record))
         self.count += 1
-        if self._tensorboard is not None:
-            self._tensorboard.add(record)
+        self._outlets.add(record)
 
     def _show(self, key: str, value: Any) -> str:
         metric = next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)

@@ -21,9 +21,9 @@ _COMPRESSED = 2**25  # what archives may gain by unpacking
 # What a run reads again or goes on writing; files of others in its folder are nobody's business.
 NAMES = (
     *(".lock", "config_resolved.yaml", "command.txt", "status.json", "summary.json", "data.json", "git.json"),
-    *("metrics.jsonl", "train.log", "git.diff", "env.json", "weights.json"),
+    *("metrics.jsonl", "train.log", "git.diff", "env.json", "weights.json", "tracker.json"),
 )
-FOLDERS = ("checkpoints", "tensorboard", ".hydra")  # in which a run replaces and removes files
+FOLDERS = ("checkpoints", "tensorboard", "samples", ".hydra")  # in which a run replaces and removes files
 
 
 def open_regular(

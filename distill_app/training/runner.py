@@ -28,6 +28,7 @@ from distill_app.runs.saver import Saver
 from distill_app.runs.statefile import save_weights
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
+from distill_app.trackers.build import outlets_of
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import EpochTraining
@@ -71,8 +72,8 @@ def run_experiment(
         if finished is not None:
             return finished
         experiment = stack.enter_context(experiment or Experiment.of(config, world=world))
-        tensorboard = experiment.app.runtime.tensorboard
-        tracker = stack.enter_context(Tracker(folder, tensorboard=tensorboard, enabled=world.main))
+        outlets = outlets_of(experiment.app.tracker, experiment.builder) if world.main else {}
+        tracker = stack.enter_context(Tracker(folder, outlets=outlets, enabled=world.main))
         stop = stack.enter_context(recorded(folder, tracker=tracker, config=config, rank=world.rank))
         stack.enter_context(causes_told(last_words=stop.last_words))
         runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
@@ -248,6 +249,7 @@ class StageRunner:
             self.tracker.warning(f"stage {stage.plan.name}: {text}")
         for note in stage.frozen.cache.open():
             self.tracker.info(note)
+        self.tracker.samples(stage.plan.name, stage.data.sample_images)
         self.tracker.start_stage(
             stage.plan.name,
             epochs=stage.plan.conf.epochs,

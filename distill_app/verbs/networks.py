@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill_app.analysis.depth import depth
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.errors import UsageError
 from distill_app.networks.network import Network
@@ -40,6 +41,33 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
         found = evaluation.evaluate(experiment.task(plan), loaded, batches, device=experiment.device, trained=trained)
     about = {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found.figures}
     return about | ({"reasons": found.reasons} if found.reasons else {})
+
+
+def evaluate_in_depth(
+    config: Mapping[str, Any], place: Path, *, folder: Path, network: str, split: str
+) -> dict[str, Any]:
+    """The same, with all that `analysis.depth` says of the network, beside the teacher of the run where it has one.
+
+    The teacher has the weights that the run ended with, also where an earlier checkpoint of the student is looked at.
+
+    Raises:
+        UsageError: No such network, or no weights of it.
+        ConfigError: The stored config does not fit this version of the program.
+    """
+    with Experiment.of(config) as experiment:
+        loaded, source = stored_network(experiment, place, folder=folder, name=network)
+        plan = _last_plan(experiment.plans, network)
+        teacher = None
+        if "teacher" in experiment.network_names and loaded.name != "teacher":
+            teacher, _ = stored_network(experiment, folder, folder=folder, name="teacher")
+        data = experiment.data.stage(plan)
+        batches = experiment.data.test(plan) if split == "test" else data.judge
+        names = data.identity.get("classes")
+        found = depth(experiment.task(plan), loaded, batches, device=experiment.device, teacher=teacher, classes=names)
+    if teacher is None:
+        why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
+        found["left_out"]["fidelity, similarity, examples"] = why
+    return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found}
 
 
 def export(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, output: Path) -> str:

@@ -117,7 +117,7 @@ def _changed(folder: Path, config: dict[str, Any], overrides: Sequence[str]) -> 
         text = "; ".join(map(str, changes(config, changed)))
         write_config(folder, OmegaConf.create(changed))
         _note_overrides(folder, cfg, overrides)
-        with Tracker(folder, tensorboard=False, progress=False) as tracker:
+        with Tracker(folder, progress=False) as tracker:
             tracker.info(f"goes on with other settings: {text}")
     return changed
 

@@ -75,6 +75,8 @@ def stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.setdefault("runtime", {}), dict):
         raise UsageError(f"{file} is not the config of a run")
     config["runtime"].pop("keep_checkpoints", None)  # of earlier versions; it is checkpoint.keep now
+    if config["runtime"].pop("tensorboard", True):  # it is a tracker now
+        config.setdefault("tracker", {"tensorboard": {"_target_": "distill_app.trackers.TensorBoard"}})
     config["runtime"]["allow"] = [*RuntimeConf().allow, *allow]
     refuse_hub(config, allow=allow, place=file)
     return config

@@ -10,6 +10,7 @@ from distill_app.check.shapes import opened
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError
 from distill_app.runs.tracking import Tracker
+from distill_app.trackers.build import outlets_of
 from distill_app.training.loop import EpochTraining
 from distill_app.training.progress import Progress
 from distill_app.training.runner import StageRunner
@@ -78,7 +79,8 @@ class Product:
         if errors or app is None:
             raise ConfigError(errors)
         self.experiment = opened(app, plans, world=world)
-        self.tracker = Tracker(folder, tensorboard=app.runtime.tensorboard, progress=False, enabled=world.main)
+        outlets = outlets_of(app.tracker, self.experiment.builder) if world.main else {}
+        self.tracker = Tracker(folder, outlets=outlets, progress=False, enabled=world.main)
         self.runner = StageRunner(self.experiment, folder=folder, tracker=self.tracker)
         self.stage = Stage(plans[0], self.experiment)
         self.runner.begin(self.stage, None)

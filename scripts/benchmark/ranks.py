@@ -73,7 +73,7 @@ def _free_port() -> int:
 
 def _rank(about: dict[str, Any]) -> None:
     world, size = join(RuntimeConf(device="cpu")), Size(**about["size"])
-    overrides = ["method=kd", "runtime.log_every=1000", "runtime.tensorboard=false"]
+    overrides = ["method=kd", "runtime.log_every=1000", "tracker=none"]
     together = Product(size, overrides, folder=Path(about["folder"]) / f"rank_{world.rank}", world=world)
     alone = Product(size, overrides, folder=Path(about["folder"]) / "alone") if world.main else None
     times: dict[str, list[float]] = {"one": [], "two": []}

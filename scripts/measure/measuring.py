@@ -6,7 +6,7 @@ from typing import Any
 
 from distill_app import compose, run
 
-ONE_THREAD = ["runtime.threads=1", "runtime.tensorboard=false"]
+ONE_THREAD = ["runtime.threads=1", "tracker=none"]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from distill_app.training.optimize import Optimization
 TINY = (
     *("dataset=digits", "stage=digits", "model@teacher=plain_32_64_128", "model@student=plain_8_16"),
     *("prelude=none", "teacher.allow_random=true", "dataset.train_transform=[]", "stage.epochs=4"),
-    *("runtime.max_steps_per_epoch=2", "stage.batch_size=50", "runtime.threads=1", "runtime.tensorboard=false"),
+    *("runtime.max_steps_per_epoch=2", "stage.batch_size=50", "runtime.threads=1", "tracker=none"),
     *("runtime.log_every=1", "checkpoint.keep=2", "cache.enabled=true"),
 )
 LAST_STEP = 7  # of 8: the last epoch has begun and has no checkpoint

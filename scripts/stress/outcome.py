@@ -25,7 +25,8 @@ def _state(folder: Path) -> Any:
 def _events(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    (place,) = {file.parent for file in (folder / "tensorboard").glob("**/events.out.tfevents.*")}
+    events = EventAccumulator(str(place), size_guidance={"scalars": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.rpartition("/")[2] not in CLOCK]
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in sorted(tags)}

@@ -235,7 +235,7 @@ def sixteen_bits(root):
 @pytest.mark.slow
 def test_images_of_sixteen_bits_can_be_learnt_from(tmp_path):
     root = sixteen_bits(tmp_path / "data")
-    words = of_folder(root, *NO_CROP, "method=ce", "stage.epochs=20", "stage.batch_size=8", "runtime.tensorboard=false")
+    words = of_folder(root, *NO_CROP, "method=ce", "stage.epochs=20", "stage.batch_size=8", "tracker=none")
     summary = run_config(compose(words), output_dir=str(tmp_path / "run"))
     assert summary["rows"][0]["accuracy"] == 1.0
     identity = json.loads((tmp_path / "run" / "data.json").read_text())["train"]

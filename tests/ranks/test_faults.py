@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 TINY = ("dataset=digits", "stage=digits", "model@teacher=plain_32_64_128", "model@student=plain_8_16", "prelude=none")
-TINY = (*TINY, "teacher.allow_random=true", "method=kd", "runtime.tensorboard=false", "stage.batch_size=64")
+TINY = (*TINY, "teacher.allow_random=true", "method=kd", "tracker=none", "stage.batch_size=64")
 TWO = ("launcher=ddp", "launcher.tasks_per_node=2")
 LOSS = "loss: {_target_: faulty.Faulty, how: raise, rank: 1}\ninputs: {input: student.logits}\n"
 

@@ -27,7 +27,7 @@ def heard(folder: Path) -> list[str]:
 
 
 def test_python_libraries_and_the_program_reach_console_and_log(tmp_path, capsys, root):
-    with Tracker(tmp_path, tensorboard=False) as tracker, one_channel(tracker):
+    with Tracker(tmp_path) as tracker, one_channel(tracker):
         warn("the program")
         warnings.warn("of Python", stacklevel=1)
         logging.getLogger("some.library").warning("a %s", "library")
@@ -45,7 +45,7 @@ def test_python_libraries_and_the_program_reach_console_and_log(tmp_path, capsys
 
 
 def test_each_text_is_told_once(tmp_path, capsys, root):
-    with Tracker(tmp_path, tensorboard=False) as tracker, one_channel(tracker), warnings.catch_warnings():
+    with Tracker(tmp_path) as tracker, one_channel(tracker), warnings.catch_warnings():
         warnings.simplefilter("always")
         for _ in range(5):
             warn("again")
@@ -64,7 +64,7 @@ def test_afterwards_everything_is_as_it_was(tmp_path, root):
 def test_what_was_told_before_the_run_had_a_log_is_in_its_log_and_not_told_again(tmp_path, capsys, root):
     with one_channel(Console()):
         warn("early")
-        with Tracker(tmp_path, tensorboard=False) as tracker, one_channel(tracker):
+        with Tracker(tmp_path) as tracker, one_channel(tracker):
             warn("early")
             warn("late")
     assert capsys.readouterr().err == "warning: early\nwarning: late\n"
@@ -73,7 +73,7 @@ def test_what_was_told_before_the_run_had_a_log_is_in_its_log_and_not_told_again
 
 def test_what_others_show_is_not_shown_twice(tmp_path, capsys, root):
     root.addHandler(logging.StreamHandler(sys.stderr))
-    with Tracker(tmp_path, tensorboard=False) as tracker, one_channel(tracker):
+    with Tracker(tmp_path) as tracker, one_channel(tracker):
         logging.getLogger("library").warning("shown by its handler")
     assert capsys.readouterr().err == "shown by its handler\n"
     assert heard(tmp_path) == ["WARNING library: shown by its handler"]
@@ -83,7 +83,7 @@ def test_a_library_that_keeps_its_records_to_itself_is_in_the_log(tmp_path, root
     aside = logging.getLogger("aside")
     aside.propagate = False
     try:
-        with Tracker(tmp_path, tensorboard=False) as tracker, one_channel(tracker):
+        with Tracker(tmp_path) as tracker, one_channel(tracker):
             aside.warning("to itself")
         aside.warning("afterwards")
     finally:
@@ -93,6 +93,6 @@ def test_a_library_that_keeps_its_records_to_itself_is_in_the_log(tmp_path, root
 
 def test_a_record_that_cannot_be_formatted_is_told_all_the_same(tmp_path, root):
     root.handlers = []  # that of the tests would raise
-    with Tracker(tmp_path, tensorboard=False) as tracker, one_channel(tracker):
+    with Tracker(tmp_path) as tracker, one_channel(tracker):
         logging.getLogger("library").warning("%d of %d", 1)
     assert heard(tmp_path) == ["WARNING warning: library: %d of %d"]

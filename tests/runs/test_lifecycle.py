@@ -14,7 +14,7 @@ CONFIG = {"runtime": {"allow": ["timm", "mypkg"]}}
 
 
 def work(folder, *, do=lambda: None) -> None:
-    with Tracker(folder, tensorboard=False) as tracker, recorded(folder, tracker=tracker, config=CONFIG):
+    with Tracker(folder) as tracker, recorded(folder, tracker=tracker, config=CONFIG):
         do()
 
 

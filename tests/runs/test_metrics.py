@@ -5,9 +5,12 @@ import math
 
 import pytest
 
+from distill_app.report.comparison import compared
+from distill_app.report.results import aggregate
+from distill_app.report.tables import results_csv, results_table
 from distill_app.runs.collect import collect
 from distill_app.runs.metrics import Metric, joined, metrics_of
-from distill_app.runs.report import aggregate, final_plot, results_csv, results_of, results_table
+from distill_app.runs.report import final_plot, results_of
 from distill_app.verbs import call
 
 MSE = Metric("mse", direction="min", decimals=3, unit="px^2")
@@ -89,9 +92,9 @@ def test_runs_of_several_tasks_stand_in_one_report(tmp_path, capsys):
     assert call("report", [str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "mse" in out and "hits" in out
-    records = aggregate(collect(tmp_path))
-    assert records[0]["mse"] == 1.5 and records[0]["hits"] == 0.5
-    assert "mse,mse_std" in results_csv(records)
+    results = aggregate(collect(tmp_path))
+    assert {name: figure.spread.mean for name, figure in results[0].figures.items()} == {"mse": 1.5, "hits": 0.5}
+    assert "mse,mse_std" in results_csv(compared(results))
 
 
 def test_the_table_of_a_run_leaves_a_dash_where_there_is_no_figure(tmp_path):
@@ -104,7 +107,7 @@ def test_the_table_of_a_run_leaves_a_dash_where_there_is_no_figure(tmp_path):
 def test_a_mean_has_the_unit_of_its_metric(tmp_path):
     for seed, value in enumerate((1.0, 2.0)):
         write(tmp_path / str(seed), seed, [MSE], mse=value)
-    assert "1.500 +- 0.707 px^2" in results_table(aggregate(collect(tmp_path)))
+    assert "1.500 +- 0.707 px^2" in results_table(compared(aggregate(collect(tmp_path))))
 
 
 def test_curves_and_axes_are_those_of_the_leading_metric(tmp_path, monkeypatch):

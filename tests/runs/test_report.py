@@ -1,4 +1,4 @@
-"""Reports: tables, aggregation over seeds, plots, and foreign files."""
+"""Tables and plots of runs, in what runs differ, and foreign files."""
 
 import csv
 import json
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from distill_app.report.results import aggregate
+from distill_app.report.tables import status_text
 from distill_app.runs.collect import collect
-from distill_app.runs.report import aggregate, final_plot, results_of, status_text, summary_table
+from distill_app.runs.report import final_plot, results_of, summary_table
 from distill_app.verbs import call
 
 _ROWS = [
@@ -60,16 +62,16 @@ def _sweep(root: Path, points: dict[str, dict], *, choices: dict | None = None, 
 
 
 def _columns(root: Path) -> dict[str, list]:
-    records = [record for record in aggregate(collect(root)) if record["result"] == "student"]
-    keys = dict.fromkeys(key for record in records for key in record["settings"])
-    return {key: [record["settings"][key] for record in records] for key in keys}
+    results = [result for result in aggregate(collect(root)) if result.name == "student"]
+    keys = dict.fromkeys(key for result in results for key in result.settings)
+    return {key: [result.settings[key] for result in results] for key in keys}
 
 
 def test_what_differs_is_a_column_and_what_follows_from_it_is_none(tmp_path):
     _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.02}, "c": {"lr": 10.0}, "d": {"lr": 0.02, "seed": 1}})
     assert _columns(tmp_path) == {"stage.lr": ["0.02", "0.1", "10"]}
-    records = aggregate(collect(tmp_path))
-    assert [record["n"] for record in records if record["result"] == "student"] == [2, 1, 1]
+    results = aggregate(collect(tmp_path))
+    assert [result.n for result in results if result.name == "student"] == [2, 1, 1]
 
 
 def test_runs_that_differ_in_nothing_have_no_further_column(tmp_path):
@@ -92,6 +94,12 @@ def test_a_group_that_was_chosen_stands_for_its_keys(tmp_path):
     assert _columns(tmp_path) == {"stage": ["fast", "slow"]}
 
 
+@pytest.mark.parametrize("group", ["tracker", "launcher"])
+def test_a_group_that_is_no_setting_stands_for_no_key(tmp_path, group):
+    _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.2}}, choices={group: {"a": "one", "b": "other"}})
+    assert list(_columns(tmp_path)) == ["stage.lr"]
+
+
 def test_columns_are_in_table_csv_and_picture(tmp_path, capsys, monkeypatch):
     from matplotlib.axes import Axes
 
@@ -106,8 +114,8 @@ def test_columns_are_in_table_csv_and_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Axes, "set_yticks", drawing)
     assert call("report", [str(tmp_path)]) == 0
     assert "stage.lr" in capsys.readouterr().out.splitlines()[0]
-    assert [row["stage.lr"] for row in csv.DictReader((tmp_path / "report.csv").open())] == ["0.1", "0.1", "0.2", "0.2"]
-    assert drawn[1::2] == ["kd, stage.lr=0.1: student", "kd, stage.lr=0.2: student"]
+    assert [row["stage.lr"] for row in csv.DictReader((tmp_path / "report.csv").open())] == ["", "0.1", "0.2"]
+    assert drawn == ["teacher", "kd, stage.lr=0.1: student", "kd, stage.lr=0.2: student"]
 
 
 def test_runs_that_did_not_finish_say_what_they_are(tmp_path):
@@ -142,6 +150,12 @@ def test_a_config_of_somebody_elses_is_read_as_data(tmp_path):
     assert call("report", [str(tmp_path)]) == 0 and not canary.exists()
 
 
+_ODD = (
+    '{"rows": [{"name": {}, "accuracy": NaN, "network": [1], "seconds": "x"}], "stages": {"a": 3, "b": {"seconds": '
+    '"x", "trained": 7}}, "metrics": 7, "seed": [NaN], "method": {"a": 1}, "objective": "x", "settings": [3]}'
+)
+
+
 def _is_png(path: Path) -> bool:
     return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -167,12 +181,13 @@ def test_mean_and_deviation_over_seeds(tmp_path):
     _run(tmp_path / "bad", seed=5, state="failed")
     runs = collect(tmp_path)
     assert len(runs) == 5
-    records = {(r["method"], r["result"]): r for r in aggregate(runs)}
-    assert list(records) == [("at", "teacher"), ("at", "student"), ("kd", "teacher"), ("kd", "student")]
-    student = records["kd", "student"]
-    assert student["n"] == student["seeds"] == 3
-    assert student["accuracy"] == pytest.approx(0.8) and student["accuracy_std"] == pytest.approx(0.1)
-    assert records["at", "student"]["accuracy_std"] is None
+    results = {(result.base["method"], result.name): result for result in aggregate(runs)}
+    assert list(results) == [(None, "teacher"), ("at", "student"), ("kd", "student")]
+    assert results[None, "teacher"].n == 3
+    student = results["kd", "student"].figures["accuracy"].spread
+    assert student.n == results["kd", "student"].n == 3
+    assert student.mean == pytest.approx(0.8) and student.std == pytest.approx(0.1)
+    assert results["at", "student"].figures["accuracy"].spread.std is None
 
 
 def test_report_prints_and_writes_table_csv_and_plot(tmp_path, capsys):
@@ -199,7 +214,9 @@ def test_report_without_runs_says_so(tmp_path, capsys):
     assert "no summary.json" in err and "is no folder" in err
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"rows": 3}', '{"rows": [1, {"accuracy": "x", "name": "$y_$"}]}'])
+@pytest.mark.parametrize(
+    "content", ["", _ODD, "[1]", '{"rows": 3}', '{"rows": [1, {"accuracy": "x", "name": "$y_$"}]}']
+)
 def test_foreign_files_do_not_break_the_report(tmp_path, content):
     run = tmp_path / "run"
     run.mkdir()
@@ -224,7 +241,8 @@ def test_curves_of_a_run_show_validation_and_test(tmp_path, monkeypatch):
 
 def test_report_does_not_import_torch():
     names = ", ".join(
-        f"distill_app.{name}" for name in ("runs.report", "launch.submitit", "runs.tracking", "runs.records")
+        f"distill_app.{name}"
+        for name in ("verbs.report", "runs.report", "launch.submitit", "runs.tracking", "runs.records")
     )
     code = f"import sys, {names}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,10 +11,8 @@ from distill_app.runs.metrics import Metric
 from distill_app.runs.tracking import Tracker
 
 
-def _train(
-    folder: Path, *, images_per_second: float = 100.0, start: int = 0, tensorboard: bool = False, **options
-) -> None:
-    with Tracker(folder, tensorboard=tensorboard, **options) as tracker:
+def _train(folder: Path, *, images_per_second: float = 100.0, start: int = 0, **options) -> None:
+    with Tracker(folder, **options) as tracker:
         shown = [Metric("accuracy", percent=True)]
         tracker.start_stage("distill", epochs=3, steps_per_epoch=2, first_epoch=start, metrics=shown)
         for epoch in range(start, 3):
@@ -59,7 +57,7 @@ def test_interrupted_and_rewound_run_equals_the_uninterrupted(tmp_path):
     path = tmp_path / "resumed/metrics.jsonl"
     path.write_text(path.read_text()[: len(path.read_text()) * 3 // 5])
     assert not path.read_text().endswith("\n")
-    with Tracker(tmp_path / "resumed", tensorboard=False) as tracker:
+    with Tracker(tmp_path / "resumed") as tracker:
         tracker.rewind(lambda record: record["epoch"] < 1)
     _train(tmp_path / "resumed", start=1)
     assert _without_clock(tmp_path / "resumed") == _without_clock(tmp_path / "whole")
@@ -67,14 +65,14 @@ def test_interrupted_and_rewound_run_equals_the_uninterrupted(tmp_path):
 
 def test_partial_last_line_is_not_glued_to_the_next_record(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "epoch": 0}\n{"kind": "st')
-    with Tracker(tmp_path, tensorboard=False) as tracker:
+    with Tracker(tmp_path) as tracker:
         tracker.final([{"name": "student"}])
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["step", "test"]
 
 
 def test_records_reach_the_disk_as_they_are_made(tmp_path):
-    tracker = Tracker(tmp_path, tensorboard=False)
+    tracker = Tracker(tmp_path)
     tracker.epoch(stage="s", epoch=0, metrics={"loss": 1.0})
     assert len(Journal.read(tmp_path / "metrics.jsonl").records) == 1
     tracker.close()
@@ -82,7 +80,7 @@ def test_records_reach_the_disk_as_they_are_made(tmp_path):
 
 
 def test_values_that_are_not_finite_are_null_and_noted(tmp_path):
-    with Tracker(tmp_path, tensorboard=False) as tracker:
+    with Tracker(tmp_path) as tracker:
         tracker.start_stage("s", epochs=1, steps_per_epoch=1)
         losses = {"kd": float("nan"), "ce": 1.0}
         values = {
@@ -136,7 +134,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, capsys):
 
 
 def test_a_note_is_in_the_log_alone(tmp_path, capsys):
-    with Tracker(tmp_path, tensorboard=False) as tracker:
+    with Tracker(tmp_path) as tracker:
         tracker.note("a\nb", level="ERROR")
     tracker.note("too late")
     assert [line.split(" ", 2)[2] for line in (tmp_path / "train.log").read_text().splitlines()] == [
@@ -166,7 +164,7 @@ def test_bar_shows_terms_and_speed(tmp_path, capsys, monkeypatch):
 
 
 def test_warning_goes_to_stderr_and_the_log(tmp_path, capsys):
-    with Tracker(tmp_path, tensorboard=False) as tracker:
+    with Tracker(tmp_path) as tracker:
         tracker.warning("checkpoint damaged\nusing the previous one")
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("warning: checkpoint damaged\n")
@@ -185,32 +183,13 @@ def test_other_ranks_write_and_say_nothing(tmp_path, capsys):
     assert not folder.exists() and capsys.readouterr() == ("", "")
 
 
-def _events(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def test_tensorboard_is_made_anew_of_the_records_that_are_kept(tmp_path):
-    for name in ("whole", "resumed"):
-        _train(tmp_path / name, tensorboard=True)
-    with Tracker(tmp_path / "resumed") as tracker:
-        tracker.rewind(lambda record: record["kind"] != "test" and record["epoch"] < 1)
-    _train(tmp_path / "resumed", start=1, tensorboard=True)
-    whole, resumed = (_events(tmp_path / name) for name in ("whole", "resumed"))
-    assert whole == resumed and len(whole["distill/loss/ce"]) == 6
-    assert whole["test/student/accuracy"] == [(0, pytest.approx(0.7))]
-
-
 def test_a_damaged_line_is_told_with_its_number_and_left_out(tmp_path, capsys):
     _train(tmp_path)
     file = tmp_path / "metrics.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     lines[3] = bytes(len(lines[3]) - 1) + b"\n"
     file.write_bytes(b"".join(lines))
-    with Tracker(tmp_path, tensorboard=False) as tracker:
+    with Tracker(tmp_path) as tracker:
         tracker.rewind(lambda record: True)
     assert len(Journal.read(file).records) == len(lines) - 1
     for text in (capsys.readouterr().err, (tmp_path / "train.log").read_text()):
@@ -220,21 +199,6 @@ def test_a_damaged_line_is_told_with_its_number_and_left_out(tmp_path, capsys):
 def test_records_that_are_gone_without_a_trace_are_counted(tmp_path, capsys):
     _train(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(b"")
-    with Tracker(tmp_path, tensorboard=False) as tracker:
+    with Tracker(tmp_path) as tracker:
         tracker.rewind(lambda record: True, expected=10)
     assert "0 records are there, 10 were written" in capsys.readouterr().err
-
-
-def test_tensorboard_scalars_are_readable(tmp_path):
-    with Tracker(tmp_path) as tracker:
-        tracker.start_stage("distill", epochs=2, steps_per_epoch=5)
-        values = {"lr": 0.1, "images_per_second": 9.0, "data_wait": 0.25, "batch_size": 4, "total": 2.0}
-        tracker.step(epoch=1, step=3, losses={"kd": 0.25}, **values)
-        tracker.epoch(stage="distill", epoch=1, metrics={"val_accuracy": 0.75})
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    (event,) = events.Scalars("distill/loss/kd")
-    assert (event.step, event.value) == (8, 0.25)
-    assert events.Scalars("distill/epoch/val_accuracy")[0].value == 0.75

@@ -30,7 +30,7 @@ def product(tmp_path):
     built = []
 
     def build(size: Size, *overrides: str) -> Product:
-        built.append(Product(size, ["runtime.tensorboard=false", *overrides], folder=tmp_path / str(len(built))))
+        built.append(Product(size, ["tracker=none", *overrides], folder=tmp_path / str(len(built))))
         return built[-1]
 
     yield build

@@ -208,7 +208,7 @@ def test_a_run_with_a_prelude_builds_each_network_and_each_data_set_once(tmp_pat
 
         monkeypatch.setattr(kind, "__init__", counting)
     overrides = [*TINY[:-1], "prelude=comparison", "runtime.max_epochs=1", "runtime.max_steps_per_epoch=1"]
-    run_config(compose([*overrides, "runtime.tensorboard=false"]), output_dir=str(tmp_path))
+    run_config(compose([*overrides, "tracker=none"]), output_dir=str(tmp_path))
     assert built == {"PlainCNN": 3, "BundledImages": 2}, "teacher, baseline, student; training and test images"
 
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from distill_app.api import run as run_config
 from distill_app.config.tree import compose
+from distill_app.verbs.stored import stored_config
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +194,16 @@ def test_a_stored_config_runs_no_hubconf_unless_it_is_trusted(distill, copied, t
     assert code == 2 and "--allow torch.hub.load" in err and not canary.exists()
     distill("evaluate", str(copied), "--allow", "torch.hub.load")
     assert canary.exists()
+
+
+@pytest.mark.parametrize(("runtime", "names"), [({"tensorboard": False}, []), ({}, ["tensorboard"])])
+def test_a_run_of_an_earlier_version_keeps_its_tensorboard(copied, runtime, names):
+    config = OmegaConf.to_container(OmegaConf.load(copied / "config_resolved.yaml"))
+    del config["tracker"]
+    config["runtime"] |= runtime
+    (copied / "config_resolved.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    assert list(stored_config(copied, allow=[]).get("tracker", {})) == names
+
+
+def test_a_run_without_a_tracker_stays_without(copied):
+    assert stored_config(copied, allow=[])["tracker"] == {}

@@ -14,7 +14,7 @@ from scripts.stress.outcome import differences
 
 pytestmark = pytest.mark.slow
 # Its state is 1 MB: the disk below takes one of them and not two.
-LARGE = ("model@student=plain_32_64_128", "method=kd", "runtime.tensorboard=true", "stage.epochs=4")
+LARGE = ("model@student=plain_32_64_128", "method=kd", "tracker=tensorboard", "stage.epochs=4")
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ def test_the_wheel_holds_all_modules_configs_data_and_licences_and_nothing_else(
     assert {"distill_app/conf/config.yaml", "distill_app/conf/model/taps/resnet.yaml"} <= configs
     assert {"digits.npz", "fashion_mini.npz", "LICENSE.digits.txt"} <= {name.rsplit("/", 1)[1] for name in bundled}
     packaged = {name for name in names if ".dist-info/" not in name}
-    assert packaged == modules | configs | bundled | {"distill_app/py.typed"}
+    assets = {path.relative_to(source).as_posix() for path in source.glob("distill_app/report/assets/*")}
+    assert len(assets) == 6 and packaged == modules | configs | bundled | assets | {"distill_app/py.typed"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

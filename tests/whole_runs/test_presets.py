@@ -270,7 +270,7 @@ def test_a_preset_gives_way_to_the_command_line():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE_5)
 def test_a_row_of_table_5_runs_two_steps(name, images, tmp_path):
-    short = ["runtime.max_epochs=1", "runtime.max_steps_per_epoch=2", "runtime.threads=1", "runtime.tensorboard=false"]
+    short = ["runtime.max_epochs=1", "runtime.max_steps_per_epoch=2", "runtime.threads=1", "tracker=none"]
     small_batch = ["stage.batch_size=4", "teacher.weights=null", "teacher.allow_random=true"]
     cfg = compose([*small(f"imagenet/{name}", images), *short, *small_batch])
     OmegaConf.resolve(cfg)

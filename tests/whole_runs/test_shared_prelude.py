@@ -18,7 +18,7 @@ BASE = (*BASE, "prelude.stages.teacher.ema.decay=0.9")
 
 
 def run(folder: Path, *overrides: str, shared: Path | None = None) -> None:
-    config = resolved(*overrides, "runtime.tensorboard=true", base=BASE)
+    config = resolved(*overrides, "tracker=tensorboard", base=BASE)
     run_experiment(config, output_dir=str(folder), command=["distill"], shared=None if shared is None else str(shared))
 
 

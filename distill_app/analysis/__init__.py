@@ -1,0 +1,1 @@
+"""What came out of a network in depth: by class, by confidence, and beside its teacher."""

@@ -1,0 +1,192 @@
+"""Results as tables: for a terminal, Markdown, CSV and LaTeX. All have the same columns."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from distill_app.report.comparison import Against, Compared
+from distill_app.report.results import Figure
+from distill_app.report.statistics import Paired, p_text
+from distill_app.runs.collect import BASE, differing
+from distill_app.runs.metrics import Metric, joined
+from distill_app.runs.naming import short_names
+from distill_app.runs.report import cell_text, summary_table
+
+_REFERENCES = {"vs alone": "the student alone", "vs kd": "tuned KD"}
+
+
+def results_table(found: Sequence[Compared], *, markdown: bool = False) -> str:
+    """The results as an aligned table: mean +- standard deviation, and differences with the p-values of paired tests.
+
+    What all results share stands below it, and so do keys that are cut short above columns.
+    """
+    columns = columns_of(found)
+    table = summary_table([row_of(each) for each in found], columns, markdown=markdown, heads=short_names(columns))
+    return "\n".join([table, *([""] if markdown else []), *_notes(found, columns, markdown=markdown)])
+
+
+def columns_of(found: Sequence[Compared]) -> list[str]:
+    """The columns: what results differ in, and what there is of figures."""
+    rows = [row_of(each) for each in found]
+    base = [key for key in BASE if len({row.get(key) for row in rows}) > 1]
+    figures = [metric.name for metric in metrics_in(found)]
+    numbers = ["n", "runs", *figures, *_REFERENCES, "seconds", "cost"]
+    shown = [column for column in numbers if any(row.get(column) is not None for row in rows)]
+    if all(row.get("n") == row.get("runs") for row in rows):
+        shown.remove("runs") if "runs" in shown else None
+    return [*base, *settings_of(found), "result", *shown]
+
+
+def row_of(each: Compared) -> dict[str, Any]:
+    """A result as text by column."""
+    result = each.result
+    figures = {name: figure_text(figure) for name, figure in result.figures.items() if figure.spread is not None}
+    return {
+        **result.base,
+        **result.settings,
+        "result": result.name,
+        "n": result.n,
+        "runs": len(result.members),
+        **figures,
+        "vs alone": against_text(each.alone, result.leading),
+        "vs kd": against_text(each.kd, result.leading),
+        "seconds": each.seconds,
+        "cost": None if each.cost is None else f"{each.cost:.2f}x",
+    }
+
+
+def metrics_in(found: Iterable[Compared]) -> list[Metric]:
+    """The metrics of which results have figures, each once."""
+    figures = (each.result.figures.values() for each in found)
+    return joined([figure.metric for figure in of_one if figure.spread is not None] for of_one in figures)
+
+
+def settings_of(found: Iterable[Compared]) -> list[str]:
+    """The keys in which runs differ."""
+    return list(dict.fromkeys(key for each in found for key in each.result.settings))
+
+
+def figure_text(figure: Figure) -> str:
+    """Mean, and standard deviation where there are several runs."""
+    assert figure.spread is not None
+    return figure.metric.text(figure.spread.mean, deviation=figure.spread.std)
+
+
+def against_text(against: Against | None, leading: Figure | None) -> str | None:
+    """The difference of the leading figure with its p-value: `+1.67 (p 0.012)`."""
+    pair = None if against is None or leading is None else against.by_metric.get(leading.metric.name)
+    if pair is None or leading is None:
+        return None
+    text = leading.metric.difference(pair.mean)
+    return f"{text} (p {p_text(pair.p)})" if pair.p is not None else text
+
+
+def _notes(found: Sequence[Compared], columns: Sequence[str], *, markdown: bool) -> list[str]:
+    """What all results share, and what the columns mean."""
+    rows = [each.result.base for each in found]
+    shared = [f"{key} {cell_text(key, rows[0][key])}" for key in BASE if key not in columns and rows and rows[0][key]]
+    lines = [f"all: {', '.join(shared)}"] if shared else []
+    names = short_names(columns).items()
+    lines += [cell_text("", f"{short}: {key}") for key, short in names if short != key]
+    for column, name in _REFERENCES.items():
+        if column in columns:
+            lines.append(f"{column}: difference to {name} by seed, with p of the two-sided paired t-test")
+    if "vs kd" in columns:
+        lines.append(f"tuned KD: {'; '.join(tuned_texts(found))}")
+    return [f"- {line}" for line in lines] if markdown else lines
+
+
+def tuned_texts(found: Iterable[Compared]) -> list[str]:
+    """Which KD others are held against."""
+    references = {id(each.kd.reference): each.kd.reference for each in found if each.kd is not None}
+    several = len(references) > 1
+    return [
+        f"{cell_text('', reference.title)}" + (f" ({reference.base['student']})" if several else "")
+        for reference in references.values()
+    ]
+
+
+def results_csv(found: Sequence[Compared]) -> str:
+    """The results as CSV, keys in full, shares as fractions; differences are those of the leading metric."""
+    columns = [*BASE, *settings_of(found), "result", "n", "runs"]
+    for metric in metrics_in(found):
+        columns += [metric.name, *(f"{metric.name}_{part}" for part in ("std", "low", "high"))]
+    for reference in ("alone", "kd"):
+        columns += [f"minus_{reference}{part}" for part in ("", "_low", "_high", "_p", "_n")]
+    columns += ["parameters", "seconds", "cost"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_numbers(each) for each in found)
+    return text.getvalue()
+
+
+def _numbers(each: Compared) -> dict[str, Any]:
+    result = each.result
+    row: dict[str, Any] = {**result.base, **result.settings, "result": result.name, "n": result.n}
+    row |= {"runs": len(result.members), "parameters": result.parameters}
+    row |= {"seconds": each.seconds, "cost": each.cost}
+    for name, figure in result.figures.items():
+        if (found := figure.spread) is not None:
+            row |= {name: found.mean, f"{name}_std": found.std, f"{name}_low": found.low, f"{name}_high": found.high}
+    for reference, against in (("alone", each.alone), ("kd", each.kd)):
+        if (pair := leading_pair(result.leading, against)) is not None:
+            parts = {"": pair.mean, "_low": pair.low, "_high": pair.high, "_p": pair.p, "_n": pair.n}
+            row |= {f"minus_{reference}{part}": value for part, value in parts.items()}
+    return row
+
+
+def leading_pair(leading: Figure | None, against: Against | None) -> Paired | None:
+    """The differences of the leading metric."""
+    return None if leading is None or against is None else against.by_metric.get(leading.metric.name)
+
+
+def results_tex(found: Sequence[Compared]) -> str:
+    r"""The results as a table of LaTeX, for `\usepackage{booktabs}`; with what the columns mean as comments."""
+    columns = columns_of(found)
+    heads, right = short_names(columns), {"n", "runs", "seconds", "cost"}
+    lines = [f"% {line}" for line in _notes(found, columns, markdown=False)]
+    lines += [r"\begin{tabular}{" + "".join("r" if column in right else "l" for column in columns) + "}", r"\toprule"]
+    lines += [" & ".join(_tex(cell_text("", heads[key].replace("_", " "))) for key in columns) + r" \\", r"\midrule"]
+    for each in found:
+        row = row_of(each)
+        lines.append(" & ".join(_tex(cell_text(column, row.get(column))) for column in columns) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
+    "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    escaped = "".join(_TEX.get(sign, sign) for sign in text)
+    return escaped.replace(" +- ", r" $\pm$ ").replace("(p ", r"($p$ ") if text != "-" else "--"
+
+
+def status_text(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many runs are in which state; and which did not finish, what they are, and why."""
+    lines = [f"{len(runs)} runs: {states_text(runs)}"]
+    for run in runs:
+        if run["state"] != "done":
+            reason = f": {cell_text('reason', run['reason'])}" if run["reason"] else ""
+            what = f" ({cell_text('what', what_of(run, runs))})" if what_of(run, runs) else ""
+            lines.append(f"- {cell_text('path', run['path'])}{what} {cell_text('state', run['state'])}{reason}")
+    return "\n".join(lines)
+
+
+def states_text(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How many runs are in which state: `57 done, 3 failed`."""
+    states = [run["state"] for run in runs]
+    return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+
+
+def what_of(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """A run in a few words: the point of its sweep, else what makes it differ from the others."""
+    if run.get("point"):
+        return " ".join(run["point"])
+    differ = [key for key in ("method", "seed") if len({str(each.get(key)) for each in runs}) > 1]
+    values = {**{key: run.get(key) for key in differ}, **{key: run["varied"][key] for key in differing(runs)}}
+    return " ".join(f"{key}={value}" for key, value in values.items() if value is not None)
