@@ -1,26 +1,13 @@
-"""Auxiliary modules trained only while distilling.
-
-Constructors get `in_shape` and `out_shape`, shapes of activations with the batch dimension, from the program: of the
-adapter's source and, where the config names one, of its target. `forward` takes the source's tensor.
-"""
+"""Adapters of maps: from the shape of one network's to that of another's."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Shape = Sequence[int]
-
-
-def _require_map(shape: Shape, *, adapter: str, argument: str) -> None:
-    if len(shape) != 4:
-        raise ValueError(
-            f"{adapter} works on maps (B, C, H, W), got {argument}={tuple(shape)}: name a stage, such as stage3, "
-            f"or use distill_app.adapters.LinearProjector for embeddings"
-        )
+from distill_app.adapters.shapes import Shape, require_map
 
 
 def resize_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
@@ -63,8 +50,8 @@ class ConvRegressor(nn.Sequential):
         bias: bool | None = None,
         pointwise: bool = False,
     ):
-        _require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
-        _require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
+        require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
+        require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
         bias = not norm if bias is None else bias
         layers = self._convolution(in_shape, out_shape, bias=bias, pointwise=pointwise)
         if norm:
@@ -131,42 +118,6 @@ class MatchChannels(nn.Sequential):
             super().__init__(nn.Conv2d(in_shape[1], out_shape[1], 1, bias=False))
 
 
-class LinearProjector(nn.Module):
-    """A linear layer on a flattened activation: the embeddings of CRD and CCKD, projectors between widths.
-
-    Args:
-        in_shape: Of the source, (B, D) or (B, C, 1, 1) or any other; all but the batch is flattened.
-        out_shape: Of the target, flattened likewise; not needed if out_features is given.
-        out_features: Width of the output; it wins over out_shape. 128 for CRD and CCKD in their papers.
-        normalize: L2-normalise the output.
-        bias: Whether the layer has one.
-
-    Raises:
-        ValueError: Neither out_features nor out_shape.
-    """
-
-    def __init__(
-        self,
-        in_shape: Shape,
-        out_shape: Shape | None = None,
-        *,
-        out_features: int | None = None,
-        normalize: bool = False,
-        bias: bool = True,
-    ):
-        super().__init__()
-        if out_features is None and out_shape is None:
-            raise ValueError("LinearProjector needs a width: set module.out_features=128, or a target for the adapter")
-        width = out_features if out_features is not None else prod(out_shape[1:])  # type: ignore[index]
-        self.linear = nn.Linear(prod(in_shape[1:]), width, bias=bias)
-        self.normalize = normalize
-
-    def forward(self, activation: Tensor) -> Tensor:
-        """(B, ...) -> (B, out_features)."""
-        projected = self.linear(activation.flatten(1))
-        return F.normalize(projected, dim=1) if self.normalize else projected
-
-
 def _convolutions(layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float) -> list[nn.Module]:
     """3x3 layers from each number of channels to the next, each with a leaky ReLU and, if `norm`, a batch norm."""
     layers: list[nn.Module] = []
@@ -204,7 +155,7 @@ class FactorEncoder(nn.Sequential):
         norm: bool = True,
         slope: float = 0.1,
     ):
-        _require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
+        require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
         channels = in_shape[1]
         factors = max(round(k * channels), 1) if out_shape is None else out_shape[1]
         super().__init__(*_convolutions(nn.Conv2d, [channels, channels, factors, factors], norm=norm, slope=slope))
@@ -225,7 +176,7 @@ class FactorDecoder(nn.Sequential):
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, norm: bool = True, slope: float = 0.1):
-        _require_map(in_shape, adapter="FactorDecoder", argument="in_shape")
+        require_map(in_shape, adapter="FactorDecoder", argument="in_shape")
         channels = [in_shape[1], in_shape[1], out_shape[1], out_shape[1]]
         super().__init__(*_convolutions(nn.ConvTranspose2d, channels, norm=norm, slope=slope))
 
@@ -245,94 +196,11 @@ class VIDRegressor(nn.Sequential):
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, hidden_channels: int | None = None):
-        _require_map(in_shape, adapter="VIDRegressor", argument="in_shape")
-        _require_map(out_shape, adapter="VIDRegressor", argument="out_shape")
+        require_map(in_shape, adapter="VIDRegressor", argument="in_shape")
+        require_map(out_shape, adapter="VIDRegressor", argument="out_shape")
         size = [min(side, out_side) for side, out_side in zip(in_shape[2:], out_shape[2:], strict=True)]
         hidden = hidden_channels or out_shape[1]
         layers: list[nn.Module] = [] if size == list(in_shape[2:]) else [Resize(size)]
         for before, after in ((in_shape[1], hidden), (hidden, hidden), (hidden, out_shape[1])):
             layers += [nn.Conv2d(before, after, 1, bias=False), nn.ReLU(inplace=True)]
         super().__init__(*layers[:-1])
-
-
-class LogVarianceHead(nn.Sequential):
-    """PAD's log-variance of every target dimension, from the student's embedding: linear layer, batch norm.
-
-    Zhang et al. 2020, https://arxiv.org/abs/2008.01458. In train mode it needs more than one sample a batch.
-
-    Args:
-        in_shape: (B, D) or (B, D, 1, 1) of the student's embedding.
-        out_shape: The same of the teacher's.
-    """
-
-    def __init__(self, in_shape: Shape, out_shape: Shape):
-        width = prod(out_shape[1:])
-        super().__init__(nn.Flatten(), nn.Linear(prod(in_shape[1:]), width), nn.BatchNorm1d(width))
-
-
-class SelfSupervisedHead(nn.Sequential):
-    """SSKD's head on the pooled features: linear layer, ReLU, linear layer.
-
-    Xu et al. 2020, https://arxiv.org/abs/2006.07114.
-
-    Args:
-        in_shape: (B, D) or (B, D, 1, 1) of the source.
-        out_features: Width of the output, and of the layer between; D if None, as in the authors' code.
-    """
-
-    def __init__(self, in_shape: Shape, *, out_features: int | None = None):
-        width = prod(in_shape[1:])
-        out = out_features or width
-        super().__init__(nn.Flatten(), nn.Linear(width, out), nn.ReLU(inplace=True), nn.Linear(out, out))
-
-
-class SelectView(nn.Module):
-    """One view of every image, from rows grouped by image; it has no parameters.
-
-    With it, losses that know nothing of views (cross-entropy, KD) read the upright images alone.
-
-    Args:
-        views: Rows an image.
-        view: Which of them; 0 is the upright one.
-
-    Raises:
-        ValueError: There is no such view.
-    """
-
-    def __init__(self, *, views: int = 4, view: int = 0):
-        super().__init__()
-        if not 0 <= view < views:
-            raise ValueError(f"view={view} does not exist; with views={views} it lies in 0..{views - 1}")
-        self.views, self.view = views, view
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B * views, ...) -> (B, ...)."""
-        return rows[self.view :: self.views]
-
-
-class LearnableTemperature(nn.Module):
-    """CTKD's global temperature: one number that is learnt, whatever it is given to read.
-
-    T = start + width x sigmoid(theta)
-
-    Li et al. 2023, https://arxiv.org/abs/2211.16231.
-
-    Args:
-        start: Lower bound of the temperature.
-        width: How far above it T may come.
-        initial: theta at the start; 1 gives 15.62, as in the authors' code.
-
-    Raises:
-        ValueError: Temperatures of 0 or below would be possible.
-    """
-
-    def __init__(self, *, start: float = 1.0, width: float = 20.0, initial: float = 1.0):
-        super().__init__()
-        if start <= 0 or width <= 0:
-            raise ValueError(f"start={start} and width={width} must be above 0")
-        self.start, self.width = start, width
-        self.theta = nn.Parameter(torch.tensor([float(initial)]))
-
-    def forward(self, source: Tensor) -> Tensor:
-        """Anything -> the temperature, (1,)."""
-        return self.start + self.width * self.theta.sigmoid()
