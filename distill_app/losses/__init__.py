@@ -16,6 +16,7 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
+from distill_app.losses.imitation import ChannelwiseKL
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.relations import (
     CorrelationCongruence,
@@ -32,6 +33,7 @@ from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
 __all__ = [
     "ActivationBoundary",
     "AttentionTransfer",
+    "ChannelwiseKL",
     "ContrastivePrediction",
     "ContrastiveRepresentation",
     "CorrelationCongruence",

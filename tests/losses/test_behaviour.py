@@ -1,5 +1,6 @@
 """What holds for every loss, whatever its formula, and what single losses promise beyond it."""
 
+import feature_fixtures as features
 import pytest
 import torch
 from engine_fixtures import mostly_slow
@@ -82,6 +83,7 @@ LOSSES = {
     "sskd_rotated": (losses.RotatedKL, views(("student", (5,)), ("teacher", (5,)), target=labels)),
     "sskd_pretext": (losses.ContrastivePrediction, lambda b: {"embedding": tensor(4 * b, 6, seed=1)}),
     **{name: (make, lambda b, make=make: logits_and_labels(make(), b)) for name, make in MAKE.items()},
+    **features.MAKE,
 }
 TEACHER_IS_LEARNT = {"cckd", "cckd_bilinear", "crd"}
 RELATIONS = {"pkt", "rkd_distance", "rkd_angle", "spkd", "sskd_similarity", "sskd_pretext"}
@@ -165,15 +167,19 @@ def test_gradient_descent_lowers_the_loss(name):
     assert history[-1] < history[0]
 
 
-@pytest.mark.parametrize("name", sorted({"pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft"}))
+@pytest.mark.parametrize(
+    "name",
+    ["pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft", *features.MAKE],
+)
 def test_zero_features_give_finite_gradients(name):
     make, given = LOSSES[name]
     values = converted(given(4), torch.float32)
-    values["student"] = torch.zeros_like(values["student"]).requires_grad_()
+    for leaf in leaves(values, "student"):
+        leaf.detach().zero_()
     value = make()(**values)
     value.backward()
     assert value.isfinite()
-    assert values["student"].grad.isfinite().all()
+    assert all(leaf.grad.isfinite().all() for leaf in leaves(values, "student"))
 
 
 @pytest.mark.parametrize(
