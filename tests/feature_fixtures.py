@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill_app import losses
+from distill_app import adapters, losses
 
 Compute = Callable[[SimpleNamespace], Tensor]
 
@@ -23,13 +23,48 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["mmrazor_tau4", "authors_tau4", "cirkd_tau4"], pair(losses.ChannelwiseKL())),
         (["authors_spatial_tau4"], pair(losses.ChannelwiseKL(over="channels"))),
     ],
+    "pkd": [
+        (["mmrazor", "mmrazor_2levels"], pair(losses.PearsonImitation())),
+        (["mmrazor_resize_student"], pair(losses.PearsonImitation(), "student_small")),
+        (["mmrazor_resize_teacher"], pair(losses.PearsonImitation(resize="teacher"), "student_small")),
+    ],
+    "nst": [
+        (["repdistiller", "mdistiller", "aberhu"], pair(losses.NeuronSelectivity())),
+        (["repdistiller_mismatch"], pair(losses.NeuronSelectivity(), teacher="teacher_feat_small")),
+    ],
+    "ickd": [
+        (["authors_cifar_no_embed"], pair(losses.ChannelCorrelation(), "student_same")),
+        # Divided by the batch size once more.
+        (["td_no_embed"], lambda g: pair(losses.ChannelCorrelation(), "student_same")(g) / len(g.student_same)),
+    ],
 }
 # Cases that are not what we define: file, case, what ours gives.
-QUIRKS: list[tuple[str, str, Compute]] = []
+QUIRKS: list[tuple[str, str, Compute]] = [
+    # Divided by the batch size once more.
+    ("ickd", "td_no_embed", pair(losses.ChannelCorrelation(), "student_same")),
+]
+
+
+def channel_correlation(numbers: Any, case: str) -> Tensor:
+    g, kernel = numbers.inputs, 3 if "3x3" in case else 1
+    adapter = adapters.ConvRegressor(
+        g.student_feat.shape, g.teacher_feat.shape, norm=True, pointwise=True, kernel_size=kernel
+    )
+    loss = losses.ChannelCorrelation()(student=numbers.load(adapter, case)(g.student_feat), teacher=g.teacher_feat)
+    return loss / len(g.student_feat) if case.startswith("td") else loss
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
-MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = []
+MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
+    ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
+    ("ickd", "td_embed3x3_bn", channel_correlation),
+]
 # Cases of edge_cases.npz: which input, and the loss that gives their values.
-EDGES: dict[str, tuple[str, nn.Module]] = {"cwd": ("feat", losses.ChannelwiseKL(1.0))}
+EDGES: dict[str, tuple[str, nn.Module]] = {
+    "cwd": ("feat", losses.ChannelwiseKL(1.0)),
+    "pkd": ("feat", losses.PearsonImitation()),
+    "nst": ("feat", losses.NeuronSelectivity()),
+}
 # Method -> files of golden numbers, where they are not called after the method.
 FILES: dict[str, list[str]] = {}
 
@@ -50,4 +85,9 @@ def maps(student: tuple[int, ...], teacher: tuple[int, ...] | None = None) -> Ca
 MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]] = {
     "cwd": (losses.ChannelwiseKL, maps((4, 4, 4), (4, 8, 8))),
     "cwd_channels": (lambda: losses.ChannelwiseKL(over="channels"), maps((4, 4, 4))),
+    "pkd": (losses.PearsonImitation, maps((4, 4, 4), (4, 8, 8))),
+    "pkd_teacher": (lambda: losses.PearsonImitation(resize="teacher"), maps((4, 4, 4), (4, 8, 8))),
+    "nst": (losses.NeuronSelectivity, maps((4, 4, 4), (6, 8, 8))),
+    "nst_wide": (losses.NeuronSelectivity, maps((12, 3, 3), (16, 2, 2))),
+    "ickd": (losses.ChannelCorrelation, maps((4, 4, 4), (4, 8, 8))),
 }

@@ -34,10 +34,11 @@ class ConvRegressor(nn.Sequential):
         norm: Batch norm after the convolution.
         activation: ReLU at the end.
         bias: Whether the convolution has one; default: unless a norm follows.
-        pointwise: Never 3x3 or 4x4.
+        pointwise: Never 3x3 with stride 2, nor 4x4.
+        kernel_size: Odd; of the convolution in the place of the 1x1, which keeps the size: 3 in some published code.
 
     Raises:
-        ValueError: Source or target is not a map.
+        ValueError: Source or target is not a map, or the kernel has no middle.
     """
 
     def __init__(
@@ -49,11 +50,14 @@ class ConvRegressor(nn.Sequential):
         activation: bool = False,
         bias: bool | None = None,
         pointwise: bool = False,
+        kernel_size: int = 1,
     ):
         require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
         require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd: 1, 3, 5")
         bias = not norm if bias is None else bias
-        layers = self._convolution(in_shape, out_shape, bias=bias, pointwise=pointwise)
+        layers = self._convolution(in_shape, out_shape, bias=bias, pointwise=pointwise, kernel_size=kernel_size)
         if norm:
             layers.append(nn.BatchNorm2d(out_shape[1]))
         if activation:
@@ -61,13 +65,15 @@ class ConvRegressor(nn.Sequential):
         super().__init__(*layers)
 
     @staticmethod
-    def _convolution(in_shape: Shape, out_shape: Shape, *, bias: bool, pointwise: bool) -> list[nn.Module]:
+    def _convolution(
+        in_shape: Shape, out_shape: Shape, *, bias: bool, pointwise: bool, kernel_size: int
+    ) -> list[nn.Module]:
         (channels, *size), (out_channels, *out_size) = in_shape[1:], out_shape[1:]
         if not pointwise and out_size == [2 * side for side in size]:
             return [nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1, bias=bias)]
         if not pointwise and out_size != size and out_size == [(side + 1) // 2 for side in size]:
             return [nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=bias)]
-        convolution = nn.Conv2d(channels, out_channels, 1, bias=bias)
+        convolution = nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         if out_size == size:
             return [convolution]
         # A 1x1 convolution and average pooling commute; it costs less on the smaller map.

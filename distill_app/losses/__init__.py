@@ -16,7 +16,7 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
-from distill_app.losses.imitation import ChannelwiseKL
+from distill_app.losses.imitation import ChannelwiseKL, PearsonImitation
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.relations import (
     CorrelationCongruence,
@@ -29,10 +29,12 @@ from distill_app.losses.reweighted import TransformedTeacherKL, WeightedSoftLabe
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
+from distill_app.losses.statistics import ChannelCorrelation, NeuronSelectivity
 
 __all__ = [
     "ActivationBoundary",
     "AttentionTransfer",
+    "ChannelCorrelation",
     "ChannelwiseKL",
     "ContrastivePrediction",
     "ContrastiveRepresentation",
@@ -46,8 +48,10 @@ __all__ = [
     "KLDivergence",
     "LinearWarmup",
     "MultiLevelAlignment",
+    "NeuronSelectivity",
     "NormalizedKD",
     "PearsonDistance",
+    "PearsonImitation",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
     "RefinedKL",

@@ -46,3 +46,48 @@ class ChannelwiseKL(nn.Module):
         ours = F.log_softmax(student.flatten(2) / self.temperature, dim=dim)
         theirs = F.softmax(teacher.flatten(2) / self.temperature, dim=dim)
         return F.kl_div(ours, theirs, reduction="sum") * (self.temperature**2 / (len(student) * rows))
+
+
+class PearsonImitation(nn.Module):
+    """PKD: maps agree in each channel but for its mean and its spread over the batch, that is, they correlate.
+
+    L = 1/2 mean (n(F_s) - n(F_t))^2,  n(F) = (F - mean_c) / (std_c + eps), over all samples and positions of a channel
+
+    Cao, Zhang, Gao, Cheng, Cheng, Zhang 2022, https://arxiv.org/abs/2207.02039: one minus the mean of Pearson's
+    correlations. The standard deviation is unbiased. Deliberately different: where a channel has one value (a batch of
+    one, a map of one position) it counts as its mean, which gives NaN in the reference. A student whose map is zero
+    gets gradients of thousands, as there.
+
+    Maps (B, C, H, W) of equal channels. If sizes differ, one is interpolated to the other's.
+
+    Args:
+        resize: Whose map is, "student" or "teacher".
+        eps: Added to the standard deviation.
+    """
+
+    whole_batch = True  # mean and spread are those of the batch
+
+    def __init__(self, *, resize: str = "student", eps: float = 1e-6):
+        super().__init__()
+        require_choice(resize, ("student", "teacher"), argument="resize")
+        self.resize, self.eps = resize, eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the channels differ.
+        """
+        require_same_channels(student, teacher, loss="PearsonImitation")
+        student, teacher = full_precision(student), as_target(teacher)
+        if student.shape != teacher.shape and self.resize == "student":
+            student = F.interpolate(student, teacher.shape[2:], mode="bilinear", align_corners=False)
+        elif student.shape != teacher.shape:
+            teacher = F.interpolate(teacher, student.shape[2:], mode="bilinear", align_corners=False)
+        return F.mse_loss(self._standardised(student), self._standardised(teacher)) / 2
+
+    def _standardised(self, feature: Tensor) -> Tensor:
+        centred = feature - feature.mean(dim=(0, 2, 3), keepdim=True)
+        if feature.numel() == feature.shape[1]:
+            return centred
+        return centred / (feature.std(dim=(0, 2, 3), keepdim=True) + self.eps)

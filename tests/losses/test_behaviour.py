@@ -182,6 +182,21 @@ def test_zero_features_give_finite_gradients(name):
     assert all(leaf.grad.isfinite().all() for leaf in leaves(values, "student"))
 
 
+def half(value, position):
+    if isinstance(value, list):
+        return [half(item, position) for item in value]
+    return value.chunk(2)[position]
+
+
+@pytest.mark.parametrize("name", features.MAKE)
+def test_a_loss_is_the_mean_over_its_samples_unless_it_says_that_it_is_of_the_whole_batch(name):
+    make, given = features.MAKE[name]
+    loss, values = make().double(), given(8)
+    parts = [loss(**{key: half(value, position) for key, value in values.items()}) for position in (0, 1)]
+    alike = torch.isclose(loss(**values), torch.stack(parts).mean(), rtol=1e-9)
+    assert bool(alike) == (not getattr(loss, "whole_batch", False))
+
+
 @pytest.mark.parametrize(
     ("loss", "student", "teacher"),
     [

@@ -1,0 +1,73 @@
+"""Losses over what channels have in common: products, spectra and moments of maps, not their values."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    pool_to_smaller,
+    require_maps,
+    require_same_channels,
+)
+
+
+class NeuronSelectivity(nn.Module):
+    """Neuron selectivity transfer (NST): the channels of both networks, as points in space, are distributed alike.
+
+    L = mean k(t, t') - 2 mean k(t, s) + mean k(s, s'),  k(x, y) = (x . y)^2
+
+    over all channels s, t of a map, flattened and L2-normalised: the squared maximum mean discrepancy with the
+    polynomial kernel of degree 2, averaged over the batch.
+
+    Huang, Wang 2017, https://arxiv.org/abs/1707.01219. Maps (B, C, H, W); channels may differ; if sizes do, the larger
+    is average-pooled. Computed from Gram matrices between channels or between positions, whichever are smaller.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the batches differ.
+        """
+        require_maps(student, teacher, loss="NeuronSelectivity")
+        student, teacher = pool_to_smaller(full_precision(student), as_target(teacher))
+        ours, theirs = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
+        if ours.shape[2] <= min(ours.shape[1], theirs.shape[1]):
+            # The mean of (x . y)^2 over rows x of X and y of Y is <X^T X, Y^T Y>, divided by their numbers.
+            difference = _second_moment(ours) - _second_moment(theirs)
+            return difference.square().sum(dim=(1, 2)).mean()
+        pairs = ((theirs, theirs), (ours, ours), (ours, theirs))
+        among_theirs, among_ours, across = ((x @ y.transpose(1, 2)).square().mean() for x, y in pairs)
+        return among_theirs + among_ours - 2 * across
+
+
+def _second_moment(points: Tensor) -> Tensor:
+    """The mean of x x^T over the points: (B, N, D) -> (B, D, D)."""
+    return points.transpose(1, 2) @ points / points.shape[1]
+
+
+class ChannelCorrelation(nn.Module):
+    """Inter-channel correlation (ICKD): which channels are active together.
+
+    L = 1 / (B C) * sum_b ||N(F_s F_s^T) - N(F_t F_t^T)||_F^2,  F flattened to (C, HW), N divides rows by their L2 norm
+
+    Liu, Huang, Tian, Liu, Wei, Wu, Wu 2021, https://arxiv.org/abs/2202.03680. As in the authors' code for CIFAR; theirs
+    for ImageNet, and torchdistill, divide by B once more, which makes the term depend on the batch size. Maps
+    (B, C, H, W) of equal channels; sizes may differ.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the channels differ.
+        """
+        require_same_channels(student, teacher, loss="ChannelCorrelation")
+        difference = self._correlation(full_precision(student)) - self._correlation(as_target(teacher))
+        return difference.square().sum() / (difference.shape[0] * difference.shape[1])
+
+    @staticmethod
+    def _correlation(feature: Tensor) -> Tensor:
+        rows = feature.flatten(2)
+        return F.normalize(rows @ rows.transpose(1, 2), dim=2)
