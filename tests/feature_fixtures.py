@@ -32,6 +32,12 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["repdistiller", "mdistiller", "aberhu"], pair(losses.NeuronSelectivity())),
         (["repdistiller_mismatch"], pair(losses.NeuronSelectivity(), teacher="teacher_feat_small")),
     ],
+    "kdsvd": [
+        (
+            ["repdistiller_k1"],
+            lambda g: losses.SingularVectors()(student=[g.s1, g.s2], teacher=[g.t1, g.t2]),
+        ),
+    ],
     "ickd": [
         (["authors_cifar_no_embed"], pair(losses.ChannelCorrelation(), "student_same")),
         # Divided by the batch size once more.
@@ -42,6 +48,8 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
 QUIRKS: list[tuple[str, str, Compute]] = [
     # Divided by the batch size once more.
     ("ickd", "td_no_embed", pair(losses.ChannelCorrelation(), "student_same")),
+    # Matrices (C H, W) in the place of (H W, C).
+    ("kdsvd", "mdistiller_k1", lambda g: losses.SingularVectors()(student=[g.s1, g.s2], teacher=[g.t1, g.t2])),
 ]
 
 
@@ -54,10 +62,21 @@ def channel_correlation(numbers: Any, case: str) -> Tensor:
     return loss / len(g.student_feat) if case.startswith("td") else loss
 
 
+def translated(numbers: Any, case: str) -> Tensor:
+    """KTA of what the encoder gives, or the affinity."""
+    g, affinity = numbers.inputs, case == "td_affinity"
+    shapes = (g.student_feat.shape, g.teacher_feat.shape)
+    options = {"kernel_size": 3, "pointwise": True, "bias": True, "norm": not affinity, "activation": not affinity}
+    student = numbers.load(adapters.ConvRegressor(*shapes, **options), case)(g.student_feat)
+    loss = losses.AffinityDistance() if affinity else losses.FactorTransfer(2 if "p2" in case else 1)
+    return loss(student=student, teacher=g.teacher_feat)
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
 MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
     ("ickd", "td_embed3x3_bn", channel_correlation),
+    *[("ktaad", case, translated) for case in ("td_kta_p1_q2", "td_kta_p2_q2", "td_affinity")],
 ]
 # Cases of edge_cases.npz: which input, and the loss that gives their values.
 EDGES: dict[str, tuple[str, nn.Module]] = {
@@ -66,7 +85,7 @@ EDGES: dict[str, tuple[str, nn.Module]] = {
     "nst": ("feat", losses.NeuronSelectivity()),
 }
 # Method -> files of golden numbers, where they are not called after the method.
-FILES: dict[str, list[str]] = {}
+FILES: dict[str, list[str]] = {"kta": ["ktaad"]}
 
 
 def tensor(*shape: int, seed: int) -> Tensor:
@@ -81,6 +100,14 @@ def maps(student: tuple[int, ...], teacher: tuple[int, ...] | None = None) -> Ca
     }
 
 
+def layers(batch: int) -> dict[str, list[Tensor]]:
+    """Maps of three layers of both networks."""
+    return {
+        "student": [tensor(batch, 3, 8, 8, seed=1), tensor(batch, 4, 4, 4, seed=2), tensor(batch, 5, 1, 1, seed=3)],
+        "teacher": [tensor(batch, 3, 4, 4, seed=4), tensor(batch, 4, 4, 4, seed=5), tensor(batch, 5, 2, 2, seed=6)],
+    }
+
+
 # Name -> a fresh loss, its inputs for a batch size.
 MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]] = {
     "cwd": (losses.ChannelwiseKL, maps((4, 4, 4), (4, 8, 8))),
@@ -90,4 +117,7 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "nst": (losses.NeuronSelectivity, maps((4, 4, 4), (6, 8, 8))),
     "nst_wide": (losses.NeuronSelectivity, maps((12, 3, 3), (16, 2, 2))),
     "ickd": (losses.ChannelCorrelation, maps((4, 4, 4), (4, 8, 8))),
+    "kdsvd": (losses.SingularVectors, layers),
+    "kdsvd_2": (lambda: losses.SingularVectors(2), layers),
+    "affinity": (losses.AffinityDistance, maps((4, 4, 4))),
 }

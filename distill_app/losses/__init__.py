@@ -28,11 +28,13 @@ from distill_app.losses.relations import (
 from distill_app.losses.reweighted import TransformedTeacherKL, WeightedSoftLabels
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
+from distill_app.losses.spectra import SingularVectors
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
-from distill_app.losses.statistics import ChannelCorrelation, NeuronSelectivity
+from distill_app.losses.statistics import AffinityDistance, ChannelCorrelation, NeuronSelectivity
 
 __all__ = [
     "ActivationBoundary",
+    "AffinityDistance",
     "AttentionTransfer",
     "ChannelCorrelation",
     "ChannelwiseKL",
@@ -61,6 +63,7 @@ __all__ = [
     "SigmoidKL",
     "SimilarityKL",
     "SimilarityPreserving",
+    "SingularVectors",
     "SpreadTemperatureKL",
     "StandardizedKL",
     "TransformedTeacherKL",

@@ -1,5 +1,6 @@
 """Losses over what channels have in common: products, spectra and moments of maps, not their values."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,6 +10,7 @@ from distill_app.losses.numerics import (
     pool_to_smaller,
     require_maps,
     require_same_channels,
+    require_same_shape,
 )
 
 
@@ -71,3 +73,32 @@ class ChannelCorrelation(nn.Module):
     def _correlation(feature: Tensor) -> Tensor:
         rows = feature.flatten(2)
         return F.normalize(rows @ rows.transpose(1, 2), dim=2)
+
+
+class AffinityDistance(nn.Module):
+    """Affinity distillation (KTA): which positions of a channel are active together.
+
+    L = 1 / (B HW) * sum_b sum_c ||s_bc s_bc^T - t_bc t_bc^T||_F,  s_bc, t_bc channels over positions, L2-normalised
+
+    He, Shen, Tian, Gong, Sun, Yan 2019, https://arxiv.org/abs/1903.04688, as torchdistill has it, the only public code.
+    The matrices (HW, HW) are never formed: their distance follows from the products of the vectors. Maps (B, C, H, W)
+    of one shape. Where channels agree exactly the gradient is 0, not NaN.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The shapes differ, or are no maps.
+        """
+        require_same_shape(student, teacher, loss="AffinityDistance")
+        require_maps(student, teacher, loss="AffinityDistance")
+        ours = F.normalize(full_precision(student).flatten(2), dim=2)
+        theirs = F.normalize(as_target(teacher).flatten(2), dim=2)
+        # |s s^T - t t^T|^2 for t of length 1 or 0, without the difference of large numbers that would lose small ones.
+        along = (ours * theirs).sum(dim=2, keepdim=True)
+        length, wanted = ours.square().sum(dim=2), theirs.square().sum(dim=2)
+        squares = (length - wanted).square() + 2 * wanted * (ours - along * theirs).square().sum(dim=2)
+        differ = squares > 0
+        distances = torch.where(differ, torch.where(differ, squares, 1.0).sqrt(), 0.0)
+        return distances.sum() / (ours.shape[0] * ours.shape[2])
