@@ -72,11 +72,37 @@ def translated(numbers: Any, case: str) -> Tensor:
     return loss(student=student, teacher=g.teacher_feat)
 
 
+def calibrated(numbers: Any, case: str) -> Tensor:
+    """SemCKD; all cases have the parameters of the first."""
+    g = numbers.inputs
+    student, teacher = [g.s1, g.s2], [g.t1, g.t2, g.t3]
+    shapes = {side: [feature.shape for feature in maps] for side, maps in (("student", student), ("teacher", teacher))}
+    temperature = 8**0.5 if case == "simkd_repo_softsqrtB" else 1.0
+    attention = adapters.BatchSimilarityAttention(shapes, batch_size=8, temperature=temperature)
+    numbers.load(attention.keys, "authors", "key_weight")
+    numbers.load(attention.queries, "authors", "query_weight")
+    projections = numbers.load(adapters.CrossLayerProjections(*shapes.values()), "authors", "regressor")
+    weights = attention({"student": student, "teacher": teacher})
+    torch.testing.assert_close(weights.detach(), numbers.arrays[f"{case}/out/attention"])
+    return losses.SemanticCalibration()(student=projections(student), teacher=teacher, attention=weights)
+
+
+def attended(numbers: Any, case: str) -> Tensor:
+    """AFD; all cases have the parameters of the first."""
+    g = numbers.inputs
+    sides = {"student": [g.s1, g.s2, g.s3], "teacher": [g.t1, g.t2, g.t3]}
+    shapes = {side: [feature.shape for feature in maps] for side, maps in sides.items()}
+    attention = numbers.load(adapters.CrossLayerAttention(shapes, width=8), "authors")
+    return losses.AttendedTransfer()(**sides, attention=attention(sides))
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
 MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
     ("ickd", "td_embed3x3_bn", channel_correlation),
     *[("ktaad", case, translated) for case in ("td_kta_p1_q2", "td_kta_p2_q2", "td_affinity")],
+    *[("semckd", case, calibrated) for case in ("authors", "simkd_repo_soft1", "simkd_repo_softsqrtB")],
+    *[("afd", case, attended) for case in ("authors", "formula", "fork")],
 ]
 # Cases of edge_cases.npz: which input, and the loss that gives their values.
 EDGES: dict[str, tuple[str, nn.Module]] = {
@@ -108,6 +134,18 @@ def layers(batch: int) -> dict[str, list[Tensor]]:
     }
 
 
+def with_attention(batch: int) -> dict[str, Any]:
+    """Maps of three layers, those of both networks by an attention between them."""
+    return {**layers(batch), "attention": tensor(batch, 3, 3, seed=7).softmax(dim=2)}
+
+
+def predicted(batch: int) -> dict[str, Any]:
+    """The same with a prediction of each map from each of two layers in the place of the student's maps."""
+    given = layers(batch)
+    student = [[given["student"][j] + i * given["teacher"][j].mean() for j in range(3)] for i in range(2)]
+    return {"student": student, "teacher": given["teacher"], "attention": tensor(batch, 2, 3, seed=7).softmax(dim=2)}
+
+
 # Name -> a fresh loss, its inputs for a batch size.
 MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]] = {
     "cwd": (losses.ChannelwiseKL, maps((4, 4, 4), (4, 8, 8))),
@@ -119,5 +157,7 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "ickd": (losses.ChannelCorrelation, maps((4, 4, 4), (4, 8, 8))),
     "kdsvd": (losses.SingularVectors, layers),
     "kdsvd_2": (lambda: losses.SingularVectors(2), layers),
+    "semckd": (losses.SemanticCalibration, predicted),
+    "afd": (losses.AttendedTransfer, with_attention),
     "affinity": (losses.AffinityDistance, maps((4, 4, 4))),
 }

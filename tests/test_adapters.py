@@ -103,3 +103,83 @@ def test_select_view_gives_one_view_of_every_image():
     assert adapters.SelectView(views=4, view=3)(rows).squeeze(1).tolist() == [3, 7]
     with pytest.raises(ValueError, match=r"0\.\.3"):
         adapters.SelectView(view=4)
+
+
+def layers(batch):
+    """Maps of two of the student's layers and three of the teacher's."""
+    student = [torch.randn(batch, 3, 8, 8), torch.randn(batch, 4, 4, 4)]
+    return {"student": student, "teacher": [torch.randn(batch, 5, size, size) for size in (8, 4, 2)]}
+
+
+def shapes(features):
+    return {side: [feature.shape for feature in maps] for side, maps in features.items()}
+
+
+def test_projections_predict_every_map_from_every_other_at_the_smaller_size():
+    features = layers(2)
+    module = adapters.CrossLayerProjections(*shapes(features).values())
+    sizes = [[tuple(prediction.shape) for prediction in row] for row in module(features["student"])]
+    assert sizes == [[(2, 5, size, size) for size in sides] for sides in ((8, 4, 2), (4, 4, 2))]
+
+
+def test_the_attention_of_a_smaller_batch_is_that_of_similarities_filled_up_with_zeros():
+    features = layers(3)
+    module = adapters.BatchSimilarityAttention(shapes(layers(2)), batch_size=8)
+    attention = module(features)
+    assert attention.shape == (3, 2, 3)
+    torch.testing.assert_close(attention.sum(dim=2), torch.ones(3, 2))
+    rows = features["student"][0].flatten(1)
+    query = module.queries[0](torch.cat([rows @ rows.T, torch.zeros(3, 5)], dim=1))
+    keys = [module._embed(feature, key) for feature, key in zip(features["teacher"], module.keys, strict=True)]
+    scores = torch.stack([(nn.functional.normalize(query, dim=1) * key).sum(dim=1) for key in keys], dim=1)
+    torch.testing.assert_close(attention[:, 0], scores.softmax(dim=1))
+    with pytest.raises(ValueError, match=r"batches of up to 8, got 9: set module\.batch_size"):
+        module(layers(9))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_the_attention_of_tiny_batches_has_a_width(batch_size):
+    module = adapters.BatchSimilarityAttention(shapes(layers(2)), batch_size=batch_size)
+    assert module(layers(batch_size)).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [lambda s: adapters.BatchSimilarityAttention(s, batch_size=2)])
+@pytest.mark.parametrize(
+    "given", [(2, 3, 4, 4), {"student": [(2, 3, 4, 4)]}, {"student": [(2, 3)], "teacher": [(2, 3)]}]
+)
+def test_an_attention_reads_maps_of_both_networks(make, given):
+    for build in (make, adapters.CrossLayerAttention):
+        with pytest.raises(ValueError, match=r"source: \{student|works on maps"):
+            build(given)
+
+
+def test_attentions_give_the_teacher_no_gradient_and_stay_in_float32_under_autocast():
+    features = layers(4)
+    for maps in features.values():
+        for feature in maps:
+            feature.requires_grad_()
+    for module in (
+        adapters.BatchSimilarityAttention(shapes(features), batch_size=4),
+        adapters.CrossLayerAttention(shapes(features), width=8),
+    ):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            attention = module(features)
+        assert attention.dtype == torch.float32
+        attention.square().sum().backward()
+        assert all(feature.grad is None for feature in features["teacher"])
+        assert all(feature.grad is not None for feature in features["student"])
+        assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_layer_losses_name_the_attention_that_they_need():
+    features = layers(2)
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 2\).*\(2, 2, 3\).*CrossLayerAttention"):
+        losses.AttendedTransfer()(**features, attention=torch.ones(2, 2, 3))
+    with pytest.raises(ValueError, match=r"BatchSimilarityAttention"):
+        losses.SemanticCalibration()(
+            student=[features["teacher"]], teacher=features["teacher"], attention=torch.ones(2, 3, 3)
+        )
+    with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\) of \(2, 5, 8, 8\).*CrossLayerProjections"):
+        losses.SemanticCalibration()(
+            student=[[features["student"][0]] * 3], teacher=features["teacher"], attention=torch.ones(2, 1, 3)
+        )

@@ -5,6 +5,7 @@ adapter's source and, where the config names one, of its target. `forward` takes
 a list of addresses, or a mapping of them, shapes and tensors come as a list or a mapping too.
 """
 
+from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
 from distill_app.adapters.maps import (
     ConvRegressor,
@@ -19,7 +20,10 @@ from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
 
 __all__ = [
+    "BatchSimilarityAttention",
     "ConvRegressor",
+    "CrossLayerAttention",
+    "CrossLayerProjections",
     "FactorDecoder",
     "FactorEncoder",
     "LearnableTemperature",

@@ -17,6 +17,7 @@ from distill_app.losses.features import (
     VariationalInformation,
 )
 from distill_app.losses.imitation import ChannelwiseKL, PearsonImitation
+from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.relations import (
     CorrelationCongruence,
@@ -35,6 +36,7 @@ from distill_app.losses.statistics import AffinityDistance, ChannelCorrelation, 
 __all__ = [
     "ActivationBoundary",
     "AffinityDistance",
+    "AttendedTransfer",
     "AttentionTransfer",
     "ChannelCorrelation",
     "ChannelwiseKL",
@@ -60,6 +62,7 @@ __all__ = [
     "RelationalAngle",
     "RelationalDistance",
     "RotatedKL",
+    "SemanticCalibration",
     "SigmoidKL",
     "SimilarityKL",
     "SimilarityPreserving",
