@@ -38,6 +38,9 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
             lambda g: losses.SingularVectors()(student=[g.s1, g.s2], teacher=[g.t1, g.t2]),
         ),
     ],
+    "reviewkd": [
+        (["hcl_only_8x8"], lambda g: losses.HierarchicalContext()(student=[g.h_s], teacher=[g.t1])),
+    ],
     "ickd": [
         (["authors_cifar_no_embed"], pair(losses.ChannelCorrelation(), "student_same")),
         # Divided by the batch size once more.
@@ -96,12 +99,76 @@ def attended(numbers: Any, case: str) -> Tensor:
     return losses.AttendedTransfer()(**sides, attention=attention(sides))
 
 
+def reviewed(numbers: Any, case: str) -> Tensor:
+    """ReviewKD over three levels; all cases have the parameters of the first, and one the weight of a quarter."""
+    g, residual, features = numbers.inputs, [], []
+    for level, (student, teacher) in enumerate(((g.s3, g.t3), (g.s2, g.t2), (g.s1, g.t1))):
+        shapes = [student.shape, *(deeper.shape for deeper in residual)]
+        fusion = adapters.ReviewFusion(shapes if residual else shapes[0], teacher.shape)
+        numbers.load(fusion, "mdistiller_epoch20", f"{level}.")
+        fused = fusion([student, *residual] if residual else student)
+        residual, features = [fused["residual"]], [fused["feature"], *features]
+    review = losses.HierarchicalContext()(student=features, teacher=[g.t1, g.t2, g.t3])
+    warmup = losses.LinearWarmup(value=1.0, epochs=20)(5 if "epoch5" in case else 20)
+    return warmup * review
+
+
+def overhauled(numbers: Any, case: str) -> Tensor:
+    """OFD of two layers, or of one with margins of the batch, divided by all elements."""
+    g, parameters = numbers.inputs, "aberhu_layer1" if case == "aberhu_layer1" else "mdistiller_2layers"
+    total = 0.0
+    for layer in (1,) if case == "aberhu_layer1" else (1, 2):
+        student, teacher = getattr(g, f"s{layer}"), getattr(g, f"t{layer}")
+        connector = adapters.ConvRegressor(student.shape, teacher.shape, norm=True, bias=False, pointwise=True)
+        numbers.load(connector, parameters, "connector." if len(parameters) < 15 else f"connectors.{layer - 1}.")
+        margin = getattr(g, f"margin{layer}")
+        if case == "aberhu_layer1":
+            margin = adapters.NegativeMargin(teacher.shape)(teacher)
+        loss = losses.MarginDistance()(student=connector(student), teacher=teacher, margin=margin)
+        total = total + loss * 2.0 ** (layer - 2)
+    return total * {"aberhu_layer1": 2 / g.t1[0].numel(), "mmrazor_2layers": 1e-3}.get(case, 1.0)
+
+
+def generated(numbers: Any, case: str) -> Tensor:
+    """MGD with the stored noise; the authors' code for classification masks what lies below the share."""
+    g, channels = numbers.inputs, "channel" in case
+    module = adapters.MaskedGenerator(
+        g.student_feat.shape,
+        g.teacher_feat.shape,
+        masked=0.15 if channels else 0.65,
+        mask="channels" if channels else "positions",
+    )
+    noise = g.rand_channel if channels else g.rand_spatial
+    noise = 1 - noise if case == "authors_cls_channel_l0.15" else noise
+    made = numbers.load(module, case)(g.student_feat, noise.detach())
+    weight = 7e-5 if case == "authors_cls_channel_l0.15" else 2e-5
+    return weight * losses.SquaredDistance()(student=made, teacher=g.teacher_feat)
+
+
+def whitened(numbers: Any, case: str) -> Tensor:
+    """SRD of pooled maps, and KD at temperature 1."""
+    g = numbers.inputs
+    student, teacher = g.student_feat.mean(dim=(2, 3)), g.teacher_feat.mean(dim=(2, 3))
+    parameters = "td_exp1_T1" if "exp1" in case else "td_exp4_T1"
+    projection = numbers.load(adapters.LinearProjector(student.shape, teacher.shape), parameters)
+    loss = losses.WhitenedLogDistance(1.0 if "exp1" in case else 4.0)
+    kd = losses.KLDivergence(1.0)(student=g.student_logits, teacher=g.teacher_logits)
+    return loss(student=projection(student), teacher=teacher) + kd
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
 MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
     ("ickd", "td_embed3x3_bn", channel_correlation),
     *[("ktaad", case, translated) for case in ("td_kta_p1_q2", "td_kta_p2_q2", "td_affinity")],
     *[("semckd", case, calibrated) for case in ("authors", "simkd_repo_soft1", "simkd_repo_softsqrtB")],
+    *[("reviewkd", f"{case}", reviewed) for case in ("mdistiller_epoch20", "td", "authors_imagenet")],
+    ("reviewkd", "mdistiller_epoch5_warmup", reviewed),
+    *[("ofd", case, overhauled) for case in ("mdistiller_2layers", "authors_2layers_over_B", "mmrazor_2layers")],
+    ("ofd", "aberhu_layer1", overhauled),
+    *[("mgd", f"{who}_spatial_l0.65", generated) for who in ("mmrazor", "authors_det")],
+    *[("mgd", f"{who}_channel_l0.15", generated) for who in ("mmrazor", "authors_cls")],
+    *[("srd", case, whitened) for case in ("td_exp4_T1", "td_exp1_T1", "authors_exp4_T1")],
     *[("afd", case, attended) for case in ("authors", "formula", "fork")],
 ]
 # Cases of edge_cases.npz: which input, and the loss that gives their values.
@@ -134,6 +201,20 @@ def layers(batch: int) -> dict[str, list[Tensor]]:
     }
 
 
+def levels(batch: int) -> dict[str, Any]:
+    """Maps of three levels of equal shapes, the last an embedding."""
+    shapes = ((3, 8, 8), (4, 2, 2), (5,))
+    return {
+        side: [tensor(batch, *shape, seed=seed + start) for seed, shape in enumerate(shapes)]
+        for side, start in (("student", 1), ("teacher", 4))
+    }
+
+
+def with_margin(batch: int) -> dict[str, Tensor]:
+    """Maps, and margins of channels below zero, the same for any batch."""
+    return {**maps((4, 4, 4))(batch), "margin": -tensor(1, 4, 1, 1, seed=3).abs()}
+
+
 def with_attention(batch: int) -> dict[str, Any]:
     """Maps of three layers, those of both networks by an attention between them."""
     return {**layers(batch), "attention": tensor(batch, 3, 3, seed=7).softmax(dim=2)}
@@ -157,6 +238,11 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "ickd": (losses.ChannelCorrelation, maps((4, 4, 4), (4, 8, 8))),
     "kdsvd": (losses.SingularVectors, layers),
     "kdsvd_2": (lambda: losses.SingularVectors(2), layers),
+    "reviewkd": (losses.HierarchicalContext, levels),
+    "ofd": (losses.MarginDistance, with_margin),
+    "mgd": (losses.SquaredDistance, maps((4, 4, 4))),
+    "srd": (losses.WhitenedLogDistance, maps((6,))),
+    "srd_1": (lambda: losses.WhitenedLogDistance(1.0), maps((6,))),
     "semckd": (losses.SemanticCalibration, predicted),
     "afd": (losses.AttendedTransfer, with_attention),
     "affinity": (losses.AffinityDistance, maps((4, 4, 4))),

@@ -183,3 +183,56 @@ def test_layer_losses_name_the_attention_that_they_need():
         losses.SemanticCalibration()(
             student=[[features["student"][0]] * 3], teacher=features["teacher"], attention=torch.ones(2, 1, 3)
         )
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (3, 5)])
+def test_a_fusion_gives_the_teachers_shape_and_a_residual_for_the_next_one(size):
+    deep, shallow = torch.randn(2, 6), torch.randn(2, 3, 8, 8)
+    deepest = adapters.ReviewFusion(deep.shape, (2, 9), max_channels=4)
+    below = deepest(deep)
+    assert below["feature"].shape == (2, 9, 1, 1) and below["residual"].shape == (2, 4, 1, 1)
+    assert deepest.attention is None
+    fusion = adapters.ReviewFusion([shallow.shape, below["residual"].shape], (2, 5, *size))
+    above = fusion([shallow, below["residual"]])
+    assert above["feature"].shape == (2, 5, *size) and above["residual"].shape == (2, 4, *size)
+
+
+def test_a_fusion_says_what_it_fuses():
+    with pytest.raises(ValueError, match=r"got 3 sources.*adapters\.review4\.residual"):
+        adapters.ReviewFusion([(2, 3, 4, 4)] * 3, (2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"in_shape=\(2, 5, 8\)"):
+        adapters.ReviewFusion((2, 5, 8), (2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("mask", ["positions", "channels"])
+def test_a_generator_masks_a_share_in_training_and_nothing_in_evaluation(mask):
+    source = torch.randn(16, 6, 8, 8)
+    module = adapters.MaskedGenerator(source.shape, (16, 6, 8, 8), masked=0.25, mask=mask)
+    seen = []
+    module.generation = nn.Identity()
+    for mode in (True, False):
+        module.train(mode)
+        seen.append((module(source) == 0).float().mean().item())
+    assert seen[0] == pytest.approx(0.25, abs=0.15) and seen[1] == 0
+    torch.manual_seed(0)
+    noise = torch.rand((16, 1, 8, 8) if mask == "positions" else (16, 6, 1, 1))
+    torch.manual_seed(0)
+    module.train()
+    torch.testing.assert_close(module(source), module(source, noise))
+
+
+def test_a_generator_brings_any_map_to_the_teachers_shape_and_refuses_shares_that_are_none():
+    source = torch.randn(2, 3, 8, 8)
+    for size in SIZES:
+        assert adapters.MaskedGenerator(source.shape, (2, 5, *size))(source).shape == (2, 5, *size)
+    assert isinstance(adapters.MaskedGenerator(source.shape, source.shape).align, nn.Identity)
+    with pytest.raises(ValueError, match=r"masked=1\.0 must lie between 0 and 1"):
+        adapters.MaskedGenerator(source.shape, source.shape, masked=1.0)
+    with pytest.raises(ValueError, match="allowed: positions, channels"):
+        adapters.MaskedGenerator(source.shape, source.shape, mask="pixels")
+
+
+def test_margins_are_the_means_of_what_is_negative():
+    feature = torch.tensor([[-1.0, -3.0], [2.0, 4.0], [0.0, -6.0]]).T.view(2, 3, 1, 1)
+    margins = adapters.NegativeMargin(feature.shape)(feature)
+    torch.testing.assert_close(margins, torch.tensor([-2.0, 0.0, -6.0]).view(1, 3, 1, 1))

@@ -7,6 +7,7 @@ a list of addresses, or a mapping of them, shapes and tensors come as a list or 
 
 from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
+from distill_app.adapters.generation import MaskedGenerator, NegativeMargin
 from distill_app.adapters.maps import (
     ConvRegressor,
     FactorDecoder,
@@ -16,6 +17,7 @@ from distill_app.adapters.maps import (
     VIDRegressor,
     resize_map,
 )
+from distill_app.adapters.review import ReviewFusion
 from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
 
@@ -29,8 +31,11 @@ __all__ = [
     "LearnableTemperature",
     "LinearProjector",
     "LogVarianceHead",
+    "MaskedGenerator",
     "MatchChannels",
+    "NegativeMargin",
     "Resize",
+    "ReviewFusion",
     "SelectView",
     "SelfSupervisedHead",
     "Shape",

@@ -16,7 +16,13 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
-from distill_app.losses.imitation import ChannelwiseKL, PearsonImitation
+from distill_app.losses.imitation import (
+    ChannelwiseKL,
+    HierarchicalContext,
+    MarginDistance,
+    PearsonImitation,
+    SquaredDistance,
+)
 from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.relations import (
@@ -31,7 +37,12 @@ from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWa
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
 from distill_app.losses.spectra import SingularVectors
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
-from distill_app.losses.statistics import AffinityDistance, ChannelCorrelation, NeuronSelectivity
+from distill_app.losses.statistics import (
+    AffinityDistance,
+    ChannelCorrelation,
+    NeuronSelectivity,
+    WhitenedLogDistance,
+)
 
 __all__ = [
     "ActivationBoundary",
@@ -49,8 +60,10 @@ __all__ = [
     "ExponentialDecay",
     "FactorTransfer",
     "FlowOfSolution",
+    "HierarchicalContext",
     "KLDivergence",
     "LinearWarmup",
+    "MarginDistance",
     "MultiLevelAlignment",
     "NeuronSelectivity",
     "NormalizedKD",
@@ -68,9 +81,11 @@ __all__ = [
     "SimilarityPreserving",
     "SingularVectors",
     "SpreadTemperatureKL",
+    "SquaredDistance",
     "StandardizedKL",
     "TransformedTeacherKL",
     "VariationalInformation",
     "VirtualTeacherKL",
     "WeightedSoftLabels",
+    "WhitenedLogDistance",
 ]

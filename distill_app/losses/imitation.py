@@ -1,5 +1,8 @@
-"""Losses over maps that are compared position by position, once a spread or a mean is taken out of them."""
+"""Losses over maps that are compared position by position, in one form or another."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +13,7 @@ from distill_app.losses.numerics import (
     require_choice,
     require_positive,
     require_same_channels,
+    require_same_shape,
 )
 
 
@@ -91,3 +95,103 @@ class PearsonImitation(nn.Module):
         if feature.numel() == feature.shape[1]:
             return centred
         return centred / (feature.std(dim=(0, 2, 3), keepdim=True) + self.eps)
+
+
+class HierarchicalContext(nn.Module):
+    """ReviewKD's hierarchical context loss: maps, and pooled forms of them, agree at every level.
+
+    L = sum over levels of [MSE(F_s, F_t) + sum_k 2^-k MSE(pool_k(F_s), pool_k(F_t))] / (1 + sum_k 2^-k)
+
+    where pool_1, pool_2, ... average to 4 x 4, 2 x 2 and 1 x 1, as far as these are smaller than the map's height.
+
+    Chen, Liu, Zhao, Jia 2021, https://arxiv.org/abs/2104.09044. `student` is the list of `feature`s of
+    `adapters.ReviewFusion`, `teacher` that of the teacher's stages, maps (B, C, H, W) of equal shapes or embeddings
+    (B, C), which are maps of one position. The authors let the term grow over the first epochs: its weight here.
+
+    Args:
+        sizes: Of the pooled forms, largest first.
+    """
+
+    def __init__(self, sizes: Sequence[int] = (4, 2, 1)):
+        super().__init__()
+        self.sizes = tuple(sizes)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The lists differ in length, or a level in shape.
+        """
+        if len(student) != len(teacher) or not student:
+            raise ValueError(
+                f"HierarchicalContext needs as many of the student's maps as of the teacher's, got {len(student)} and "
+                f"{len(teacher)}"
+            )
+        levels = [self._level(*pair) for pair in zip(student, teacher, strict=True)]
+        return torch.stack(levels).sum()
+
+    def _level(self, student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = _positions(full_precision(student)), _positions(as_target(teacher))
+        require_same_shape(student, teacher, loss="HierarchicalContext")
+        total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
+        for size in self.sizes:
+            if size < student.shape[2]:
+                weight /= 2
+                ours, theirs = F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)
+                total, weights = total + weight * F.mse_loss(ours, theirs), weights + weight
+        return total / weights
+
+
+def _positions(feature: Tensor) -> Tensor:
+    """An embedding as a map of one position; a map as it is."""
+    return feature[:, :, None, None] if feature.dim() == 2 else feature
+
+
+class MarginDistance(nn.Module):
+    """Overhaul of feature distillation (OFD): pre-activations, of which negative ones count as far as they matter.
+
+    L = 1 / B * sum over elements of (s - max(t, m_c))^2, but 0 where s <= max(t, m_c) <= 0
+
+    Heo, Kim, Yun, Park, Kwak, Choi 2019, https://arxiv.org/abs/1904.01866. Both are pre-activations (B, C, H, W) of one
+    shape, the student's through a connector (`adapters.ConvRegressor` with norm and pointwise); m, the margins, are
+    (1, C, 1, 1) or (C,), negative, from `adapters.NegativeMargin`. The authors' scale, 1 / 1000 on CIFAR and 1 / 10000
+    on ImageNet, and their layer weights, 2^-(n - 1 - i) for layer i = 0..n-1 of n, are the weights of the terms.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The shapes differ, or the margins are not one for each channel.
+        """
+        require_same_shape(student, teacher, loss="MarginDistance")
+        if teacher.dim() != 4 or margin.numel() != teacher.shape[1]:
+            raise ValueError(
+                f"MarginDistance needs maps (B, C, H, W) and a margin for each channel, got {tuple(teacher.shape)} and "
+                f"margins {tuple(margin.shape)}: read a distill_app.adapters.NegativeMargin of the teacher's map"
+            )
+        student, wanted = (
+            full_precision(student),
+            torch.maximum(as_target(teacher), as_target(margin).view(1, -1, 1, 1)),
+        )
+        counts = (student > wanted) | (wanted > 0)
+        return ((student - wanted).square() * counts).sum() / len(student)
+
+
+class SquaredDistance(nn.Module):
+    """The squared distance of what belongs to each sample, as MGD compares what was generated with what was to be.
+
+    L = 1 / B * sum over elements of (s - t)^2
+
+    Yang, Li, Shao, Shi, Yuan, Yuan 2022, https://arxiv.org/abs/2205.01529. Tensors (B, ...) of one shape. It is a sum
+    over elements, hence weights of 1e-5.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        require_same_shape(student, teacher, loss="SquaredDistance")
+        return (full_precision(student) - as_target(teacher)).square().sum() / len(student)

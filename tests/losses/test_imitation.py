@@ -1,10 +1,10 @@
-"""CWD and PKD: maps compared position by position, once a spread or a mean is taken out of them."""
+"""CWD, PKD, ReviewKD, OFD and MGD: maps compared position by position."""
 
 import pytest
 import torch
 from feature_fixtures import tensor
 
-from distill_app import losses
+from distill_app import adapters, losses
 
 
 def test_cwd_does_not_mind_how_active_a_channel_is_only_where():
@@ -55,3 +55,47 @@ def test_an_option_that_does_not_exist_is_told_with_those_that_do(make):
 def test_other_channels_are_refused_with_the_adapter_for_them(loss):
     with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\).*\(2, 5, 4, 4\).*MatchChannels"):
         loss(student=torch.zeros(2, 3, 4, 4), teacher=torch.zeros(2, 5, 4, 4))
+
+
+def test_reviewkd_weighs_pooled_forms_by_half_each_and_those_alone_that_are_smaller():
+    student, teacher = tensor(2, 3, 4, 4, seed=1), tensor(2, 3, 4, 4, seed=2)
+    loss, mse, pool = (
+        losses.HierarchicalContext(),
+        torch.nn.functional.mse_loss,
+        torch.nn.functional.adaptive_avg_pool2d,
+    )
+    two, one = (mse(pool(student, size), pool(teacher, size)) for size in (2, 1))
+    wanted = (mse(student, teacher) + two / 2 + one / 4) / 1.75
+    torch.testing.assert_close(loss(student=[student], teacher=[teacher]), wanted)
+    both = loss(student=[student, student], teacher=[teacher, teacher])
+    torch.testing.assert_close(both, 2 * wanted)
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        loss(student=[student], teacher=[teacher, teacher])
+
+
+def test_ofd_leaves_a_student_alone_that_is_as_negative_as_the_margin_allows():
+    teacher = torch.tensor([-3.0, -0.2, -3.0, 2.0]).view(1, 1, 2, 2)
+    student = torch.tensor([-0.5, -0.1, -7.0, -1.0]).view(1, 1, 2, 2).requires_grad_()
+    losses.MarginDistance()(student=student, teacher=teacher, margin=torch.tensor([-1.0])).backward()
+    # Towards the margin, towards what is above it, nothing below it, and towards what is positive.
+    torch.testing.assert_close(student.grad.flatten(), torch.tensor([1.0, 0.2, 0.0, -6.0]))
+    with pytest.raises(ValueError, match=r"margins \(2,\).*NegativeMargin"):
+        losses.MarginDistance()(student=student, teacher=teacher, margin=torch.zeros(2))
+
+
+def test_mgd_sums_over_elements_and_averages_over_samples():
+    student, teacher = torch.zeros(4, 3, 2, 2), torch.ones(4, 3, 2, 2)
+    assert losses.SquaredDistance()(student=student, teacher=teacher) == 12
+
+
+def test_margins_of_a_normal_distribution_are_those_of_the_reference(golden):
+    numbers = golden("ofd")
+    for layer in (1, 2):
+        bias, weight = (numbers.arrays[f"in/teacher_bn{layer}_{part}"] for part in ("bias", "weight"))
+        wanted = numbers.arrays[f"in/margin{layer}"].flatten().double()  # float32 in the reference
+        torch.testing.assert_close(adapters.generation.negative_mean(bias, weight.abs()), wanted, rtol=1e-6, atol=0)
+    feature = torch.randn(64, 3, 32, 32) * torch.tensor([1.0, 2.0, 0.5]).view(1, 3, 1, 1) + 0.3
+    estimates = [adapters.NegativeMargin(feature.shape, estimate=kind)(feature) for kind in ("mean", "normal")]
+    torch.testing.assert_close(*estimates, rtol=0.05, atol=0)
+    zero = torch.zeros(2, 3, 4, 4)
+    assert not adapters.NegativeMargin(zero.shape, estimate="normal")(zero).any()

@@ -84,3 +84,21 @@ def test_kdsvd_refuses_what_are_no_layers_side_by_side():
             loss(student=student, teacher=teacher)
     with pytest.raises(ValueError, match="count=0"):
         losses.SingularVectors(0)
+
+
+def test_srd_has_no_logarithm_of_zero():
+    """Where embeddings are equal, and of one sample, whose dimensions have no spread."""
+    for batch in (8, 1):
+        student = tensor(batch, 6, seed=1).requires_grad_()
+        value = losses.WhitenedLogDistance()(student=student, teacher=student.detach())
+        value.backward()
+        assert value.isfinite() and student.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"WhitenedLogDistance.*LinearProjector"):
+        losses.WhitenedLogDistance()(student=torch.zeros(4, 3), teacher=torch.zeros(4, 5))
+
+
+def test_srd_does_not_mind_mean_and_scale_of_a_dimension():
+    student, teacher = tensor(64, 3, seed=1), tensor(64, 3, seed=2)
+    loss = losses.WhitenedLogDistance(eps=1e-12)
+    moved = student * torch.tensor([2.0, 0.5, 3.0]) + torch.tensor([1.0, 0.0, -4.0])
+    torch.testing.assert_close(*(loss(student=side, teacher=teacher) for side in (student, moved)))

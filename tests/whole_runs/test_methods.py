@@ -19,12 +19,18 @@ METHODS = options_of("method")
 # These stand for all in the fast tier.
 CORE = ("ce", "ft", "kd", "multilabel_kd")
 CORE_FIRST = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-# Student and teacher differ in width and in the size of their maps; batch norm in both.
 DATA = {
     "multilabel_kd": ("fake_multilabel", "dataset.image_size=16"),
     # What it learns of the last map is where it is active, and on digits that has one position.
-    "afd": ("fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16"),
+    "afd": (
+        "fake",
+        "dataset.image_size=16",
+        "dataset.train.size=48",
+        "dataset.test.size=16",
+        "dataset.validation_fraction=0",
+    ),
 }
+# Student and teacher differ in width and in the size of their maps; batch norm in both.
 PAIRS = {"plain": ("plain_32_64_128", "plain_8_16"), "residual": ("resnet8", "plain_16_32_64")}
 
 
