@@ -38,6 +38,13 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
             lambda g: losses.SingularVectors()(student=[g.s1, g.s2], teacher=[g.t1, g.t2]),
         ),
     ],
+    "dist_plus": [
+        # Of the features alone; the reference's clamp of the denominator is none.
+        (
+            ["td_spatial_only"],
+            lambda g: pair(losses.FeatureCorrelation(channels=0.0, eps=0.0))(g) + 0 * g.student_logits.sum(),
+        ),
+    ],
     "reviewkd": [
         (["hcl_only_8x8"], lambda g: losses.HierarchicalContext()(student=[g.h_s], teacher=[g.t1])),
     ],
@@ -51,6 +58,8 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
 QUIRKS: list[tuple[str, str, Compute]] = [
     # Divided by the batch size once more.
     ("ickd", "td_no_embed", pair(losses.ChannelCorrelation(), "student_same")),
+    # The correlation over channels itself, which minimising makes small.
+    ("dist_plus", "td_channel_only", pair(losses.FeatureCorrelation(space=0.0))),
     # Matrices (C H, W) in the place of (H W, C).
     ("kdsvd", "mdistiller_k1", lambda g: losses.SingularVectors()(student=[g.s1, g.s2], teacher=[g.t1, g.t2])),
 ]
@@ -238,6 +247,8 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "ickd": (losses.ChannelCorrelation, maps((4, 4, 4), (4, 8, 8))),
     "kdsvd": (losses.SingularVectors, layers),
     "kdsvd_2": (lambda: losses.SingularVectors(2), layers),
+    "dist_plus": (losses.FeatureCorrelation, maps((4, 4, 4), (4, 8, 8))),
+    "dist_plus_channels": (lambda: losses.FeatureCorrelation(space=0.0), maps((4, 4, 4))),
     "reviewkd": (losses.HierarchicalContext, levels),
     "ofd": (losses.MarginDistance, with_margin),
     "mgd": (losses.SquaredDistance, maps((4, 4, 4))),

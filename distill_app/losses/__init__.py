@@ -4,7 +4,7 @@ Forward takes keyword tensors (`student`, `teacher`, others where needed) and re
 least. The gradient does not flow into `teacher`, but for CCKD and CRD, where both embeddings are learnt.
 """
 
-from distill_app.losses.alignment import MultiLevelAlignment, PearsonDistance
+from distill_app.losses.alignment import FeatureCorrelation, MultiLevelAlignment, PearsonDistance
 from distill_app.losses.contrastive import ContrastiveRepresentation
 from distill_app.losses.curriculum import CurriculumKL
 from distill_app.losses.decoupled import DecoupledKL, NormalizedKD, RefinedKL
@@ -59,6 +59,7 @@ __all__ = [
     "DecoupledKL",
     "ExponentialDecay",
     "FactorTransfer",
+    "FeatureCorrelation",
     "FlowOfSolution",
     "HierarchicalContext",
     "KLDivergence",

@@ -9,9 +9,11 @@ from distill_app.losses.logits import softened_kl
 from distill_app.losses.numerics import (
     as_target,
     full_precision,
+    pool_to_smaller,
     require_choice,
     require_logits,
     require_positive,
+    require_same_channels,
 )
 from distill_app.losses.standardised import standardised
 
@@ -131,3 +133,44 @@ class MultiLevelAlignment(nn.Module):
         if self.level == "class":
             ours, theirs = ours.T, theirs.T
         return (theirs @ theirs.T - ours @ ours.T).square().sum() / len(ours)
+
+
+class FeatureCorrelation(nn.Module):
+    """DIST+: maps correlate, over the channels of each position and, at each position, over the samples of the batch.
+
+    L = channels (1 - mean_b,hw rho(F_s[b, :, hw], F_t[b, :, hw])) + space (1 - mean_hw rho(A_s[:, hw], A_t[:, hw]))
+
+    with A = sum over channels of F and rho Pearson's correlation.
+
+    Huang, You, Wang, Qian, Xu 2025, https://ieeexplore.ieee.org/document/10938241; it stands beside `PearsonDistance` of
+    the logits. Deliberately different: torchdistill, the only public code, adds the first correlation itself, so that
+    minimising takes the maps apart; its second part is the same.
+
+    Maps (B, C, H, W) of equal channels; if sizes differ, the larger is average-pooled. The second part of a batch of
+    one is `space`, without gradient.
+
+    Args:
+        channels: Weight of the correlation over channels.
+        space: Weight of the correlation over samples.
+        eps: Added to the product of norms.
+    """
+
+    whole_batch = True  # the second part
+
+    def __init__(self, *, channels: float = 1.0, space: float = 1.0, eps: float = 1e-8):
+        super().__init__()
+        self.channels, self.space, self.eps = channels, space, eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the channels differ.
+        """
+        require_same_channels(student, teacher, loss="FeatureCorrelation")
+        student, teacher = pool_to_smaller(full_precision(student), as_target(teacher))
+        ours, theirs = (feature.movedim(1, 3).flatten(0, 2) for feature in (student, teacher))
+        channels = 1 - pearson(ours, theirs, eps=self.eps).mean()
+        ours, theirs = (feature.sum(dim=1).flatten(1).T for feature in (student, teacher))
+        space = 1 - pearson(ours, theirs, eps=self.eps).mean()
+        return self.channels * channels + self.space * space
