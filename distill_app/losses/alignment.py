@@ -142,9 +142,9 @@ class FeatureCorrelation(nn.Module):
 
     with A = sum over channels of F and rho Pearson's correlation.
 
-    Huang, You, Wang, Qian, Xu 2025, https://ieeexplore.ieee.org/document/10938241; it stands beside `PearsonDistance` of
-    the logits. Deliberately different: torchdistill, the only public code, adds the first correlation itself, so that
-    minimising takes the maps apart; its second part is the same.
+    Huang, You, Wang, Qian, Xu 2025, https://ieeexplore.ieee.org/document/10938241; it stands beside `PearsonDistance`
+    of the logits. Deliberately different: torchdistill, the only public code, adds the first correlation itself, which
+    minimising makes small; its second part is the same.
 
     Maps (B, C, H, W) of equal channels; if sizes differ, the larger is average-pooled. The second part of a batch of
     one is `space`, without gradient.

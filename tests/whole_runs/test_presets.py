@@ -104,6 +104,39 @@ SINCE = {
         {"dist": {"temperature": 4.0, "beta": 1.0, "gamma": 1.0}},
         76.31,
     ),
+    "imagenet/reviewkd_r34_r18": ((100, 0.1, 256), {"ce": 1, "review": {**WARMUP, "epochs": 1}}, {"review": {}}, 71.61),
+    "imagenet/ofd_r34_r18": (
+        (100, 0.05, 128),
+        {"ce": 1, "ofd1": 1.25e-5, "ofd2": 2.5e-5, "ofd3": 5e-5, "ofd4": 1e-4},
+        {"ofd1": {}},
+        70.81,
+    ),
+    "imagenet/mgd_r34_r18": ((100, 0.1, 256), {"ce": 1, "mgd": 7e-5}, {"mgd": {}}, 71.69),
+    "imagenet/srd_r34_r18": (
+        (100, 0.1, 256),
+        {"ce": 1, "kd": 1, "srd": 1},
+        {"kd": {"temperature": 1.0}, "srd": {"exponent": 4.0}},
+        71.92,
+    ),
+    "cifar100/nst_r32x4_r8x4": ((240, 0.05, 64), {"ce": 1, "nst2": 50, "nst3": 50, "nst4": 50}, {"nst2": {}}, 73.30),
+    "cifar100/reviewkd_r32x4_r8x4": (
+        (240, 0.1, 128),
+        {"ce": 1, "review": {**WARMUP, "value": 5.0, "epochs": 20}},
+        {"review": {}},
+        75.63,
+    ),
+    "cifar100/ofd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "ofd2": 2.5e-4, "ofd3": 5e-4, "ofd4": 1e-3},
+        {"ofd2": {}},
+        74.95,
+    ),
+    "cifar100/semckd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "kd": 1, "semckd": 400},
+        {"kd": {"temperature": 4.0}, "semckd": {}},
+        76.23,
+    ),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
 }
 
