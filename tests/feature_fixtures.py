@@ -45,6 +45,11 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
             lambda g: pair(losses.FeatureCorrelation(channels=0.0, eps=0.0))(g) + 0 * g.student_logits.sum(),
         ),
     ],
+    "catkd": [
+        (["authors_res2_normTrue"], pair(losses.ClassMapDistance(), "student_cam", "teacher_cam")),
+        (["authors_res2_normFalse"], pair(losses.ClassMapDistance(normalize=False), "student_cam", "teacher_cam")),
+        (["authors_res8_normTrue"], pair(losses.ClassMapDistance(8), "student_cam", "teacher_cam")),
+    ],
     "reviewkd": [
         (["hcl_only_8x8"], lambda g: losses.HierarchicalContext()(student=[g.h_s], teacher=[g.t1])),
     ],
@@ -187,7 +192,7 @@ EDGES: dict[str, tuple[str, nn.Module]] = {
     "nst": ("feat", losses.NeuronSelectivity()),
 }
 # Method -> files of golden numbers, where they are not called after the method.
-FILES: dict[str, list[str]] = {"kta": ["ktaad"]}
+FILES: dict[str, list[str]] = {"kta": ["ktaad"], "cat_kd": ["catkd"]}
 
 
 def tensor(*shape: int, seed: int) -> Tensor:
@@ -249,6 +254,8 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "kdsvd_2": (lambda: losses.SingularVectors(2), layers),
     "dist_plus": (losses.FeatureCorrelation, maps((4, 4, 4), (4, 8, 8))),
     "dist_plus_channels": (lambda: losses.FeatureCorrelation(space=0.0), maps((4, 4, 4))),
+    "cat_kd": (losses.ClassMapDistance, maps((5, 4, 4), (5, 7, 7))),
+    "cat_kd_plain": (lambda: losses.ClassMapDistance(4, normalize=False), maps((5, 4, 4), (5, 1, 1))),
     "reviewkd": (losses.HierarchicalContext, levels),
     "ofd": (losses.MarginDistance, with_margin),
     "mgd": (losses.SquaredDistance, maps((4, 4, 4))),

@@ -236,3 +236,45 @@ def test_margins_are_the_means_of_what_is_negative():
     feature = torch.tensor([[-1.0, -3.0], [2.0, 4.0], [0.0, -6.0]]).T.view(2, 3, 1, 1)
     margins = adapters.NegativeMargin(feature.shape)(feature)
     torch.testing.assert_close(margins, torch.tensor([-2.0, 0.0, -6.0]).view(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 7), (1, 1)])
+def test_class_maps_average_to_the_logits_and_leave_the_classifier_to_the_network(size):
+    classifier = nn.Linear(6, 5)
+    feature = torch.randn(3, 6, *size).requires_grad_()
+    pooled = feature.mean(dim=(2, 3))
+    module = adapters.ClassMaps([feature.shape, pooled.shape], borrowed=classifier)
+    for mode in (True, False):
+        maps = module.train(mode)([feature, pooled])
+        assert maps.shape == (3, 5, *size)
+        torch.testing.assert_close(maps.mean(dim=(2, 3)), classifier(pooled))
+    assert not list(module.parameters()) and not module.state_dict()
+    maps.square().sum().backward()
+    assert classifier.weight.grad is not None and classifier.bias.grad is not None
+
+
+def test_regions_are_the_logits_of_parts_of_the_image_the_whole_first():
+    classifier, feature = nn.Linear(6, 5), torch.randn(3, 6, 8, 8)
+    pooled = feature.mean(dim=(2, 3))
+    shapes = [feature.shape, pooled.shape]
+    regions = adapters.RegionLogits(shapes, borrowed=classifier)([feature, pooled])
+    assert regions.shape == (3, 5, 21)
+    torch.testing.assert_close(regions[..., 0], classifier(pooled))
+    torch.testing.assert_close(regions[..., 4], classifier(feature[..., 4:, 4:].mean(dim=(2, 3))))
+    fewer = adapters.RegionLogits(shapes, borrowed=classifier, grids=[1, 2])([feature, pooled])
+    torch.testing.assert_close(fewer, regions[..., :5])
+    for grids in ([], [2, 4], [1, 3]):
+        with pytest.raises(ValueError, match="must begin with 1"):
+            adapters.RegionLogits(shapes, borrowed=classifier, grids=grids)
+
+
+@pytest.mark.parametrize("make", [adapters.ClassMaps, adapters.RegionLogits])
+def test_a_classifier_that_does_not_read_the_average_of_the_map_is_refused(make):
+    shapes, feature = [(2, 6, 4, 4), (2, 6)], torch.randn(2, 6, 4, 4)
+    for borrowed in (nn.Linear(24, 5), nn.Sequential(nn.Linear(6, 5))):
+        with pytest.raises(ValueError, match=r"6 channels; this one ends in"):
+            make(shapes, borrowed=borrowed)
+    with pytest.raises(ValueError, match="makes them in another way"):
+        make(shapes, borrowed=nn.Linear(6, 5)).eval()([feature, feature.relu().mean(dim=(2, 3))])
+    with pytest.raises(ValueError, match=r"source: \[student\.stage4, student\.pooled\]"):
+        make((2, 6, 4, 4), borrowed=nn.Linear(6, 5))

@@ -6,6 +6,7 @@ a list of addresses, or a mapping of them, shapes and tensors come as a list or 
 """
 
 from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
+from distill_app.adapters.classifier import ClassMaps, RegionLogits
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
 from distill_app.adapters.generation import MaskedGenerator, NegativeMargin
 from distill_app.adapters.maps import (
@@ -23,6 +24,7 @@ from distill_app.adapters.single import LearnableTemperature, SelectView
 
 __all__ = [
     "BatchSimilarityAttention",
+    "ClassMaps",
     "ConvRegressor",
     "CrossLayerAttention",
     "CrossLayerProjections",
@@ -34,6 +36,7 @@ __all__ = [
     "MaskedGenerator",
     "MatchChannels",
     "NegativeMargin",
+    "RegionLogits",
     "Resize",
     "ReviewFusion",
     "SelectView",

@@ -18,6 +18,7 @@ from distill_app.losses.features import (
 )
 from distill_app.losses.imitation import (
     ChannelwiseKL,
+    ClassMapDistance,
     HierarchicalContext,
     MarginDistance,
     PearsonImitation,
@@ -51,6 +52,7 @@ __all__ = [
     "AttentionTransfer",
     "ChannelCorrelation",
     "ChannelwiseKL",
+    "ClassMapDistance",
     "ContrastivePrediction",
     "ContrastiveRepresentation",
     "CorrelationCongruence",

@@ -195,3 +195,37 @@ class SquaredDistance(nn.Module):
         """
         require_same_shape(student, teacher, loss="SquaredDistance")
         return (full_precision(student) - as_target(teacher)).square().sum() / len(student)
+
+
+class ClassMapDistance(nn.Module):
+    """Class attention transfer (CAT-KD): where an image speaks for each class, on a coarse grid.
+
+    L = mean over B x C x r x r of (n(pool(M_s)) - n(pool(M_t)))^2
+
+    where M are class activation maps, pool averages them to r x r and n divides each map by its L2 norm.
+
+    Guo, Yan, Li, Lin 2023, https://openaccess.thecvf.com/content/CVPR2023/html/Guo_Class_Attention_Transfer_Based_Knowledge_Distillation_CVPR_2023_paper.html.
+    Maps (B, classes, H, W) come from `adapters.ClassMaps`; sizes may differ.
+
+    Args:
+        resolution: r; 2 in most of the authors' settings, 4 for ShuffleNets.
+        normalize: Whether n divides; between networks of one family the authors' settings do not.
+    """
+
+    def __init__(self, resolution: int = 2, *, normalize: bool = True):
+        super().__init__()
+        require_positive(resolution, argument="resolution")
+        self.resolution, self.normalize = resolution, normalize
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the classes differ.
+        """
+        require_same_channels(student, teacher, loss="ClassMapDistance")
+        return F.mse_loss(self._pooled(full_precision(student)), self._pooled(as_target(teacher)))
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(maps, self.resolution).flatten(2)
+        return F.normalize(pooled, dim=2) if self.normalize else pooled

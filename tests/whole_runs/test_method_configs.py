@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_fixtures import changed, equal, mostly_slow, network, networks, run, runner, snapshot
-from method_fixtures import ALL, ANY_PAIR, SPLIT, TINY, base
+from method_fixtures import ALL, ANY_PAIR, POOLING, SPLIT, TINY, base
 from torch import nn
 
 from distill_app.adapters import ReviewFusion
@@ -348,10 +348,21 @@ def test_every_method_fits_every_pair(method, teacher, student):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", POOLING)
+@pytest.mark.parametrize(
+    ("teacher", "told"), [("vgg11_bn", "ends in Linear"), ("vit_b_16", "makes them in another way"), ("resnet18", None)]
+)
+def test_methods_that_see_maps_through_the_classifier_refuse_networks_that_pool_otherwise(method, teacher, told):
+    pair = [f"model@teacher={teacher}", "model@student=mobilenet_v2_small", "dataset=fake", "prelude=none"]
+    errors = list(check(compose([f"method={method}", *pair, "teacher.allow_random=true"])))
+    assert [told] == [told for error in errors if told in error] if told else not errors
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "pairs"),
     [
-        (ANY_PAIR, "model@student=resnet20,mobilenet_v2_small,plain_8_16"),
+        ([*ANY_PAIR, *POOLING], "model@student=resnet20,mobilenet_v2_small,plain_8_16"),
         (SPLIT, "model@teacher=cres_w32,resnet18,mobilenet_v2_small"),
     ],
 )

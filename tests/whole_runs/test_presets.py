@@ -137,6 +137,12 @@ SINCE = {
         {"kd": {"temperature": 4.0}, "semckd": {}},
         76.23,
     ),
+    "cifar100/cat_kd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "cat_kd": 15},
+        {"cat_kd": {"resolution": 2, "normalize": False}},
+        76.91,
+    ),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
 }
 
