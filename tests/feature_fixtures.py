@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill_app import adapters, losses
+from distill_app import adapters, losses, models
 
 Compute = Callable[[SimpleNamespace], Tensor]
 
@@ -170,6 +170,18 @@ def whitened(numbers: Any, case: str) -> Tensor:
     return loss(student=projection(student), teacher=teacher) + kd
 
 
+def reused(numbers: Any, case: str) -> Tensor:
+    """SimKD: the projected map, and what the teacher's classifier says of it."""
+    g = numbers.inputs
+    teacher = g.teacher_feat_small if case == "authors_student_larger" else g.teacher_feat
+    projector = numbers.load(models.FeatureProjector(g.student_feat.shape, teacher.shape), case, "proj.")
+    projected = projector(g.student_feat)
+    arrays = {part: numbers.arrays[f"{case}/{part}"] for part in ("param/cls_t.weight", "param/cls_t.bias")}
+    said = nn.functional.linear(projected.mean(dim=(2, 3)), *arrays.values())
+    torch.testing.assert_close(said.detach(), numbers.arrays[f"{case}/out/pred_logits"])
+    return losses.MapDistance()(student=projected, teacher=teacher)
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
 MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
@@ -183,6 +195,7 @@ MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     *[("mgd", f"{who}_spatial_l0.65", generated) for who in ("mmrazor", "authors_det")],
     *[("mgd", f"{who}_channel_l0.15", generated) for who in ("mmrazor", "authors_cls")],
     *[("srd", case, whitened) for case in ("td_exp4_T1", "td_exp1_T1", "authors_exp4_T1")],
+    *[("simkd", case, reused) for case in ("authors_same_size", "authors_student_larger")],
     *[("afd", case, attended) for case in ("authors", "formula", "fork")],
 ]
 # Cases of edge_cases.npz: which input, and the loss that gives their values.
@@ -256,6 +269,7 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "dist_plus_channels": (lambda: losses.FeatureCorrelation(space=0.0), maps((4, 4, 4))),
     "cat_kd": (losses.ClassMapDistance, maps((5, 4, 4), (5, 7, 7))),
     "cat_kd_plain": (lambda: losses.ClassMapDistance(4, normalize=False), maps((5, 4, 4), (5, 1, 1))),
+    "simkd": (losses.MapDistance, maps((4, 4, 4), (4, 7, 7))),
     "reviewkd": (losses.HierarchicalContext, levels),
     "ofd": (losses.MarginDistance, with_margin),
     "mgd": (losses.SquaredDistance, maps((4, 4, 4))),

@@ -229,3 +229,21 @@ class ClassMapDistance(nn.Module):
     def _pooled(self, maps: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(maps, self.resolution).flatten(2)
         return F.normalize(pooled, dim=2) if self.normalize else pooled
+
+
+class MapDistance(nn.Module):
+    """The mean squared error of two maps, the larger average-pooled first, as SimKD compares projected maps.
+
+    L = mean over all elements of (s - t)^2
+
+    Chen, Mei, Zhang, Wang, Feng, Chen 2022, https://arxiv.org/abs/2203.14001. Maps (B, C, H, W) of equal channels.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the channels differ.
+        """
+        require_same_channels(student, teacher, loss="MapDistance")
+        return F.mse_loss(*pool_to_smaller(full_precision(student), as_target(teacher)))

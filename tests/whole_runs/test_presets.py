@@ -143,6 +143,7 @@ SINCE = {
         {"cat_kd": {"resolution": 2, "normalize": False}},
         76.91,
     ),
+    "cifar100/simkd_r32x4_r8x4": ((240, 0.05, 64), {"simkd": 1}, {"simkd": {}}, 78.08),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
 }
 
