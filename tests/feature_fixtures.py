@@ -17,6 +17,29 @@ def pair(loss: nn.Module, student: str = "student_feat", teacher: str = "teacher
     return lambda g: loss(student=getattr(g, student), teacher=getattr(g, teacher))
 
 
+def regions(base: nn.Module, count: int = 21) -> Compute:
+    """SDD of the first regions."""
+    return lambda g: losses.ScaleDecoupled(base)(
+        student=g.student_regions[..., :count], teacher=g.teacher_regions[..., :count], target=g.labels
+    )
+
+
+def spherical(temperature: float, share: float, multiplier: float | None = None) -> Compute:
+    """Spherical KD with the teacher's spread, or with a fixed one."""
+
+    def compute(g: SimpleNamespace) -> Tensor:
+        student, teacher = g.student_logits, g.teacher_logits
+        if multiplier is None:
+            student = adapters.RescaledLogits([student.shape, teacher.shape])([student, teacher])
+        else:
+            norm = adapters.NormedLogits(multiplier=multiplier)
+            student, teacher = norm(student), norm(teacher)
+        kd = losses.KLDivergence(temperature)(student=student, teacher=teacher)
+        return (1 - share) * nn.functional.cross_entropy(student, g.labels) + share * kd
+
+    return compute
+
+
 GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
     "cwd": [
         (["mmrazor_tau1", "authors_tau1", "cirkd_tau1"], pair(losses.ChannelwiseKL(1.0))),
@@ -50,6 +73,27 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["authors_res2_normFalse"], pair(losses.ClassMapDistance(normalize=False), "student_cam", "teacher_cam")),
         (["authors_res8_normTrue"], pair(losses.ClassMapDistance(8), "student_cam", "teacher_cam")),
     ],
+    "sdd": [
+        (["authors_kd_T4", "own_formula_kd_T4"], regions(losses.KLDivergence(4.0))),
+        (["authors_kd_T4_M12"], regions(losses.KLDivergence(4.0), 5)),
+        (["authors_dkd_al1_be8_T4"], regions(losses.DecoupledKL(4.0, alpha=1.0, beta=8.0))),
+        (["authors_dkd_al1_be0.5_T1"], regions(losses.DecoupledKL(1.0, alpha=1.0, beta=0.5))),
+        (["clean_nkd_T1_g1.5"], regions(losses.NormalizedKD(1.0, gamma=1.5))),
+    ],
+    "sphericalkd": [
+        ([f"{who}_loop_T4_a0.9" for who in ("authors", "own_formula")], spherical(4.0, 0.9)),
+        ([f"{who}_loop_T1_a0.5" for who in ("authors", "own_formula")], spherical(1.0, 0.5)),
+        (["readme_ln_kl_T4_a0.9_m2"], spherical(4.0, 0.9, multiplier=2.0)),
+        (["readme_ln_kl_T1_a0.5_m2.5"], spherical(1.0, 0.5, multiplier=2.5)),
+    ],
+    "skd": [
+        (["td_direction"], pair(losses.DirectionDistance(), "student_logits", "teacher_logits")),
+        # Without T^2.
+        (
+            ["td_instance_T4"],
+            lambda g: pair(losses.KLDivergence(4.0), "student_logits", "teacher_logits")(g) / 16,
+        ),
+    ],
     "reviewkd": [
         (["hcl_only_8x8"], lambda g: losses.HierarchicalContext()(student=[g.h_s], teacher=[g.t1])),
     ],
@@ -65,6 +109,10 @@ QUIRKS: list[tuple[str, str, Compute]] = [
     ("ickd", "td_no_embed", pair(losses.ChannelCorrelation(), "student_same")),
     # The correlation over channels itself, which minimising makes small.
     ("dist_plus", "td_channel_only", pair(losses.FeatureCorrelation(space=0.0))),
+    # A mask that leaves nothing out of the other classes.
+    ("sdd", "authors_nkd_T1_g1.5_quirk", regions(losses.NormalizedKD(1.0, gamma=1.5))),
+    # Cross-entropy in the place of the divergence: larger by the teacher's entropy.
+    ("sphericalkd", "paddle_ln_T4_a0.9_m2", spherical(4.0, 0.9, multiplier=2.0)),
     # Matrices (C H, W) in the place of (H W, C).
     ("kdsvd", "mdistiller_k1", lambda g: losses.SingularVectors()(student=[g.s1, g.s2], teacher=[g.t1, g.t2])),
 ]
@@ -182,6 +230,33 @@ def reused(numbers: Any, case: str) -> Tensor:
     return losses.MapDistance()(student=projected, teacher=teacher)
 
 
+def self_taught(numbers: Any, case: str) -> Tensor:
+    """USKD with its weak classifier."""
+    g = numbers.inputs
+    linear = numbers.load(adapters.LinearProjector(g.mid_feat.shape, out_features=10), case)
+    return losses.CustomizedSoftLabels()(student=g.student_logits, weak=linear(g.mid_feat), target=g.labels)
+
+
+def of_regions(numbers: Any, case: str) -> Tensor:
+    """SDD of maps, through the networks' classifiers, beside the labels."""
+    g, logits = numbers.inputs, {}
+    for side in ("student", "teacher"):
+        feature, weight, bias = (getattr(g, f"{side}_{part}") for part in ("map", "fc_w", "fc_b"))
+        classifier = nn.Linear(*reversed(weight.shape)).double()
+        classifier.weight, classifier.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        if side == "student":  # gradients are compared at the inputs
+            del classifier.weight, classifier.bias
+            classifier.weight, classifier.bias = weight, bias
+        pooled = feature.mean(dim=(2, 3))
+        regions = adapters.RegionLogits([feature.shape, pooled.shape], borrowed=classifier)
+        logits[side] = regions([feature, pooled])
+        wanted = numbers.arrays[f"authors_spp_1_2_4/out/{side}_regions"]
+        torch.testing.assert_close(logits[side].detach(), wanted, rtol=1e-9, atol=1e-12)
+    whole = nn.functional.linear(g.student_map.mean(dim=(2, 3)), g.student_fc_w, g.student_fc_b)
+    kd = losses.ScaleDecoupled(losses.KLDivergence(4.0))(**logits, target=g.labels)
+    return 0.1 * nn.functional.cross_entropy(whole, g.labels) + 0.9 * kd
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
 MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
@@ -196,6 +271,8 @@ MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     *[("mgd", f"{who}_channel_l0.15", generated) for who in ("mmrazor", "authors_cls")],
     *[("srd", case, whitened) for case in ("td_exp4_T1", "td_exp1_T1", "authors_exp4_T1")],
     *[("simkd", case, reused) for case in ("authors_same_size", "authors_student_larger")],
+    ("uskd", "authors_int_labels", self_taught),
+    ("sdd", "authors_class_kd_ce0.1_kd0.9", of_regions),
     *[("afd", case, attended) for case in ("authors", "formula", "fork")],
 ]
 # Cases of edge_cases.npz: which input, and the loss that gives their values.
@@ -205,7 +282,7 @@ EDGES: dict[str, tuple[str, nn.Module]] = {
     "nst": ("feat", losses.NeuronSelectivity()),
 }
 # Method -> files of golden numbers, where they are not called after the method.
-FILES: dict[str, list[str]] = {"kta": ["ktaad"], "cat_kd": ["catkd"]}
+FILES: dict[str, list[str]] = {"kta": ["ktaad"], "cat_kd": ["catkd"], "skd_cvpr26": ["skd"]}
 
 
 def tensor(*shape: int, seed: int) -> Tensor:
@@ -242,6 +319,17 @@ def with_margin(batch: int) -> dict[str, Tensor]:
     return {**maps((4, 4, 4))(batch), "margin": -tensor(1, 4, 1, 1, seed=3).abs()}
 
 
+def of_each_region(batch: int) -> dict[str, Tensor]:
+    """Logits of regions, and labels."""
+    return {**maps((5, 21))(batch), "target": torch.arange(batch) % 5}
+
+
+def by_itself(batch: int) -> dict[str, Tensor]:
+    """Logits of a network and of its weak classifier, and labels."""
+    logits = {name: tensor(batch, 5, seed=seed) for seed, name in enumerate(("student", "weak"))}
+    return {**logits, "target": torch.arange(batch) % 5}
+
+
 def with_attention(batch: int) -> dict[str, Any]:
     """Maps of three layers, those of both networks by an attention between them."""
     return {**layers(batch), "attention": tensor(batch, 3, 3, seed=7).softmax(dim=2)}
@@ -270,6 +358,11 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "cat_kd": (losses.ClassMapDistance, maps((5, 4, 4), (5, 7, 7))),
     "cat_kd_plain": (lambda: losses.ClassMapDistance(4, normalize=False), maps((5, 4, 4), (5, 1, 1))),
     "simkd": (losses.MapDistance, maps((4, 4, 4), (4, 7, 7))),
+    "skd": (losses.DirectionDistance, maps((5,))),
+    "sdd": (lambda: losses.ScaleDecoupled(losses.KLDivergence()), of_each_region),
+    "sdd_dkd": (lambda: losses.ScaleDecoupled(losses.DecoupledKL()), of_each_region),
+    "sdd_nkd": (lambda: losses.ScaleDecoupled(losses.NormalizedKD()), of_each_region),
+    "uskd": (losses.CustomizedSoftLabels, by_itself),
     "reviewkd": (losses.HierarchicalContext, levels),
     "ofd": (losses.MarginDistance, with_margin),
     "mgd": (losses.SquaredDistance, maps((4, 4, 4))),

@@ -5,6 +5,7 @@ from distill_app.config.tree import options_of
 SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
 POOLING = (
     "cat_kd",
+    "sdd",
     "simkd",
 )  # they see the last map through the classifier, where the network averages the one for the other
 # Every method whose file is there, but for labels alone, for takd, which is kd twice and wants a third network, and for

@@ -9,7 +9,9 @@ from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerA
 from distill_app.adapters.classifier import ClassMaps, RegionLogits
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
 from distill_app.adapters.generation import MaskedGenerator, NegativeMargin
+from distill_app.adapters.logits import NormedLogits, RescaledLogits
 from distill_app.adapters.maps import (
+    AveragedMap,
     ConvRegressor,
     FactorDecoder,
     FactorEncoder,
@@ -23,6 +25,7 @@ from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
 
 __all__ = [
+    "AveragedMap",
     "BatchSimilarityAttention",
     "ClassMaps",
     "ConvRegressor",
@@ -36,7 +39,9 @@ __all__ = [
     "MaskedGenerator",
     "MatchChannels",
     "NegativeMargin",
+    "NormedLogits",
     "RegionLogits",
+    "RescaledLogits",
     "Resize",
     "ReviewFusion",
     "SelectView",

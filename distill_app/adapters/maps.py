@@ -210,3 +210,22 @@ class VIDRegressor(nn.Sequential):
         for before, after in ((in_shape[1], hidden), (hidden, hidden), (hidden, out_shape[1])):
             layers += [nn.Conv2d(before, after, 1, bias=False), nn.ReLU(inplace=True)]
         super().__init__(*layers[:-1])
+
+
+class AveragedMap(nn.Module):
+    """The average over the positions of a map; it has no parameters.
+
+    Args:
+        in_shape: (B, C, H, W) of the source.
+
+    Raises:
+        ValueError: The source is not a map.
+    """
+
+    def __init__(self, in_shape: Shape):
+        super().__init__()
+        require_map(in_shape, adapter="AveragedMap", argument="in_shape")
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C)."""
+        return feature.mean(dim=(2, 3))

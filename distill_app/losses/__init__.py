@@ -4,7 +4,7 @@ Forward takes keyword tensors (`student`, `teacher`, others where needed) and re
 least. The gradient does not flow into `teacher`, but for CCKD and CRD, where both embeddings are learnt.
 """
 
-from distill_app.losses.alignment import FeatureCorrelation, MultiLevelAlignment, PearsonDistance
+from distill_app.losses.alignment import DirectionDistance, FeatureCorrelation, MultiLevelAlignment, PearsonDistance
 from distill_app.losses.contrastive import ContrastiveRepresentation
 from distill_app.losses.curriculum import CurriculumKL
 from distill_app.losses.decoupled import DecoupledKL, NormalizedKD, RefinedKL
@@ -27,6 +27,7 @@ from distill_app.losses.imitation import (
 )
 from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
+from distill_app.losses.regions import ScaleDecoupled
 from distill_app.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,
@@ -37,6 +38,7 @@ from distill_app.losses.relations import (
 from distill_app.losses.reweighted import TransformedTeacherKL, WeightedSoftLabels
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
+from distill_app.losses.soft_labels import CustomizedSoftLabels
 from distill_app.losses.spectra import SingularVectors
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
 from distill_app.losses.statistics import (
@@ -59,7 +61,9 @@ __all__ = [
     "CorrelationCongruence",
     "CosineDecay",
     "CurriculumKL",
+    "CustomizedSoftLabels",
     "DecoupledKL",
+    "DirectionDistance",
     "ExponentialDecay",
     "FactorTransfer",
     "FeatureCorrelation",
@@ -80,6 +84,7 @@ __all__ = [
     "RelationalAngle",
     "RelationalDistance",
     "RotatedKL",
+    "ScaleDecoupled",
     "SemanticCalibration",
     "SigmoidKL",
     "SimilarityKL",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -174,3 +175,44 @@ class FeatureCorrelation(nn.Module):
         ours, theirs = (feature.sum(dim=1).flatten(1).T for feature in (student, teacher))
         space = 1 - pearson(ours, theirs, eps=self.eps).mean()
         return self.channels * channels + self.space * space
+
+
+class DirectionDistance(nn.Module):
+    """Streamlined KD (SKD): how alike two samples are by the direction of their logits, in units of what varies.
+
+    L = 1 / B * sum_b sqrt(d_b^T S^-1 d_b),  d_b row b of D = G_s - G_t,  S = cov(D) + tikhonov I
+
+    where G = N N^T (B, B) and N are the logits, each row divided by its L2 norm: the Mahalanobis distance of rows of D.
+
+    Jeong, Lee, Choi 2026, https://openaccess.thecvf.com/content/CVPR2026/papers/Jeong_Streamlined_Knowledge_Distillation_CVPR_2026_paper.pdf.
+    This is the paper's equation, which torchdistill has as well; the authors' code divides G by the number of classes
+    and the result by two or so, with a mask that chooses nothing. The gradient where networks agree is 0, not NaN.
+
+    Logits are (B, C). A batch of one gives 0.
+
+    Args:
+        tikhonov: Added to the diagonal of the covariance.
+    """
+
+    whole_batch = True
+
+    def __init__(self, tikhonov: float = 0.1):
+        super().__init__()
+        require_positive(tikhonov, argument="tikhonov")
+        self.tikhonov = tikhonov
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The logits differ in shape.
+        """
+        require_logits(student, teacher, loss="DirectionDistance")
+        ours, theirs = (F.normalize(logits, dim=1) for logits in (full_precision(student), as_target(teacher)))
+        difference = ours @ ours.T - theirs @ theirs.T
+        centred = difference - difference.mean(dim=0)
+        covariance = centred.T @ centred / max(len(difference) - 1, 1)
+        ridge = torch.eye(len(difference), dtype=difference.dtype, device=difference.device) * self.tikhonov
+        # |R^-1 d| with S = R R^T, whose norm has a gradient at zero as its square root has not.
+        root = torch.linalg.cholesky(covariance + ridge)
+        return torch.linalg.solve_triangular(root, difference.T, upper=False).norm(dim=0).mean()

@@ -1,4 +1,4 @@
-"""Architectures that torchvision lacks, stems for small images, bottlenecks, reused heads, and the loading of weights."""
+"""Architectures that torchvision lacks, stems for small images, bottlenecks, reused heads; the loading of weights."""
 
 from distill_app.models.bottleneck import Bottleneck, cut_report, dequantize, quantize, with_bottleneck
 from distill_app.models.cifar_resnet import CifarResNet

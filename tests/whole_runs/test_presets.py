@@ -143,6 +143,16 @@ SINCE = {
         {"cat_kd": {"resolution": 2, "normalize": False}},
         76.91,
     ),
+    "imagenet/sdd_r34_r18": (
+        (100, 0.2, 512),
+        {"ce": 1, "sdd": {**WARMUP, "epochs": 1}},
+        {
+            "sdd": {
+                "base": {"_target_": "distill_app.losses.DecoupledKL", "temperature": 1.0, "alpha": 1.0, "beta": 0.5}
+            }
+        },
+        72.02,
+    ),
     "cifar100/simkd_r32x4_r8x4": ((240, 0.05, 64), {"simkd": 1}, {"simkd": {}}, 78.08),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
 }
