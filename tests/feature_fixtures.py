@@ -40,6 +40,17 @@ def spherical(temperature: float, share: float, multiplier: float | None = None)
     return compute
 
 
+def transported(temperature: float, weight: float, **options: Any) -> Compute:
+    """WKD-L: the label, and the cost of moving the other classes."""
+    distance = losses.SinkhornDistance(temperature, **options)
+
+    def compute(g: SimpleNamespace) -> Tensor:
+        sides = {"student": g.student_logits, "teacher": g.teacher_logits, "target": g.labels}
+        return losses.NormalizedKD(gamma=0.0)(**sides) + weight * distance(**sides, cost=g.cost)
+
+    return compute
+
+
 GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
     "cwd": [
         (["mmrazor_tau1", "authors_tau1", "cirkd_tau1"], pair(losses.ChannelwiseKL(1.0))),
@@ -85,6 +96,14 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         ([f"{who}_loop_T1_a0.5" for who in ("authors", "own_formula")], spherical(1.0, 0.5)),
         (["readme_ln_kl_T4_a0.9_m2"], spherical(4.0, 0.9, multiplier=2.0)),
         (["readme_ln_kl_T1_a0.5_m2.5"], spherical(1.0, 0.5, multiplier=2.5)),
+    ],
+    "wkd": [
+        (["authors_logit_sep_T2_reg0.05_n10_w30"], transported(2.0, 30.0)),
+        (["authors_logit_sep_T8_reg0.05_n10_w600"], transported(8.0, 600.0)),
+        (["authors_logit_sep_T4_reg0.1_n50_w1"], transported(4.0, 1.0, regularization=0.1, iterations=50)),
+        (["authors_feat_grid1_ratio2"], pair(losses.GaussianDistance())),
+        (["authors_feat_grid2_ratio2"], pair(losses.GaussianDistance(2))),
+        (["authors_feat6_grid4_ratio2"], pair(losses.GaussianDistance(4), "student_feat6", "teacher_feat6")),
     ],
     "skd": [
         (["td_direction"], pair(losses.DirectionDistance(), "student_logits", "teacher_logits")),
@@ -257,6 +276,29 @@ def of_regions(numbers: Any, case: str) -> Tensor:
     return 0.1 * nn.functional.cross_entropy(whole, g.labels) + 0.9 * kd
 
 
+def wasserstein(numbers: Any, case: str) -> Tensor:
+    """WKD at epoch 200 of 240: labels, logits with costs of a classifier, features through a projector."""
+    g = numbers.inputs
+    classifier = nn.Linear(12, 10).double()
+    classifier.weight.data.copy_(g.fc_weight)
+    plain = adapters.ClassCosts(borrowed=classifier, sharpen=0.0)(g.teacher_logits)
+    torch.testing.assert_close(plain, numbers.arrays["cost_fc_cosine/out/cost"])
+    costs = adapters.ClassCosts(borrowed=classifier)(g.teacher_logits)
+    sides = {"student": g.student_logits, "teacher": g.teacher_logits, "target": g.labels}
+    options = {"norm": True, "activation": True, "bias": True, "pointwise": True}
+    projector = adapters.ConvRegressor(g.student_feat_b.shape, g.teacher_feat_b.shape, **options).double()
+    parameters = numbers.below(f"{case}/param/")
+    order = ("conv.weight", "conv.bias", "bn.weight", "bn.bias")
+    for name, parameter in zip(order, projector.parameters(), strict=True):
+        parameter.data.copy_(parameters[name].view_as(parameter))
+        numbers.loaded.append((name, parameter))
+    features = losses.GaussianDistance(1, ratio=8.0)(student=projector(g.student_feat_b), teacher=g.teacher_feat_b)
+    logits, decay = losses.SinkhornDistance(8.0)(**sides, cost=costs), {"epochs": 240, "after": 150}
+    falling = [losses.CosineDecay(value=value, **decay)(200) for value in (200.0, 0.08)]
+    labels = nn.functional.cross_entropy(g.student_logits, g.labels) + losses.NormalizedKD(gamma=0.0)(**sides)
+    return labels + falling[0] * logits + falling[1] * features
+
+
 # Those of a loss behind adapters: file, case, the loss of (the numbers, the case).
 MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     ("ickd", "authors_cifar_embed1x1_bn", channel_correlation),
@@ -271,6 +313,7 @@ MODULES: list[tuple[str, str, Callable[[Any, str], Tensor]]] = [
     *[("mgd", f"{who}_channel_l0.15", generated) for who in ("mmrazor", "authors_cls")],
     *[("srd", case, whitened) for case in ("td_exp4_T1", "td_exp1_T1", "authors_exp4_T1")],
     *[("simkd", case, reused) for case in ("authors_same_size", "authors_student_larger")],
+    ("wkd", "authors_class_lf_fc", wasserstein),
     ("uskd", "authors_int_labels", self_taught),
     ("sdd", "authors_class_kd_ce0.1_kd0.9", of_regions),
     *[("afd", case, attended) for case in ("authors", "formula", "fork")],
@@ -330,6 +373,12 @@ def by_itself(batch: int) -> dict[str, Tensor]:
     return {**logits, "target": torch.arange(batch) % 5}
 
 
+def with_costs(batch: int) -> dict[str, Tensor]:
+    """Logits, labels, and what it costs to take one class for another."""
+    rows = nn.functional.normalize(tensor(5, 3, seed=3), dim=1)
+    return {**maps((5,))(batch), "target": torch.arange(batch) % 5, "cost": 1 - rows @ rows.T}
+
+
 def with_attention(batch: int) -> dict[str, Any]:
     """Maps of three layers, those of both networks by an attention between them."""
     return {**layers(batch), "attention": tensor(batch, 3, 3, seed=7).softmax(dim=2)}
@@ -358,6 +407,9 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "cat_kd": (losses.ClassMapDistance, maps((5, 4, 4), (5, 7, 7))),
     "cat_kd_plain": (lambda: losses.ClassMapDistance(4, normalize=False), maps((5, 4, 4), (5, 1, 1))),
     "simkd": (losses.MapDistance, maps((4, 4, 4), (4, 7, 7))),
+    "wkd": (losses.SinkhornDistance, with_costs),
+    "wkd_features": (losses.GaussianDistance, maps((4, 4, 4), (4, 7, 7))),
+    "wkd_cells": (lambda: losses.GaussianDistance(2), maps((4, 2, 2), (4, 3, 3))),
     "skd": (losses.DirectionDistance, maps((5,))),
     "sdd": (lambda: losses.ScaleDecoupled(losses.KLDivergence()), of_each_region),
     "sdd_dkd": (lambda: losses.ScaleDecoupled(losses.DecoupledKL()), of_each_region),

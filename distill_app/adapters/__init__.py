@@ -6,7 +6,7 @@ a list of addresses, or a mapping of them, shapes and tensors come as a list or 
 """
 
 from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
-from distill_app.adapters.classifier import ClassMaps, RegionLogits
+from distill_app.adapters.classifier import ClassCosts, ClassMaps, RegionLogits
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
 from distill_app.adapters.generation import MaskedGenerator, NegativeMargin
 from distill_app.adapters.logits import NormedLogits, RescaledLogits
@@ -27,6 +27,7 @@ from distill_app.adapters.single import LearnableTemperature, SelectView
 __all__ = [
     "AveragedMap",
     "BatchSimilarityAttention",
+    "ClassCosts",
     "ClassMaps",
     "ConvRegressor",
     "CrossLayerAttention",

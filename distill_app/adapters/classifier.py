@@ -1,4 +1,4 @@
-"""Adapters that see a map through the classifier of its network: class maps of CAT-KD, regions of SDD."""
+"""Adapters that work with a network's classifier: class maps of CAT-KD, regions of SDD, costs of WKD."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.adapters.shapes import Shape, require_map
+from distill_app.losses.numerics import full_precision
 
 
 class _Classifier(nn.Module):
@@ -93,3 +94,32 @@ class RegionLogits(_Classifier):
         cells = F.adaptive_avg_pool2d(feature, 4)
         regions = [F.adaptive_avg_pool2d(cells, side).flatten(2) for side in self.grids]
         return self._logits(torch.cat(regions, dim=2).transpose(1, 2)).transpose(1, 2)
+
+
+class ClassCosts(nn.Module):
+    """WKD's costs: how unlike two classes are to a network, by the directions of their rows in its classifier.
+
+    1 - cosine of the rows, sharpened to 1 - exp(-sharpen cost).
+
+    Lv, Yang, Li 2024, https://arxiv.org/abs/2412.08139: the option `fc` of the authors' code. Theirs for the published
+    figures compares the features of many images of each class instead, by centred kernel alignment, before training.
+
+    Args:
+        borrowed: The classifier, a linear layer; it stays the network's own.
+        sharpen: How soon classes count as unlike, 1 or 2 in the paper; 0 leaves the cost as it is.
+
+    Raises:
+        ValueError: It is no linear layer.
+    """
+
+    def __init__(self, *, borrowed: nn.Module, sharpen: float = 1.0):
+        super().__init__()
+        if not isinstance(borrowed, nn.Linear):
+            raise ValueError(f"ClassCosts needs a classifier that is one linear layer, got {borrowed}")
+        self._borrowed, self.sharpen = [borrowed], sharpen
+
+    def forward(self, source: Tensor) -> Tensor:
+        """Anything -> the costs (C, C), without gradient."""
+        rows = F.normalize(full_precision(self._borrowed[0].weight.detach()), dim=1)
+        cost = 1 - rows @ rows.T
+        return 1 - torch.exp(-self.sharpen * cost) if self.sharpen else cost

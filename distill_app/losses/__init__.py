@@ -47,6 +47,7 @@ from distill_app.losses.statistics import (
     NeuronSelectivity,
     WhitenedLogDistance,
 )
+from distill_app.losses.wasserstein import GaussianDistance, SinkhornDistance
 
 __all__ = [
     "ActivationBoundary",
@@ -68,6 +69,7 @@ __all__ = [
     "FactorTransfer",
     "FeatureCorrelation",
     "FlowOfSolution",
+    "GaussianDistance",
     "HierarchicalContext",
     "KLDivergence",
     "LinearWarmup",
@@ -90,6 +92,7 @@ __all__ = [
     "SimilarityKL",
     "SimilarityPreserving",
     "SingularVectors",
+    "SinkhornDistance",
     "SpreadTemperatureKL",
     "SquaredDistance",
     "StandardizedKL",

@@ -71,6 +71,7 @@ CIFAR = {
 # Methods since: (epochs, lr, global batch), weights of the terms, arguments of their own losses, and the accuracy.
 WARMUP = {"_target_": "distill_app.losses.LinearWarmup", "value": 1.0}
 REVERSAL = {"_target_": "distill_app.losses.CosineDecay", "value": 0.0, "final": -1.0, "epochs": 5}
+FALLING = {"_target_": "distill_app.losses.CosineDecay", "epochs": 240, "after": 150}
 SINCE = {
     "imagenet/dkd_r34_r18": (
         (100, 0.2, 512),
@@ -152,6 +153,12 @@ SINCE = {
             }
         },
         72.02,
+    ),
+    "cifar100/wkd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "target": 1, "logits": {**FALLING, "value": 200.0}, "features": {**FALLING, "value": 0.08}},
+        {"target": {"gamma": 0.0}, "logits": {"temperature": 8.0}, "features": {"grid": 1, "ratio": 8.0}},
+        77.28,
     ),
     "cifar100/simkd_r32x4_r8x4": ((240, 0.05, 64), {"simkd": 1}, {"simkd": {}}, 78.08),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
