@@ -51,6 +51,23 @@ def transported(temperature: float, weight: float, **options: Any) -> Compute:
     return compute
 
 
+CRLD = ("deepkd_copy", "scx_copy", "own_formula")
+
+
+def views(temperature: float, labels: float, **options: float) -> Compute:
+    """CRLD of both views, rows grouped by image, and their labels."""
+    loss, ce = losses.CrossViewKL(temperature, **options), nn.functional.cross_entropy
+
+    def compute(g: SimpleNamespace) -> Tensor:
+        sides = {
+            side: torch.stack([getattr(g, f"{side}_weak"), getattr(g, f"{side}_strong")], dim=1).flatten(0, 1)
+            for side in ("student", "teacher")
+        }
+        return labels * (ce(g.student_weak, g.labels) + ce(g.student_strong, g.labels)) + loss(**sides)
+
+    return compute
+
+
 GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
     "cwd": [
         (["mmrazor_tau1", "authors_tau1", "cirkd_tau1"], pair(losses.ChannelwiseKL(1.0))),
@@ -104,6 +121,16 @@ GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
         (["authors_feat_grid1_ratio2"], pair(losses.GaussianDistance())),
         (["authors_feat_grid2_ratio2"], pair(losses.GaussianDistance(2))),
         (["authors_feat6_grid4_ratio2"], pair(losses.GaussianDistance(4), "student_feat6", "teacher_feat6")),
+    ],
+    "crld": [
+        ([f"{who}_ce1_wv2_cv0.5_T4_tw0.9_ts0.2" for who in CRLD], views(4.0, 1.0)),
+        ([f"{who}_ce2_wv2_cv0.5_T1_tw0.9_ts0.2" for who in CRLD], views(1.0, 2.0)),
+        (
+            [f"{who}_ce1_wv1_cv0.5_T4_tw0.8_ts0.85" for who in CRLD],
+            views(4.0, 1.0, within=1.0, weak_confidence=0.8, strong_confidence=0.85),
+        ),
+        (["own_wv_ce1_wv2_cv0.5_T4_tw0.9_ts0.2"], views(4.0, 0.0, across=0.0)),
+        (["own_cv_ce1_wv2_cv0.5_T4_tw0.9_ts0.2"], views(4.0, 0.0, within=0.0)),
     ],
     "skd": [
         (["td_direction"], pair(losses.DirectionDistance(), "student_logits", "teacher_logits")),
@@ -325,7 +352,7 @@ EDGES: dict[str, tuple[str, nn.Module]] = {
     "nst": ("feat", losses.NeuronSelectivity()),
 }
 # Method -> files of golden numbers, where they are not called after the method.
-FILES: dict[str, list[str]] = {"kta": ["ktaad"], "cat_kd": ["catkd"], "skd_cvpr26": ["skd"]}
+FILES: dict[str, list[str]] = {"kta": ["ktaad"], "cat_kd": ["catkd"], "skd_cvpr26": ["skd"], "crld": ["crld"]}
 
 
 def tensor(*shape: int, seed: int) -> Tensor:
@@ -410,6 +437,7 @@ MAKE: dict[str, tuple[Callable[[], nn.Module], Callable[[int], dict[str, Any]]]]
     "wkd": (losses.SinkhornDistance, with_costs),
     "wkd_features": (losses.GaussianDistance, maps((4, 4, 4), (4, 7, 7))),
     "wkd_cells": (lambda: losses.GaussianDistance(2), maps((4, 2, 2), (4, 3, 3))),
+    "crld": (lambda: losses.CrossViewKL(weak_confidence=0.3), lambda b: maps((5,))(2 * b)),
     "skd": (losses.DirectionDistance, maps((5,))),
     "sdd": (lambda: losses.ScaleDecoupled(losses.KLDivergence()), of_each_region),
     "sdd_dkd": (lambda: losses.ScaleDecoupled(losses.DecoupledKL()), of_each_region),

@@ -47,6 +47,7 @@ from distill_app.losses.statistics import (
     NeuronSelectivity,
     WhitenedLogDistance,
 )
+from distill_app.losses.views import CrossViewKL
 from distill_app.losses.wasserstein import GaussianDistance, SinkhornDistance
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CrossViewKL",
     "CurriculumKL",
     "CustomizedSoftLabels",
     "DecoupledKL",

@@ -26,7 +26,7 @@ class SinkhornDistance(nn.Module):
 
     Lv, Yang, Li 2024, https://arxiv.org/abs/2412.08139. There is no T^2, and the gradient flows through all iterations,
     as in the authors' code. It is the cost of a plan that is smoothed and after ten iterations not yet exact: not zero
-    where networks agree. The label's row and column are left out by a zero in u and v, so that one K serves all samples.
+    where networks agree. The label's row and column are left out by zeros in u and v: one K serves all samples.
 
     Logits are (B, C), labels (B,), costs (C, C) from `adapters.ClassCosts`. With two classes it is 0, without gradient.
 

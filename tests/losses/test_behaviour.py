@@ -188,7 +188,9 @@ def test_a_loss_is_the_mean_over_its_samples_unless_it_says_that_it_is_of_the_wh
     make, given = features.MAKE[name]
     loss, values = make().double(), given(8)
     # What is one for all samples, such as margins, belongs to both halves.
-    halves = [map_tensors(values, lambda value, i=i: value.chunk(2)[i] if len(value) == 8 else value) for i in (0, 1)]
+    halves = [
+        map_tensors(values, lambda value, i=i: value.chunk(2)[i] if len(value) % 8 == 0 else value) for i in (0, 1)
+    ]
     parts = [loss(**part) for part in halves]
     alike = torch.isclose(loss(**values), torch.stack(parts).mean(), rtol=1e-9)
     assert bool(alike) == (not getattr(loss, "whole_batch", False))

@@ -400,6 +400,7 @@ for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
 COMPARED["at"].add("authors: szagoruyko")
 COMPARED["cckd"].add("paper: aberhu_math_on_td_sq")
+COMPARED["crld"].add("paper: own_formula")
 COMPARED["ctkd"] = {"authors_kd_th1_lam-1"}  # in test_curriculum
 COMPARED["crd"] = {"td_first_batch", "repdistiller_first_batch", "mdistiller_first_batch", "mmrazor_first_batch"}
 
