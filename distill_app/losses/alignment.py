@@ -177,6 +177,10 @@ class FeatureCorrelation(nn.Module):
         return self.channels * channels + self.space * space
 
 
+# Logits shorter than this have no direction to speak of: a head that starts at zero would get gradients of 1e12.
+SHORTEST = 1e-3
+
+
 class DirectionDistance(nn.Module):
     """Streamlined KD (SKD): how alike two samples are by the direction of their logits, in units of what varies.
 
@@ -186,7 +190,8 @@ class DirectionDistance(nn.Module):
 
     Jeong, Lee, Choi 2026, https://openaccess.thecvf.com/content/CVPR2026/papers/Jeong_Streamlined_Knowledge_Distillation_CVPR_2026_paper.pdf.
     This is the paper's equation, which torchdistill has as well; the authors' code divides G by the number of classes
-    and the result by two or so, with a mask that chooses nothing. The gradient where networks agree is 0, not NaN.
+    and the result by two or so, with a mask that chooses nothing. The gradient where networks agree is 0, not NaN, and
+    rows shorter than 0.001 are divided by that.
 
     Logits are (B, C). A batch of one gives 0.
 
@@ -208,7 +213,8 @@ class DirectionDistance(nn.Module):
             ValueError: The logits differ in shape.
         """
         require_logits(student, teacher, loss="DirectionDistance")
-        ours, theirs = (F.normalize(logits, dim=1) for logits in (full_precision(student), as_target(teacher)))
+        sides = (full_precision(student), as_target(teacher))
+        ours, theirs = (F.normalize(logits, dim=1, eps=SHORTEST) for logits in sides)
         difference = ours @ ours.T - theirs @ theirs.T
         centred = difference - difference.mean(dim=0)
         covariance = centred.T @ centred / max(len(difference) - 1, 1)

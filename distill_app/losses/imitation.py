@@ -202,7 +202,7 @@ class ClassMapDistance(nn.Module):
 
     L = mean over B x C x r x r of (n(pool(M_s)) - n(pool(M_t)))^2
 
-    where M are class activation maps, pool averages them to r x r and n divides each map by its L2 norm.
+    where M are class activation maps, pool averages them to r x r and n divides each map by its L2 norm, or by 0.0001.
 
     Guo, Yan, Li, Lin 2023, https://openaccess.thecvf.com/content/CVPR2023/html/Guo_Class_Attention_Transfer_Based_Knowledge_Distillation_CVPR_2023_paper.html.
     Maps (B, classes, H, W) come from `adapters.ClassMaps`; sizes may differ.
@@ -228,7 +228,8 @@ class ClassMapDistance(nn.Module):
 
     def _pooled(self, maps: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(maps, self.resolution).flatten(2)
-        return F.normalize(pooled, dim=2) if self.normalize else pooled
+        # A class of which nothing is said is not blown up: a head that starts at zero would get gradients of 1e12.
+        return F.normalize(pooled, dim=2, eps=1e-4) if self.normalize else pooled
 
 
 class MapDistance(nn.Module):

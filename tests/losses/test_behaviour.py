@@ -146,6 +146,18 @@ def test_half_precision_activations_are_computed_in_float32(name):
     torch.testing.assert_close(results[torch.bfloat16], results[torch.float32], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("name", features.MAKE)
+def test_fp16_activations_give_finite_losses_and_gradients(name, scale):
+    make, given = features.MAKE[name]
+    scaled = map_tensors(given(8), lambda value: value * scale if value.is_floating_point() else value)
+    values = converted(scaled, torch.float16)
+    value = make()(**values)
+    value.backward()
+    assert value.dtype == torch.float32 and value.isfinite()
+    assert all(leaf.grad.isfinite().all() for leaf in what_learns(values))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, *list(LOSSES)[::4]))
 def test_gradient_descent_lowers_the_loss(name):
