@@ -244,7 +244,7 @@ def generated(numbers: Any, case: str) -> Tensor:
         g.student_feat.shape,
         g.teacher_feat.shape,
         masked=0.15 if channels else 0.65,
-        mask="channels" if channels else "positions",
+        mask="channel" if channels else "position",
     )
     noise = g.rand_channel if channels else g.rand_spatial
     noise = 1 - noise if case == "authors_cls_channel_l0.15" else noise

@@ -204,7 +204,7 @@ def test_a_fusion_says_what_it_fuses():
         adapters.ReviewFusion((2, 5, 8), (2, 3, 4, 4))
 
 
-@pytest.mark.parametrize("mask", ["positions", "channels"])
+@pytest.mark.parametrize("mask", ["position", "channel"])
 def test_a_generator_masks_a_share_in_training_and_nothing_in_evaluation(mask):
     source = torch.randn(16, 6, 8, 8)
     module = adapters.MaskedGenerator(source.shape, (16, 6, 8, 8), masked=0.25, mask=mask)
@@ -215,7 +215,7 @@ def test_a_generator_masks_a_share_in_training_and_nothing_in_evaluation(mask):
         seen.append((module(source) == 0).float().mean().item())
     assert seen[0] == pytest.approx(0.25, abs=0.15) and seen[1] == 0
     torch.manual_seed(0)
-    noise = torch.rand((16, 1, 8, 8) if mask == "positions" else (16, 6, 1, 1))
+    noise = torch.rand((16, 1, 8, 8) if mask == "position" else (16, 6, 1, 1))
     torch.manual_seed(0)
     module.train()
     torch.testing.assert_close(module(source), module(source, noise))
@@ -228,7 +228,7 @@ def test_a_generator_brings_any_map_to_the_teachers_shape_and_refuses_shares_tha
     assert isinstance(adapters.MaskedGenerator(source.shape, source.shape).align, nn.Identity)
     with pytest.raises(ValueError, match=r"masked=1\.0 must lie between 0 and 1"):
         adapters.MaskedGenerator(source.shape, source.shape, masked=1.0)
-    with pytest.raises(ValueError, match="allowed: positions, channels"):
+    with pytest.raises(ValueError, match="allowed: position, channel"):
         adapters.MaskedGenerator(source.shape, source.shape, mask="pixels")
 
 

@@ -24,17 +24,17 @@ class MaskedGenerator(nn.Module):
         out_shape: (B, C', H', W') of the target.
         masked: Share that is masked, in expectation: 0.65 of positions for detectors of one stage, 0.45 of two, 0.75
             for segmentation; 0.15 of channels for classification.
-        mask: What is masked, "positions" or "channels".
+        mask: What is masked at a time, a "position" or a "channel".
 
     Raises:
         ValueError: Source or target is not a map, or the share is none.
     """
 
-    def __init__(self, in_shape: Shape, out_shape: Shape, *, masked: float = 0.65, mask: str = "positions"):
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, masked: float = 0.65, mask: str = "position"):
         super().__init__()
         require_map(in_shape, adapter="MaskedGenerator", argument="in_shape")
         require_map(out_shape, adapter="MaskedGenerator", argument="out_shape")
-        require_choice(mask, ("positions", "channels"), argument="mask")
+        require_choice(mask, ("position", "channel"), argument="mask")
         if not 0 <= masked < 1:
             raise ValueError(f"masked={masked} must lie between 0 and 1: the share that is masked")
         self.masked, self.mask = masked, mask
@@ -58,7 +58,7 @@ class MaskedGenerator(nn.Module):
             return self.generation(aligned)
         if noise is None:
             batch, channels, height, width = aligned.shape
-            shape = (batch, 1, height, width) if self.mask == "positions" else (batch, channels, 1, 1)
+            shape = (batch, 1, height, width) if self.mask == "position" else (batch, channels, 1, 1)
             noise = torch.rand(shape, device=aligned.device)
         return self.generation(aligned * (noise <= 1 - self.masked))
 
