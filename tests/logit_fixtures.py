@@ -184,6 +184,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "mlkd_standardised": lambda: losses.MultiLevelAlignment(standardize=True),
     "rld": losses.RefinedKL,
     "rld_standardised": lambda: losses.RefinedKL(standardize=True),
+    "skd": losses.DirectionDistance,
     "dkd_standardised": lambda: losses.DecoupledKL(standardize=True),
 }
 

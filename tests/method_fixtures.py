@@ -3,10 +3,15 @@
 from distill_app.config.tree import options_of
 
 SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
+POOLING = (
+    "cat_kd",
+    "sdd",
+    "simkd",
+)  # they see the last map through the classifier, where the network averages the one for the other
 # Every method whose file is there, but for labels alone, for takd, which is kd twice and wants a third network, and for
 # the one whose labels are several for each image.
-ANY_PAIR = [name for name in options_of("method") if name not in ("ce", "takd", "multilabel_kd", *SPLIT)]
-ALL = [*ANY_PAIR, *SPLIT]
+ANY_PAIR = [name for name in options_of("method") if name not in ("ce", "takd", "multilabel_kd", *POOLING, *SPLIT)]
+ALL = [*ANY_PAIR, *POOLING, *SPLIT]
 # Widths, depths and map sizes differ.
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
 TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")

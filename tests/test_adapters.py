@@ -103,3 +103,178 @@ def test_select_view_gives_one_view_of_every_image():
     assert adapters.SelectView(views=4, view=3)(rows).squeeze(1).tolist() == [3, 7]
     with pytest.raises(ValueError, match=r"0\.\.3"):
         adapters.SelectView(view=4)
+
+
+def layers(batch):
+    """Maps of two of the student's layers and three of the teacher's."""
+    student = [torch.randn(batch, 3, 8, 8), torch.randn(batch, 4, 4, 4)]
+    return {"student": student, "teacher": [torch.randn(batch, 5, size, size) for size in (8, 4, 2)]}
+
+
+def shapes(features):
+    return {side: [feature.shape for feature in maps] for side, maps in features.items()}
+
+
+def test_projections_predict_every_map_from_every_other_at_the_smaller_size():
+    features = layers(2)
+    module = adapters.CrossLayerProjections(*shapes(features).values())
+    sizes = [[tuple(prediction.shape) for prediction in row] for row in module(features["student"])]
+    assert sizes == [[(2, 5, size, size) for size in sides] for sides in ((8, 4, 2), (4, 4, 2))]
+
+
+def test_the_attention_of_a_smaller_batch_is_that_of_similarities_filled_up_with_zeros():
+    features = layers(3)
+    module = adapters.BatchSimilarityAttention(shapes(layers(2)), batch_size=8)
+    attention = module(features)
+    assert attention.shape == (3, 2, 3)
+    torch.testing.assert_close(attention.sum(dim=2), torch.ones(3, 2))
+    rows = features["student"][0].flatten(1)
+    query = module.queries[0](torch.cat([rows @ rows.T, torch.zeros(3, 5)], dim=1))
+    keys = [module._embed(feature, key) for feature, key in zip(features["teacher"], module.keys, strict=True)]
+    scores = torch.stack([(nn.functional.normalize(query, dim=1) * key).sum(dim=1) for key in keys], dim=1)
+    torch.testing.assert_close(attention[:, 0], scores.softmax(dim=1))
+    with pytest.raises(ValueError, match=r"batches of up to 8, got 9: set module\.batch_size"):
+        module(layers(9))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_the_attention_of_tiny_batches_has_a_width(batch_size):
+    module = adapters.BatchSimilarityAttention(shapes(layers(2)), batch_size=batch_size)
+    assert module(layers(batch_size)).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [lambda s: adapters.BatchSimilarityAttention(s, batch_size=2)])
+@pytest.mark.parametrize(
+    "given", [(2, 3, 4, 4), {"student": [(2, 3, 4, 4)]}, {"student": [(2, 3)], "teacher": [(2, 3)]}]
+)
+def test_an_attention_reads_maps_of_both_networks(make, given):
+    for build in (make, adapters.CrossLayerAttention):
+        with pytest.raises(ValueError, match=r"source: \{student|works on maps"):
+            build(given)
+
+
+def test_attentions_give_the_teacher_no_gradient_and_stay_in_float32_under_autocast():
+    features = layers(4)
+    for maps in features.values():
+        for feature in maps:
+            feature.requires_grad_()
+    for module in (
+        adapters.BatchSimilarityAttention(shapes(features), batch_size=4),
+        adapters.CrossLayerAttention(shapes(features), width=8),
+    ):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            attention = module(features)
+        assert attention.dtype == torch.float32
+        attention.square().sum().backward()
+        assert all(feature.grad is None for feature in features["teacher"])
+        assert all(feature.grad is not None for feature in features["student"])
+        assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_layer_losses_name_the_attention_that_they_need():
+    features = layers(2)
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 2\).*\(2, 2, 3\).*CrossLayerAttention"):
+        losses.AttendedTransfer()(**features, attention=torch.ones(2, 2, 3))
+    with pytest.raises(ValueError, match=r"BatchSimilarityAttention"):
+        losses.SemanticCalibration()(
+            student=[features["teacher"]], teacher=features["teacher"], attention=torch.ones(2, 3, 3)
+        )
+    with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\) of \(2, 5, 8, 8\).*CrossLayerProjections"):
+        losses.SemanticCalibration()(
+            student=[[features["student"][0]] * 3], teacher=features["teacher"], attention=torch.ones(2, 1, 3)
+        )
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (3, 5)])
+def test_a_fusion_gives_the_teachers_shape_and_a_residual_for_the_next_one(size):
+    deep, shallow = torch.randn(2, 6), torch.randn(2, 3, 8, 8)
+    deepest = adapters.ReviewFusion(deep.shape, (2, 9), max_channels=4)
+    below = deepest(deep)
+    assert below["feature"].shape == (2, 9, 1, 1) and below["residual"].shape == (2, 4, 1, 1)
+    assert deepest.attention is None
+    fusion = adapters.ReviewFusion([shallow.shape, below["residual"].shape], (2, 5, *size))
+    above = fusion([shallow, below["residual"]])
+    assert above["feature"].shape == (2, 5, *size) and above["residual"].shape == (2, 4, *size)
+
+
+def test_a_fusion_says_what_it_fuses():
+    with pytest.raises(ValueError, match=r"got 3 sources.*adapters\.review4\.residual"):
+        adapters.ReviewFusion([(2, 3, 4, 4)] * 3, (2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"in_shape=\(2, 5, 8\)"):
+        adapters.ReviewFusion((2, 5, 8), (2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("mask", ["position", "channel"])
+def test_a_generator_masks_a_share_in_training_and_nothing_in_evaluation(mask):
+    source = torch.randn(16, 6, 8, 8)
+    module = adapters.MaskedGenerator(source.shape, (16, 6, 8, 8), masked=0.25, mask=mask)
+    seen = []
+    module.generation = nn.Identity()
+    for mode in (True, False):
+        module.train(mode)
+        seen.append((module(source) == 0).float().mean().item())
+    assert seen[0] == pytest.approx(0.25, abs=0.15) and seen[1] == 0
+    torch.manual_seed(0)
+    noise = torch.rand((16, 1, 8, 8) if mask == "position" else (16, 6, 1, 1))
+    torch.manual_seed(0)
+    module.train()
+    torch.testing.assert_close(module(source), module(source, noise))
+
+
+def test_a_generator_brings_any_map_to_the_teachers_shape_and_refuses_shares_that_are_none():
+    source = torch.randn(2, 3, 8, 8)
+    for size in SIZES:
+        assert adapters.MaskedGenerator(source.shape, (2, 5, *size))(source).shape == (2, 5, *size)
+    assert isinstance(adapters.MaskedGenerator(source.shape, source.shape).align, nn.Identity)
+    with pytest.raises(ValueError, match=r"masked=1\.0 must lie between 0 and 1"):
+        adapters.MaskedGenerator(source.shape, source.shape, masked=1.0)
+    with pytest.raises(ValueError, match="allowed: position, channel"):
+        adapters.MaskedGenerator(source.shape, source.shape, mask="pixels")
+
+
+def test_margins_are_the_means_of_what_is_negative():
+    feature = torch.tensor([[-1.0, -3.0], [2.0, 4.0], [0.0, -6.0]]).T.view(2, 3, 1, 1)
+    margins = adapters.NegativeMargin(feature.shape)(feature)
+    torch.testing.assert_close(margins, torch.tensor([-2.0, 0.0, -6.0]).view(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 7), (1, 1)])
+def test_class_maps_average_to_the_logits_and_leave_the_classifier_to_the_network(size):
+    classifier = nn.Linear(6, 5)
+    feature = torch.randn(3, 6, *size).requires_grad_()
+    pooled = feature.mean(dim=(2, 3))
+    module = adapters.ClassMaps([feature.shape, pooled.shape], borrowed=classifier)
+    for mode in (True, False):
+        maps = module.train(mode)([feature, pooled])
+        assert maps.shape == (3, 5, *size)
+        torch.testing.assert_close(maps.mean(dim=(2, 3)), classifier(pooled))
+    assert not list(module.parameters()) and not module.state_dict()
+    maps.square().sum().backward()
+    assert classifier.weight.grad is not None and classifier.bias.grad is not None
+
+
+def test_regions_are_the_logits_of_parts_of_the_image_the_whole_first():
+    classifier, feature = nn.Linear(6, 5), torch.randn(3, 6, 8, 8)
+    pooled = feature.mean(dim=(2, 3))
+    shapes = [feature.shape, pooled.shape]
+    regions = adapters.RegionLogits(shapes, borrowed=classifier)([feature, pooled])
+    assert regions.shape == (3, 5, 21)
+    torch.testing.assert_close(regions[..., 0], classifier(pooled))
+    torch.testing.assert_close(regions[..., 4], classifier(feature[..., 4:, 4:].mean(dim=(2, 3))))
+    fewer = adapters.RegionLogits(shapes, borrowed=classifier, grids=[1, 2])([feature, pooled])
+    torch.testing.assert_close(fewer, regions[..., :5])
+    for grids in ([], [2, 4], [1, 3]):
+        with pytest.raises(ValueError, match="must begin with 1"):
+            adapters.RegionLogits(shapes, borrowed=classifier, grids=grids)
+
+
+@pytest.mark.parametrize("make", [adapters.ClassMaps, adapters.RegionLogits])
+def test_a_classifier_that_does_not_read_the_average_of_the_map_is_refused(make):
+    shapes, feature = [(2, 6, 4, 4), (2, 6)], torch.randn(2, 6, 4, 4)
+    for borrowed in (nn.Linear(24, 5), nn.Sequential(nn.Linear(6, 5))):
+        with pytest.raises(ValueError, match=r"6 channels; this one ends in"):
+            make(shapes, borrowed=borrowed)
+    with pytest.raises(ValueError, match="makes them in another way"):
+        make(shapes, borrowed=nn.Linear(6, 5)).eval()([feature, feature.relu().mean(dim=(2, 3))])
+    with pytest.raises(ValueError, match=r"source: \[student\.stage4, student\.pooled\]"):
+        make((2, 6, 4, 4), borrowed=nn.Linear(6, 5))

@@ -119,6 +119,7 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
         for name in plan.declared:
             adapter = plan.conf.adapters[name]
             given = shapes if adapter.target is not None else shapes[:1]  # type: ignore[union-attr]
+            given = given if adapter.borrows is None else (*given, "borrowed")  # type: ignore[union-attr]
             where = f"{plan.key}.adapters.{name}.module"
             yield from builder.problems(adapter.module, key=where, context=(*given, *data_arguments))  # type: ignore[union-attr]
         for name, term in plan.terms.items():

@@ -139,7 +139,8 @@ def _term(term: LossTermConf) -> str:
 
 def _adapter(name: str, adapter: AdapterConf) -> str:
     target = f", as {_address(adapter.target)}" if adapter.target else ""
-    return f"{name} = {_call(adapter.module)} of {_address(adapter.source)}{target}"
+    borrowed = f", with the module at {adapter.borrows}" if adapter.borrows else ""
+    return f"{name} = {_call(adapter.module)} of {_address(adapter.source)}{target}{borrowed}"
 
 
 def _address(source: Any) -> str:

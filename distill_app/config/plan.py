@@ -202,6 +202,8 @@ def _need(text: str, key: str, need: _Need) -> None:
                     # Of a network only the shape is wanted, once; an adapter that is a target runs with the others.
                     taps = need.taps if target.startswith("adapters.") else plan.shape_taps
                     _need(target, f"{where}.target", replace(need, taps=taps, chain=(*need.chain, address.name)))
+            if adapter.borrows is not None:
+                errors += _borrowing_problems(adapter.borrows, f"{where}.borrows", need)
             plan.adapters.append(address.name)
         return
     if address.space not in models:
@@ -215,6 +217,15 @@ def _need(text: str, key: str, need: _Need) -> None:
     needed = need.taps.setdefault(address.space, [])
     if address.name not in needed:
         needed.append(address.name)
+
+
+def _borrowing_problems(text: str, key: str, need: _Need) -> list[str]:
+    """What is wrong with the module that an adapter works with, as far as it can be seen without the network."""
+    network, _, part = text.partition(".")
+    network = need.plan.network(network)
+    if not part:
+        return [f"{key}: {text!r} names no module; write student.<tap> or student.<path>, such as student.pooled"]
+    return [] if network in need.models else [f"{key}: {unknown('network', network, need.models)}"]
 
 
 def _trained(

@@ -84,6 +84,9 @@ class AdapterConf:
     module: Any = MISSING
     source: Any = MISSING
     target: Any = None
+    # A module of a network that the stage runs, by the tap that is its input or output, or by path: student.pooled is
+    # the classifier that pooled features go into. The constructor gets it as `borrowed`; it stays the network's own.
+    borrows: str | None = None
 
 
 @dataclass

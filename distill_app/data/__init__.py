@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distill_app.data.presence import missing_data
     from distill_app.data.samples import Samples, SampleWrapper
     from distill_app.data.split import budget, hold_out
-    from distill_app.data.views import RotatedViews
+    from distill_app.data.views import RotatedViews, StrongView
 
 _HOME = {
     "BundledImages": "bundled_images",
@@ -30,6 +30,7 @@ _HOME = {
     "RotatedViews": "views",
     "SampleWrapper": "samples",
     "Samples": "samples",
+    "StrongView": "views",
     "budget": "split",
     "hold_out": "split",
     "labels_of": "labels",
@@ -45,6 +46,7 @@ __all__ = [
     "RotatedViews",
     "SampleWrapper",
     "Samples",
+    "StrongView",
     "budget",
     "hold_out",
     "labels_of",

@@ -1,10 +1,12 @@
 """Several images per sample: wrappers that replace a sample's image by views of it."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import RandAugment
 
 from distill_app.data.order import Key
 from distill_app.data.samples import Samples, SampleWrapper
@@ -64,3 +66,36 @@ def _turned(image: Any, *, turns: int) -> Any:
     if isinstance(image, Image.Image):
         return image if turn is None else image.transpose(turn)
     return image.rot90(turns, (-2, -1))
+
+
+class StrongView(SampleWrapper):
+    """Replaces every image by two views: as the transforms left it, and that augmented once more.
+
+    `input` (3, H, W) becomes (2, 3, H, W); rows are grouped by image as those of `RotatedViews`. What the second view
+    draws from torch's generator goes on from where the transforms left it, so it is a function of (seed, stage, view,
+    index) as well.
+
+    In a stage: `wrappers: {views: {_target_: distill_app.data.StrongView}}`.
+
+    Args:
+        samples: `Samples`, or another wrapper.
+        transform: Of the strong view, on the uint8 image (3, H, W) that the transforms give; None: RandAugment of
+            torchvision, two operations of magnitude 10.
+
+    Raises:
+        DataError: The transform gives another size or type.
+    """
+
+    def __init__(self, samples: Any, *, transform: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(samples)
+        self.transform = RandAugment(num_ops=2, magnitude=10) if transform is None else transform
+
+    def extend(self, sample: dict[str, Any]) -> dict[str, Any]:
+        image = sample["input"]
+        strong = self.transform(image)
+        if strong.shape != image.shape or strong.dtype != image.dtype:
+            raise DataError(
+                f"StrongView needs a transform that keeps size and type, got {tuple(strong.shape)} of {strong.dtype} "
+                f"from {tuple(image.shape)} of {image.dtype}"
+            )
+        return sample | {"input": torch.stack([image, strong])}

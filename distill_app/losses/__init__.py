@@ -4,7 +4,7 @@ Forward takes keyword tensors (`student`, `teacher`, others where needed) and re
 least. The gradient does not flow into `teacher`, but for CCKD and CRD, where both embeddings are learnt.
 """
 
-from distill_app.losses.alignment import MultiLevelAlignment, PearsonDistance
+from distill_app.losses.alignment import DirectionDistance, FeatureCorrelation, MultiLevelAlignment, PearsonDistance
 from distill_app.losses.contrastive import ContrastiveRepresentation
 from distill_app.losses.curriculum import CurriculumKL
 from distill_app.losses.decoupled import DecoupledKL, NormalizedKD, RefinedKL
@@ -16,7 +16,18 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
+from distill_app.losses.imitation import (
+    ChannelwiseKL,
+    ClassMapDistance,
+    HierarchicalContext,
+    MapDistance,
+    MarginDistance,
+    PearsonImitation,
+    SquaredDistance,
+)
+from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
+from distill_app.losses.regions import ScaleDecoupled
 from distill_app.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,
@@ -27,38 +38,69 @@ from distill_app.losses.relations import (
 from distill_app.losses.reweighted import TransformedTeacherKL, WeightedSoftLabels
 from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
+from distill_app.losses.soft_labels import CustomizedSoftLabels
+from distill_app.losses.spectra import SingularVectors
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
+from distill_app.losses.statistics import (
+    AffinityDistance,
+    ChannelCorrelation,
+    NeuronSelectivity,
+    WhitenedLogDistance,
+)
+from distill_app.losses.views import CrossViewKL
+from distill_app.losses.wasserstein import GaussianDistance, SinkhornDistance
 
 __all__ = [
     "ActivationBoundary",
+    "AffinityDistance",
+    "AttendedTransfer",
     "AttentionTransfer",
+    "ChannelCorrelation",
+    "ChannelwiseKL",
+    "ClassMapDistance",
     "ContrastivePrediction",
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CrossViewKL",
     "CurriculumKL",
+    "CustomizedSoftLabels",
     "DecoupledKL",
+    "DirectionDistance",
     "ExponentialDecay",
     "FactorTransfer",
+    "FeatureCorrelation",
     "FlowOfSolution",
+    "GaussianDistance",
+    "HierarchicalContext",
     "KLDivergence",
     "LinearWarmup",
+    "MapDistance",
+    "MarginDistance",
     "MultiLevelAlignment",
+    "NeuronSelectivity",
     "NormalizedKD",
     "PearsonDistance",
+    "PearsonImitation",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
     "RefinedKL",
     "RelationalAngle",
     "RelationalDistance",
     "RotatedKL",
+    "ScaleDecoupled",
+    "SemanticCalibration",
     "SigmoidKL",
     "SimilarityKL",
     "SimilarityPreserving",
+    "SingularVectors",
+    "SinkhornDistance",
     "SpreadTemperatureKL",
+    "SquaredDistance",
     "StandardizedKL",
     "TransformedTeacherKL",
     "VariationalInformation",
     "VirtualTeacherKL",
     "WeightedSoftLabels",
+    "WhitenedLogDistance",
 ]

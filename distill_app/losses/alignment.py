@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,9 +10,11 @@ from distill_app.losses.logits import softened_kl
 from distill_app.losses.numerics import (
     as_target,
     full_precision,
+    pool_to_smaller,
     require_choice,
     require_logits,
     require_positive,
+    require_same_channels,
 )
 from distill_app.losses.standardised import standardised
 
@@ -135,3 +138,91 @@ class MultiLevelAlignment(nn.Module):
         if self.level == "class":
             ours, theirs = ours.T, theirs.T
         return (theirs @ theirs.T - ours @ ours.T).square().sum() / len(ours)
+
+
+class FeatureCorrelation(nn.Module):
+    """DIST+: maps correlate, over the channels of each position and, at each position, over the samples of the batch.
+
+    L = channels (1 - mean_b,hw rho(F_s[b, :, hw], F_t[b, :, hw])) + space (1 - mean_hw rho(A_s[:, hw], A_t[:, hw]))
+
+    with A = sum over channels of F and rho Pearson's correlation.
+
+    Huang, You, Wang, Qian, Xu 2025, https://ieeexplore.ieee.org/document/10938241; it stands beside `PearsonDistance`
+    of the logits. Deliberately different: torchdistill, the only public code, adds the first correlation itself, which
+    minimising makes small; its second part is the same.
+
+    Maps (B, C, H, W) of equal channels; if sizes differ, the larger is average-pooled. The second part of a batch of
+    one is `space`, without gradient.
+
+    Args:
+        channels: Weight of the correlation over channels.
+        space: Weight of the correlation over samples.
+        eps: Added to the product of norms.
+    """
+
+    whole_batch = True  # the second part
+
+    def __init__(self, *, channels: float = 1.0, space: float = 1.0, eps: float = 1e-8):
+        super().__init__()
+        self.channels, self.space, self.eps = channels, space, eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: A tensor is no map, or the channels differ.
+        """
+        require_same_channels(student, teacher, loss="FeatureCorrelation")
+        student, teacher = pool_to_smaller(full_precision(student), as_target(teacher))
+        ours, theirs = (feature.movedim(1, 3).flatten(0, 2) for feature in (student, teacher))
+        channels = 1 - pearson(ours, theirs, eps=self.eps).mean()
+        ours, theirs = (feature.sum(dim=1).flatten(1).T for feature in (student, teacher))
+        space = 1 - pearson(ours, theirs, eps=self.eps).mean()
+        return self.channels * channels + self.space * space
+
+
+# Logits shorter than this have no direction to speak of: a head that starts at zero would get gradients of 1e12.
+SHORTEST = 1e-3
+
+
+class DirectionDistance(nn.Module):
+    """Streamlined KD (SKD): how alike two samples are by the direction of their logits, in units of what varies.
+
+    L = 1 / B * sum_b sqrt(d_b^T S^-1 d_b),  d_b row b of D = G_s - G_t,  S = cov(D) + tikhonov I
+
+    where G = N N^T (B, B) and N are the logits, each row divided by its L2 norm: the Mahalanobis distance of rows of D.
+
+    Jeong, Lee, Choi 2026, https://openaccess.thecvf.com/content/CVPR2026/papers/Jeong_Streamlined_Knowledge_Distillation_CVPR_2026_paper.pdf.
+    This is the paper's equation, which torchdistill has as well; the authors' code divides G by the number of classes
+    and the result by two or so, with a mask that chooses nothing. The gradient where networks agree is 0, not NaN, and
+    rows shorter than 0.001 are divided by that.
+
+    Logits are (B, C). A batch of one gives 0.
+
+    Args:
+        tikhonov: Added to the diagonal of the covariance.
+    """
+
+    whole_batch = True
+
+    def __init__(self, tikhonov: float = 0.1):
+        super().__init__()
+        require_positive(tikhonov, argument="tikhonov")
+        self.tikhonov = tikhonov
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar.
+
+        Raises:
+            ValueError: The logits differ in shape.
+        """
+        require_logits(student, teacher, loss="DirectionDistance")
+        sides = (full_precision(student), as_target(teacher))
+        ours, theirs = (F.normalize(logits, dim=1, eps=SHORTEST) for logits in sides)
+        difference = ours @ ours.T - theirs @ theirs.T
+        centred = difference - difference.mean(dim=0)
+        covariance = centred.T @ centred / max(len(difference) - 1, 1)
+        ridge = torch.eye(len(difference), dtype=difference.dtype, device=difference.device) * self.tikhonov
+        # |R^-1 d| with S = R R^T, whose norm has a gradient at zero as its square root has not.
+        root = torch.linalg.cholesky(covariance + ridge)
+        return torch.linalg.solve_triangular(root, difference.T, upper=False).norm(dim=0).mean()

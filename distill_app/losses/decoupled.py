@@ -64,6 +64,10 @@ class DecoupledKL(nn.Module):
         Raises:
             ValueError: The logits differ in shape or have two classes, or the labels are not one for each row.
         """
+        return self.rows(student, teacher, target).mean()
+
+    def rows(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """The loss of every row, (B,); it raises what the loss does."""
         require_logits(student, teacher, loss="DecoupledKL")
         require_labels(target, student, loss="DecoupledKL")
         if student.shape[1] < 3:
@@ -77,7 +81,7 @@ class DecoupledKL(nn.Module):
         student, teacher = student / self.temperature, teacher / self.temperature
         label = softened_kl(label_or_not(student, target), label_or_not(teacher, target), 1.0)
         others = softened_kl(other_classes(student, target), other_classes(teacher, target), 1.0)
-        return (self.alpha * label + self.beta * others).mean() * self.temperature**2
+        return (self.alpha * label + self.beta * others) * self.temperature**2
 
 
 class NormalizedKD(nn.Module):
@@ -109,6 +113,10 @@ class NormalizedKD(nn.Module):
         Raises:
             ValueError: The logits differ in shape, or the labels are not one for each row.
         """
+        return self.rows(student, teacher, target).mean()
+
+    def rows(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """The loss of every row, (B,); it raises what the loss does."""
         require_logits(student, teacher, loss="NormalizedKD")
         require_labels(target, student, loss="NormalizedKD")
         student, teacher = full_precision(student), as_target(teacher)
@@ -116,7 +124,7 @@ class NormalizedKD(nn.Module):
         label = sure * F.cross_entropy(student, target, reduction="none")
         wanted = F.softmax(other_classes(teacher, target) / self.temperature, dim=1)
         others = -(wanted * F.log_softmax(other_classes(student, target) / self.temperature, dim=1)).sum(dim=1)
-        return (label + self.gamma * self.temperature**2 * others).mean()
+        return label + self.gamma * self.temperature**2 * others
 
 
 class RefinedKL(nn.Module):

@@ -53,6 +53,10 @@ class KLDivergence(nn.Module):
         divisor = {"batchmean": rows, "mean": count, "sum": 1}[self.reduction]
         return F.kl_div(log_student, probabilities, reduction="sum") * (self.temperature**2 / divisor)
 
+    def rows(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        """The loss of every row, (B,); it needs no labels."""
+        return softened_kl(full_precision(student), as_target(teacher), self.temperature)
+
 
 class SigmoidKL(nn.Module):
     """Knowledge distillation of several labels for each image: KL between softened yes-or-no probabilities.

@@ -39,6 +39,32 @@ def require_same_shape(student: Tensor, teacher: Tensor, *, loss: str) -> None:
         )
 
 
+def require_same_channels(student: Tensor, teacher: Tensor, *, loss: str) -> None:
+    """Refuses what are no maps of one batch and one number of channels; their sizes may differ.
+
+    Raises:
+        ValueError: A tensor has not four dimensions, or the first two of them differ.
+    """
+    if not (student.dim() == teacher.dim() == 4 and student.shape[:2] == teacher.shape[:2]):
+        raise ValueError(
+            f"{loss} needs maps (B, C, H, W) of the same channels, got student {tuple(student.shape)} and teacher "
+            f"{tuple(teacher.shape)}: read stages, the student through an adapter (distill_app.adapters.MatchChannels)"
+        )
+
+
+def require_maps(student: Tensor, teacher: Tensor, *, loss: str) -> None:
+    """Refuses what are no maps of one batch; channels and sizes may differ.
+
+    Raises:
+        ValueError: A tensor has not four dimensions, or the first of them differ.
+    """
+    if not (student.dim() == teacher.dim() == 4 and student.shape[0] == teacher.shape[0]):
+        raise ValueError(
+            f"{loss} needs maps (B, C, H, W) of one batch, got student {tuple(student.shape)} and teacher "
+            f"{tuple(teacher.shape)}: read stages, such as student.stage4 and teacher.stage4"
+        )
+
+
 def require_same_batch(student: Tensor, teacher: Tensor, *, loss: str) -> None:
     """Refuses relations between samples of two different batches.
 

@@ -40,19 +40,23 @@ class CosineDecay:
 
     Args:
         value: Weight at epoch 0.
-        epochs: How long it takes; ${stage.epochs} for the length of the recipe.
+        epochs: When it is over; ${stage.epochs} for the length of the recipe.
         final: Weight at the end.
+        after: Epoch up to which the weight stays what it is at first.
     """
 
     value: float
     epochs: float
     final: float = 0.0
+    after: float = 0.0
 
     def __post_init__(self) -> None:
         _require_duration(self.epochs)
+        if not 0 <= self.after < self.epochs:
+            raise ValueError(f"after={self.after} must lie between 0 and epochs={self.epochs}")
 
     def __call__(self, epoch: float) -> float:
-        progress = min(max(epoch / self.epochs, 0.0), 1.0)
+        progress = min(max((epoch - self.after) / (self.epochs - self.after), 0.0), 1.0)
         return self.final + (self.value - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_app.config.addresses import bind, fetch
+from distill_app.config.binding import accepts
 from distill_app.config.build import Builder
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AdapterConf, LossTermConf
@@ -20,6 +21,7 @@ from distill_app.networks.taps import shapes_in, tensors_in
 from distill_app.seeds import seeded
 from distill_app.training.experiment import Parts
 from distill_app.training.step import Slot, Term
+from distill_app.words import unknown
 
 
 @dataclass
@@ -85,7 +87,7 @@ def build_slots(
             source = fetch(bind(conf.source, plan.roles), examples)
             module = parts.adapters.get(name)
             if module is None or (name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module):
-                module = _build_adapter(conf, key, source, plan, examples, context)
+                module = _build_adapter(conf, key, source, plan, examples, parts, context)
                 parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
             slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters)
             with evaluating(module), torch.no_grad():
@@ -102,13 +104,40 @@ def build_slots(
 
 
 def _build_adapter(
-    conf: AdapterConf, key: str, source: Any, plan: StagePlan, examples: Namespace, context: Context
+    conf: AdapterConf,
+    key: str,
+    source: Any,
+    plan: StagePlan,
+    examples: Namespace,
+    parts: Parts,
+    context: Context,
 ) -> nn.Module:
-    shapes = {"in_shape": shapes_in(source)}
+    given = {"in_shape": shapes_in(source)}
     if conf.target is not None:
-        shapes["out_shape"] = shapes_in(fetch(bind(conf.target, plan.roles), examples))
+        given["out_shape"] = shapes_in(fetch(bind(conf.target, plan.roles), examples))
+    if conf.borrows is not None:
+        given["borrowed"] = _borrowed(conf, key, plan, parts, context)
     with seeded(context.seed, key.rsplit(".", 1)[-1]):
-        return context.builder.build(conf.module, key=f"{key}.module", **shapes, **context.arguments).to(context.device)
+        return context.builder.build(conf.module, key=f"{key}.module", **given, **context.arguments).to(context.device)
+
+
+def _borrowed(conf: AdapterConf, key: str, plan: StagePlan, parts: Parts, context: Context) -> nn.Module:
+    """The module of a network that an adapter works with.
+
+    Raises:
+        ConfigError: The stage does not run that network, nothing is there, or the adapter has no use for it.
+    """
+    role, _, path = str(conf.borrows).partition(".")
+    name = plan.network(role)
+    if name not in plan.taps:
+        raise ConfigError([f"{key}.borrows: {unknown('network', name, plan.taps)} among those that this stage runs"])
+    target = conf.module["_target_"]
+    if not accepts(context.builder.locate(target, key=f"{key}.module"), "borrowed"):
+        raise ConfigError([f"{key}.borrows: {target} takes no module of a network; leave it out"])
+    try:
+        return parts.networks[name].part(path)
+    except TapError as error:
+        raise ConfigError([f"{key}.borrows: {error}"]) from None
 
 
 def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Context) -> dict[str, Term]:

@@ -21,7 +21,7 @@ TAPS = (
 
 # override -> what its one message must say; told together, since one wrong thing must not hide another
 COMPOSITION = {
-    "method=fitent": ["method: unknown option 'fitent'; did you mean 'fitnet'? (there are: at, "],
+    "method=fitent": ["method: unknown option 'fitent'; did you mean 'fitnet'? (there are: afd, at, "],
     "model@student=resnet19": ["model@student: unknown option 'resnet19'; did you mean 'resnet18'?"],
     "models@teacher=resnet18": ["models@teacher: unknown group 'models'; did you mean 'model'?"],
     "model@studnet=resnet18": ["unknown key 'model@studnet'; did you mean 'model@student'?"],

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import CenterCrop
 from torchvision.transforms.v2.functional import to_pil_image
 
 from distill_app.adapters import SelectView
-from distill_app.data import BundledImages, EpochOrder, Mixup, RotatedViews, Samples, make_loader
+from distill_app.data import BundledImages, EpochOrder, Mixup, RotatedViews, Samples, StrongView, make_loader
 from distill_app.tasks import Classification
 
 CPU = torch.device("cpu")
@@ -155,3 +155,19 @@ def test_sskd_takes_either_by_one_key(composed):
     cfg = composed("method=sskd", "+method.params.views.each=true")
     assert [cfg.method.stages[name].wrappers.views.each for name in ("pretext", "distill")] == [True, True]
     assert "each" not in composed("method=sskd").method.params.views
+
+
+def test_a_strong_view_stands_behind_the_weak_one_and_is_a_function_of_view_and_index():
+    plain, views = digits()[(5, 0)], StrongView(digits())
+    first, again, other = (views[(5, view)]["input"] for view in (0, 0, 1))
+    assert first.shape == (2, 3, 8, 8) and first.dtype == torch.uint8
+    assert first[0].equal(plain["input"]) and first.equal(again)
+    strong = [views[(position, 0)]["input"] for position in range(20)]
+    assert any(not image[1].equal(image[0]) for image in strong) and other.shape == first.shape
+
+
+def test_a_strong_view_may_be_made_by_any_transform_that_keeps_size_and_type():
+    negative = StrongView(digits(), transform=lambda image: 255 - image)[(3, 0)]["input"]
+    assert (negative[0] + negative[1] == 255).all()
+    with pytest.raises(ValueError, match=r"keeps size and type, got \(3, 4, 4\).*from \(3, 8, 8\)"):
+        StrongView(digits(), transform=CenterCrop(4))[(3, 0)]

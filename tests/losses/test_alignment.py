@@ -67,3 +67,20 @@ def test_mlkd_draws_no_mask(golden):
 def test_mlkd_refuses_levels_and_temperatures_that_do_not_exist(options, told):
     with pytest.raises(ValueError, match=told):
         losses.MultiLevelAlignment(**options)
+
+
+def test_dist_plus_turns_the_sign_that_one_framework_has(golden):
+    numbers = golden("dist_plus")
+    g = numbers.inputs
+    ours = losses.FeatureCorrelation(space=0.0)(student=g.student_feat, teacher=g.teacher_feat)
+    ours.backward()
+    theirs = {part: numbers.arrays[f"td_channel_only/{part}"] for part in ("loss", "grad/student_feat")}
+    torch.testing.assert_close(ours.detach(), 1 - theirs["loss"])
+    torch.testing.assert_close(g.student_feat.grad, -theirs["grad/student_feat"], rtol=1e-7, atol=1e-12)
+
+
+def test_dist_plus_of_equal_maps_is_zero_and_of_one_sample_has_no_correlation_over_samples():
+    loss, feature = losses.FeatureCorrelation(eps=0.0), torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(loss(student=2 * feature, teacher=feature), torch.zeros((), dtype=torch.float64))
+    one = losses.FeatureCorrelation(channels=0.0)(student=feature[:1].requires_grad_(), teacher=feature[1:2])
+    assert one == 1

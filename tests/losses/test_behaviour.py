@@ -1,5 +1,6 @@
 """What holds for every loss, whatever its formula, and what single losses promise beyond it."""
 
+import feature_fixtures as features
 import pytest
 import torch
 from engine_fixtures import mostly_slow
@@ -8,6 +9,7 @@ from logit_fixtures import inputs as logits_and_labels
 from torch import nn
 
 from distill_app import losses
+from distill_app.networks.taps import map_tensors, tensors_in
 
 GENERATOR = torch.Generator()
 
@@ -82,14 +84,14 @@ LOSSES = {
     "sskd_rotated": (losses.RotatedKL, views(("student", (5,)), ("teacher", (5,)), target=labels)),
     "sskd_pretext": (losses.ContrastivePrediction, lambda b: {"embedding": tensor(4 * b, 6, seed=1)}),
     **{name: (make, lambda b, make=make: logits_and_labels(make(), b)) for name, make in MAKE.items()},
+    **features.MAKE,
 }
 TEACHER_IS_LEARNT = {"cckd", "cckd_bilinear", "crd"}
 RELATIONS = {"pkt", "rkd_distance", "rkd_angle", "spkd", "sskd_similarity", "sskd_pretext"}
 
 
 def leaves(values, role):
-    found = values.get(role, [])
-    return found if isinstance(found, list) else [found]
+    return tensors_in(values.get(role, []))
 
 
 def converted(values, dtype):
@@ -144,6 +146,18 @@ def test_half_precision_activations_are_computed_in_float32(name):
     torch.testing.assert_close(results[torch.bfloat16], results[torch.float32], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("name", features.MAKE)
+def test_fp16_activations_give_finite_losses_and_gradients(name, scale):
+    make, given = features.MAKE[name]
+    scaled = map_tensors(given(8), lambda value: value * scale if value.is_floating_point() else value)
+    values = converted(scaled, torch.float16)
+    value = make()(**values)
+    value.backward()
+    assert value.dtype == torch.float32 and value.isfinite()
+    assert all(leaf.grad.isfinite().all() for leaf in what_learns(values))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, *list(LOSSES)[::4]))
 def test_gradient_descent_lowers_the_loss(name):
@@ -165,15 +179,33 @@ def test_gradient_descent_lowers_the_loss(name):
     assert history[-1] < history[0]
 
 
-@pytest.mark.parametrize("name", sorted({"pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft"}))
+@pytest.mark.parametrize(
+    "name",
+    ["pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft", *features.MAKE],
+)
 def test_zero_features_give_finite_gradients(name):
     make, given = LOSSES[name]
     values = converted(given(4), torch.float32)
-    values["student"] = torch.zeros_like(values["student"]).requires_grad_()
+    for leaf in leaves(values, "student"):
+        leaf.detach().zero_()
     value = make()(**values)
     value.backward()
     assert value.isfinite()
-    assert values["student"].grad.isfinite().all()
+    assert all(leaf.grad.isfinite().all() for leaf in leaves(values, "student"))
+
+
+# Of SemCKD it is the attention, which is given here; of DIST+ the part that this one has no weight for.
+@pytest.mark.parametrize("name", sorted(set(features.MAKE) - {"semckd", "dist_plus_channels"}))
+def test_a_loss_is_the_mean_over_its_samples_unless_it_says_that_it_is_of_the_whole_batch(name):
+    make, given = features.MAKE[name]
+    loss, values = make().double(), given(8)
+    # What is one for all samples, such as margins, belongs to both halves.
+    halves = [
+        map_tensors(values, lambda value, i=i: value.chunk(2)[i] if len(value) % 8 == 0 else value) for i in (0, 1)
+    ]
+    parts = [loss(**part) for part in halves]
+    alike = torch.isclose(loss(**values), torch.stack(parts).mean(), rtol=1e-9)
+    assert bool(alike) == (not getattr(loss, "whole_batch", False))
 
 
 @pytest.mark.parametrize(

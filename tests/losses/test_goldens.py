@@ -2,6 +2,7 @@
 
 import re
 
+import feature_fixtures as features
 import pytest
 import torch
 from logit_fixtures import FILES, GOLDENS, QUIRKS
@@ -192,6 +193,7 @@ TABLE = {
         (["td_model_weight_dict"], lambda g: composite(g, [1.0, 2.0, 0.0, 0.5])),
     ],
     **GOLDENS,
+    **features.GOLDENS,
 }
 ROWS = [
     pytest.param(file, case, fn, id=f"{file}-{case}") for file, rows in TABLE.items() for cs, fn in rows for case in cs
@@ -218,6 +220,7 @@ def test_equals_reference(golden, file, case, compute):
         # Channels pooled before factors are normalised.
         ("ft", "repdistiller_factor", pair(losses.FactorTransfer(), "factor_s", "factor_t")),
         *QUIRKS,
+        *features.QUIRKS,
     ],
 )
 def test_avoids_quirk(golden, file, quirk, compute):
@@ -299,6 +302,7 @@ MODULES = [
     ("vid", "repdistiller_size_mismatch", variational("teacher_feat_small", "log_scale")),
     ("vid", "aberhu_eps1e-6", variational(part="alpha", eps=1e-6)),
     ("pad_l2", "td_with_estimator", prime_aware),
+    *features.MODULES,
 ]
 
 
@@ -318,6 +322,7 @@ EDGES = {
     "rkd_dist": ("embed", losses.RelationalDistance()),
     "rkd_angle": ("embed", losses.RelationalAngle()),
     "cckd_td": ("embed", losses.CorrelationCongruence(normalize=False, norm="frobenius")),
+    **features.EDGES,
 }
 
 
@@ -389,12 +394,13 @@ CALLED = {
     "the authors' code": "authors",
     "the paper's formula": "paper",
 }
-CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"], **FILES}
+CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"], **FILES, **features.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
 COMPARED["at"].add("authors: szagoruyko")
 COMPARED["cckd"].add("paper: aberhu_math_on_td_sq")
+COMPARED["crld"].add("paper: own_formula")
 COMPARED["ctkd"] = {"authors_kd_th1_lam-1"}  # in test_curriculum
 COMPARED["crd"] = {"td_first_batch", "repdistiller_first_batch", "mdistiller_first_batch", "mmrazor_first_batch"}
 

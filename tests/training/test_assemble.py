@@ -218,3 +218,43 @@ def test_starting_from_a_network_with_nothing_in_common_is_an_error(tmp_path):
     overrides = ("method=ce", "+method.stages.train.init_from={student: other}", "+model@extra_models.other=resnet8")
     with pytest.raises(ValueError, match="student cannot start from other: no weight agrees in name and shape"):
         run(tmp_path, *overrides)
+
+
+MAPS = {"_target_": f"{ADAPTERS}.ClassMaps"}
+
+
+def borrowing(what, module=MAPS):
+    adapter = {"module": module, "source": ["student.stage4", "student.pooled"], "borrows": what}
+    loss = {"loss": {"_target_": "torch.nn.MSELoss"}, "inputs": {"input": "adapters.maps", "target": "adapters.maps"}}
+    return {"adapters": {"maps": adapter}, "losses": {"maps": loss}}
+
+
+def test_an_adapter_works_with_a_module_that_stays_the_networks_own(tmp_path):
+    with stage(tmp_path, distill=borrowing("student.pooled")) as built:
+        (classifier,) = built.step.adapters["maps"]._borrowed
+        assert classifier is network(built, "student").fc
+        assert not [name for name, _ in built.step.named_parameters() if name.startswith("adapters")]
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("student", "names no module; write student.<tap>"),
+        ("studnet.pooled", "did you mean 'student'"),
+        ("student.fcc", "no module at 'fcc'"),
+    ],
+)
+def test_a_module_that_cannot_be_borrowed_is_told_with_its_key(tmp_path, what, told):
+    with pytest.raises(ConfigError) as caught, stage(tmp_path, distill=borrowing(what)):
+        pass
+    (error,) = [error for error in caught.value.errors if "maps.borrows" in error]
+    assert told in error
+
+
+def test_an_adapter_that_has_no_use_for_a_module_says_so(tmp_path):
+    module = {"_target_": f"{ADAPTERS}.SelectView", "views": 1}
+    with (
+        pytest.raises(ConfigError, match="takes no module of a network"),
+        stage(tmp_path, distill=borrowing("student.pooled", module)),
+    ):
+        pass

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from engine_fixtures import changed, equal, mostly_slow, network, networks, run, runner, snapshot
-from method_fixtures import ALL, ANY_PAIR, SPLIT, TINY, base
+from method_fixtures import ALL, ANY_PAIR, POOLING, SPLIT, TINY, base
 from torch import nn
 
+from distill_app.adapters import ReviewFusion
 from distill_app.check.quick import check
 from distill_app.config.tree import compose, conf_dir
 from distill_app.runs.checkpoint import Checkpoints
@@ -136,7 +137,9 @@ def test_a_batch_of_one_is_finite_or_refused_by_batch_norm(method, tmp_path):
             total, _ = losses(stage, stage.example_batch(1))
         except ValueError as error:
             assert "more than 1 value per channel" in str(error)
-            assert any(isinstance(part, nn.BatchNorm1d) for part in stage.step.adapters.modules())
+            # One of embeddings, or of a fusion whose deepest level is an embedding as a map.
+            norms = (nn.BatchNorm1d, ReviewFusion)
+            assert any(isinstance(part, norms) for part in stage.step.adapters.modules())
         else:
             assert total.isfinite()
             total.backward()
@@ -345,10 +348,35 @@ def test_every_method_fits_every_pair(method, teacher, student):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", POOLING)
+@pytest.mark.parametrize("teacher", ["vgg11_bn", "vit_b_16", "densenet121", "resnet18", "swin_t"])
+def test_methods_that_see_maps_through_the_classifier_refuse_networks_that_pool_otherwise(method, teacher):
+    pair = [f"model@teacher={teacher}", "model@student=mobilenet_v2_small", "dataset=fake", "prelude=none"]
+    errors = list(check(compose([f"method={method}", *pair, "teacher.allow_random=true"])))
+    told = [error for error in errors if "average of its last map" in error]
+    assert len(told) == len(errors) == (teacher in ("vgg11_bn", "vit_b_16", "densenet121"))
+
+
+@pytest.mark.slow
+def test_what_simkd_deploys_is_the_student_with_the_teachers_frozen_head(tmp_path):
+    summary = run(tmp_path, "method=simkd", base=base("simkd"))
+    student, teacher = torch.load(tmp_path / "reused.pt", weights_only=True), None
+    with runner(tmp_path / "other", "method=simkd", base=base("simkd")) as made:
+        teacher = networks(made)["teacher"].state_dict()
+        networks(made)["reused"].load_state_dict(student, strict=True)
+    assert all(student[name].equal(teacher[name]) for name in ("fc.weight", "fc.bias"))
+    rows = {row["network"]: row for row in summary["rows"]}
+    assert rows["reused"]["parameters"] == sum(
+        value.numel() for value in student.values() if value.is_floating_point()
+    ) - sum(value.numel() for name, value in student.items() if "running" in name)
+    assert "student" not in rows
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "pairs"),
     [
-        (ANY_PAIR, "model@student=resnet20,mobilenet_v2_small,plain_8_16"),
+        ([*ANY_PAIR, *POOLING], "model@student=resnet20,mobilenet_v2_small,plain_8_16"),
         (SPLIT, "model@teacher=cres_w32,resnet18,mobilenet_v2_small"),
     ],
 )
@@ -356,7 +384,10 @@ def test_a_sweep_over_methods_and_pairs_passes(methods, pairs, tmp_path):
     overrides = [*TINY, "debug=one_batch", "prelude=none", "runtime.threads=1", "stage.batch_size=8"]
     sweep = [f"hydra.sweep.dir={tmp_path}", f"method={','.join(methods)}", pairs]
     done = subprocess.run(
-        [sys.executable, "-m", "distill_app", "-m", *sweep, *overrides], capture_output=True, text=True, timeout=550
+        [sys.executable, "-m", "distill_app", "-m", *sweep, *overrides],
+        capture_output=True,
+        text=True,
+        timeout=36 * len(methods),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.glob("*/summary.json"))) == 3 * len(methods)

@@ -19,6 +19,17 @@ METHODS = options_of("method")
 # These stand for all in the fast tier.
 CORE = ("ce", "ft", "kd", "multilabel_kd")
 CORE_FIRST = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+DATA = {
+    "multilabel_kd": ("fake_multilabel", "dataset.image_size=16"),
+    # What it learns of the last map is where it is active, and on digits that has one position.
+    "afd": (
+        "fake",
+        "dataset.image_size=16",
+        "dataset.train.size=48",
+        "dataset.test.size=16",
+        "dataset.validation_fraction=0",
+    ),
+}
 # Student and teacher differ in width and in the size of their maps; batch norm in both.
 PAIRS = {"plain": ("plain_32_64_128", "plain_8_16"), "residual": ("resnet8", "plain_16_32_64")}
 
@@ -33,7 +44,7 @@ def overrides_of(method: str, pair: str = "plain") -> tuple[str, ...]:
     teacher, student = PAIRS[pair]
     own = of_the_default(f"method={method}").student != of_the_default().student
     networks = (f"model@teacher={teacher}", *(() if own else (f"model@student={student}",)))
-    data = ("fake_multilabel", "dataset.image_size=16") if method == "multilabel_kd" else ("digits",)
+    data = DATA.get(method, ("digits",))
     dataset, frozen = (f"dataset={data[0]}", *data[1:]), ("prelude=none", "teacher.allow_random=true")
     return (*dataset, "stage=digits", *frozen, f"method={method}", *networks, "stage.batch_size=16")
 

@@ -71,6 +71,7 @@ CIFAR = {
 # Methods since: (epochs, lr, global batch), weights of the terms, arguments of their own losses, and the accuracy.
 WARMUP = {"_target_": "distill_app.losses.LinearWarmup", "value": 1.0}
 REVERSAL = {"_target_": "distill_app.losses.CosineDecay", "value": 0.0, "final": -1.0, "epochs": 5}
+FALLING = {"_target_": "distill_app.losses.CosineDecay", "epochs": 240, "after": 150}
 SINCE = {
     "imagenet/dkd_r34_r18": (
         (100, 0.2, 512),
@@ -104,6 +105,62 @@ SINCE = {
         {"dist": {"temperature": 4.0, "beta": 1.0, "gamma": 1.0}},
         76.31,
     ),
+    "imagenet/reviewkd_r34_r18": ((100, 0.1, 256), {"ce": 1, "review": {**WARMUP, "epochs": 1}}, {"review": {}}, 71.61),
+    "imagenet/ofd_r34_r18": (
+        (100, 0.05, 128),
+        {"ce": 1, "ofd1": 1.25e-5, "ofd2": 2.5e-5, "ofd3": 5e-5, "ofd4": 1e-4},
+        {"ofd1": {}},
+        70.81,
+    ),
+    "imagenet/mgd_r34_r18": ((100, 0.1, 256), {"ce": 1, "mgd": 7e-5}, {"mgd": {}}, 71.69),
+    "imagenet/srd_r34_r18": (
+        (100, 0.1, 256),
+        {"ce": 1, "kd": 1, "srd": 1},
+        {"kd": {"temperature": 1.0}, "srd": {"exponent": 4.0}},
+        71.92,
+    ),
+    "cifar100/nst_r32x4_r8x4": ((240, 0.05, 64), {"ce": 1, "nst2": 50, "nst3": 50, "nst4": 50}, {"nst2": {}}, 73.30),
+    "cifar100/reviewkd_r32x4_r8x4": (
+        (240, 0.1, 128),
+        {"ce": 1, "review": {**WARMUP, "value": 5.0, "epochs": 20}},
+        {"review": {}},
+        75.63,
+    ),
+    "cifar100/ofd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "ofd2": 2.5e-4, "ofd3": 5e-4, "ofd4": 1e-3},
+        {"ofd2": {}},
+        74.95,
+    ),
+    "cifar100/semckd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "kd": 1, "semckd": 400},
+        {"kd": {"temperature": 4.0}, "semckd": {}},
+        76.23,
+    ),
+    "cifar100/cat_kd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "cat_kd": 15},
+        {"cat_kd": {"resolution": 2, "normalize": False}},
+        76.91,
+    ),
+    "imagenet/sdd_r34_r18": (
+        (100, 0.2, 512),
+        {"ce": 1, "sdd": {**WARMUP, "epochs": 1}},
+        {
+            "sdd": {
+                "base": {"_target_": "distill_app.losses.DecoupledKL", "temperature": 1.0, "alpha": 1.0, "beta": 0.5}
+            }
+        },
+        72.02,
+    ),
+    "cifar100/wkd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "target": 1, "logits": {**FALLING, "value": 200.0}, "features": {**FALLING, "value": 0.08}},
+        {"target": {"gamma": 0.0}, "logits": {"temperature": 8.0}, "features": {"grid": 1, "ratio": 8.0}},
+        77.28,
+    ),
+    "cifar100/simkd_r32x4_r8x4": ((240, 0.05, 64), {"simkd": 1}, {"simkd": {}}, 78.08),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
 }
 

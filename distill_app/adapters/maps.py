@@ -1,26 +1,13 @@
-"""Auxiliary modules trained only while distilling.
-
-Constructors get `in_shape` and `out_shape`, shapes of activations with the batch dimension, from the program: of the
-adapter's source and, where the config names one, of its target. `forward` takes the source's tensor.
-"""
+"""Adapters of maps: from the shape of one network's to that of another's."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Shape = Sequence[int]
-
-
-def _require_map(shape: Shape, *, adapter: str, argument: str) -> None:
-    if len(shape) != 4:
-        raise ValueError(
-            f"{adapter} works on maps (B, C, H, W), got {argument}={tuple(shape)}: name a stage, such as stage3, "
-            f"or use distill_app.adapters.LinearProjector for embeddings"
-        )
+from distill_app.adapters.shapes import Shape, require_map
 
 
 def resize_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
@@ -47,10 +34,11 @@ class ConvRegressor(nn.Sequential):
         norm: Batch norm after the convolution.
         activation: ReLU at the end.
         bias: Whether the convolution has one; default: unless a norm follows.
-        pointwise: Never 3x3 or 4x4.
+        pointwise: Never 3x3 with stride 2, nor 4x4.
+        kernel_size: Odd; of the convolution in the place of the 1x1, which keeps the size: 3 in some published code.
 
     Raises:
-        ValueError: Source or target is not a map.
+        ValueError: Source or target is not a map, or the kernel has no middle.
     """
 
     def __init__(
@@ -62,11 +50,14 @@ class ConvRegressor(nn.Sequential):
         activation: bool = False,
         bias: bool | None = None,
         pointwise: bool = False,
+        kernel_size: int = 1,
     ):
-        _require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
-        _require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
+        require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
+        require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd: 1, 3, 5")
         bias = not norm if bias is None else bias
-        layers = self._convolution(in_shape, out_shape, bias=bias, pointwise=pointwise)
+        layers = self._convolution(in_shape, out_shape, bias=bias, pointwise=pointwise, kernel_size=kernel_size)
         if norm:
             layers.append(nn.BatchNorm2d(out_shape[1]))
         if activation:
@@ -74,13 +65,15 @@ class ConvRegressor(nn.Sequential):
         super().__init__(*layers)
 
     @staticmethod
-    def _convolution(in_shape: Shape, out_shape: Shape, *, bias: bool, pointwise: bool) -> list[nn.Module]:
+    def _convolution(
+        in_shape: Shape, out_shape: Shape, *, bias: bool, pointwise: bool, kernel_size: int
+    ) -> list[nn.Module]:
         (channels, *size), (out_channels, *out_size) = in_shape[1:], out_shape[1:]
         if not pointwise and out_size == [2 * side for side in size]:
             return [nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1, bias=bias)]
         if not pointwise and out_size != size and out_size == [(side + 1) // 2 for side in size]:
             return [nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=bias)]
-        convolution = nn.Conv2d(channels, out_channels, 1, bias=bias)
+        convolution = nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         if out_size == size:
             return [convolution]
         # A 1x1 convolution and average pooling commute; it costs less on the smaller map.
@@ -131,42 +124,6 @@ class MatchChannels(nn.Sequential):
             super().__init__(nn.Conv2d(in_shape[1], out_shape[1], 1, bias=False))
 
 
-class LinearProjector(nn.Module):
-    """A linear layer on a flattened activation: the embeddings of CRD and CCKD, projectors between widths.
-
-    Args:
-        in_shape: Of the source, (B, D) or (B, C, 1, 1) or any other; all but the batch is flattened.
-        out_shape: Of the target, flattened likewise; not needed if out_features is given.
-        out_features: Width of the output; it wins over out_shape. 128 for CRD and CCKD in their papers.
-        normalize: L2-normalise the output.
-        bias: Whether the layer has one.
-
-    Raises:
-        ValueError: Neither out_features nor out_shape.
-    """
-
-    def __init__(
-        self,
-        in_shape: Shape,
-        out_shape: Shape | None = None,
-        *,
-        out_features: int | None = None,
-        normalize: bool = False,
-        bias: bool = True,
-    ):
-        super().__init__()
-        if out_features is None and out_shape is None:
-            raise ValueError("LinearProjector needs a width: set module.out_features=128, or a target for the adapter")
-        width = out_features if out_features is not None else prod(out_shape[1:])  # type: ignore[index]
-        self.linear = nn.Linear(prod(in_shape[1:]), width, bias=bias)
-        self.normalize = normalize
-
-    def forward(self, activation: Tensor) -> Tensor:
-        """(B, ...) -> (B, out_features)."""
-        projected = self.linear(activation.flatten(1))
-        return F.normalize(projected, dim=1) if self.normalize else projected
-
-
 def _convolutions(layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float) -> list[nn.Module]:
     """3x3 layers from each number of channels to the next, each with a leaky ReLU and, if `norm`, a batch norm."""
     layers: list[nn.Module] = []
@@ -204,7 +161,7 @@ class FactorEncoder(nn.Sequential):
         norm: bool = True,
         slope: float = 0.1,
     ):
-        _require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
+        require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
         channels = in_shape[1]
         factors = max(round(k * channels), 1) if out_shape is None else out_shape[1]
         super().__init__(*_convolutions(nn.Conv2d, [channels, channels, factors, factors], norm=norm, slope=slope))
@@ -225,7 +182,7 @@ class FactorDecoder(nn.Sequential):
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, norm: bool = True, slope: float = 0.1):
-        _require_map(in_shape, adapter="FactorDecoder", argument="in_shape")
+        require_map(in_shape, adapter="FactorDecoder", argument="in_shape")
         channels = [in_shape[1], in_shape[1], out_shape[1], out_shape[1]]
         super().__init__(*_convolutions(nn.ConvTranspose2d, channels, norm=norm, slope=slope))
 
@@ -245,8 +202,8 @@ class VIDRegressor(nn.Sequential):
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, hidden_channels: int | None = None):
-        _require_map(in_shape, adapter="VIDRegressor", argument="in_shape")
-        _require_map(out_shape, adapter="VIDRegressor", argument="out_shape")
+        require_map(in_shape, adapter="VIDRegressor", argument="in_shape")
+        require_map(out_shape, adapter="VIDRegressor", argument="out_shape")
         size = [min(side, out_side) for side, out_side in zip(in_shape[2:], out_shape[2:], strict=True)]
         hidden = hidden_channels or out_shape[1]
         layers: list[nn.Module] = [] if size == list(in_shape[2:]) else [Resize(size)]
@@ -255,84 +212,20 @@ class VIDRegressor(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
-class LogVarianceHead(nn.Sequential):
-    """PAD's log-variance of every target dimension, from the student's embedding: linear layer, batch norm.
-
-    Zhang et al. 2020, https://arxiv.org/abs/2008.01458. In train mode it needs more than one sample a batch.
+class AveragedMap(nn.Module):
+    """The average over the positions of a map; it has no parameters.
 
     Args:
-        in_shape: (B, D) or (B, D, 1, 1) of the student's embedding.
-        out_shape: The same of the teacher's.
-    """
-
-    def __init__(self, in_shape: Shape, out_shape: Shape):
-        width = prod(out_shape[1:])
-        super().__init__(nn.Flatten(), nn.Linear(prod(in_shape[1:]), width), nn.BatchNorm1d(width))
-
-
-class SelfSupervisedHead(nn.Sequential):
-    """SSKD's head on the pooled features: linear layer, ReLU, linear layer.
-
-    Xu et al. 2020, https://arxiv.org/abs/2006.07114.
-
-    Args:
-        in_shape: (B, D) or (B, D, 1, 1) of the source.
-        out_features: Width of the output, and of the layer between; D if None, as in the authors' code.
-    """
-
-    def __init__(self, in_shape: Shape, *, out_features: int | None = None):
-        width = prod(in_shape[1:])
-        out = out_features or width
-        super().__init__(nn.Flatten(), nn.Linear(width, out), nn.ReLU(inplace=True), nn.Linear(out, out))
-
-
-class SelectView(nn.Module):
-    """One view of every image, from rows grouped by image; it has no parameters.
-
-    With it, losses that know nothing of views (cross-entropy, KD) read the upright images alone.
-
-    Args:
-        views: Rows an image.
-        view: Which of them; 0 is the upright one.
+        in_shape: (B, C, H, W) of the source.
 
     Raises:
-        ValueError: There is no such view.
+        ValueError: The source is not a map.
     """
 
-    def __init__(self, *, views: int = 4, view: int = 0):
+    def __init__(self, in_shape: Shape):
         super().__init__()
-        if not 0 <= view < views:
-            raise ValueError(f"view={view} does not exist; with views={views} it lies in 0..{views - 1}")
-        self.views, self.view = views, view
+        require_map(in_shape, adapter="AveragedMap", argument="in_shape")
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B * views, ...) -> (B, ...)."""
-        return rows[self.view :: self.views]
-
-
-class LearnableTemperature(nn.Module):
-    """CTKD's global temperature: one number that is learnt, whatever it is given to read.
-
-    T = start + width x sigmoid(theta)
-
-    Li et al. 2023, https://arxiv.org/abs/2211.16231.
-
-    Args:
-        start: Lower bound of the temperature.
-        width: How far above it T may come.
-        initial: theta at the start; 1 gives 15.62, as in the authors' code.
-
-    Raises:
-        ValueError: Temperatures of 0 or below would be possible.
-    """
-
-    def __init__(self, *, start: float = 1.0, width: float = 20.0, initial: float = 1.0):
-        super().__init__()
-        if start <= 0 or width <= 0:
-            raise ValueError(f"start={start} and width={width} must be above 0")
-        self.start, self.width = start, width
-        self.theta = nn.Parameter(torch.tensor([float(initial)]))
-
-    def forward(self, source: Tensor) -> Tensor:
-        """Anything -> the temperature, (1,)."""
-        return self.start + self.width * self.theta.sigmoid()
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C)."""
+        return feature.mean(dim=(2, 3))

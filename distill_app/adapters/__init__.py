@@ -1,0 +1,53 @@
+"""Auxiliary modules trained only while distilling, named in configs as `distill_app.adapters.<Class>`.
+
+Constructors get `in_shape` and `out_shape`, shapes of activations with the batch dimension, from the program: of the
+adapter's source and, where the config names one, of its target. `forward` takes the source's tensor. Where a source is
+a list of addresses, or a mapping of them, shapes and tensors come as a list or a mapping too.
+"""
+
+from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
+from distill_app.adapters.classifier import ClassCosts, ClassMaps, RegionLogits
+from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
+from distill_app.adapters.generation import MaskedGenerator, NegativeMargin
+from distill_app.adapters.logits import NormedLogits, RescaledLogits
+from distill_app.adapters.maps import (
+    AveragedMap,
+    ConvRegressor,
+    FactorDecoder,
+    FactorEncoder,
+    MatchChannels,
+    Resize,
+    VIDRegressor,
+    resize_map,
+)
+from distill_app.adapters.review import ReviewFusion
+from distill_app.adapters.shapes import Shape
+from distill_app.adapters.single import LearnableTemperature, SelectView
+
+__all__ = [
+    "AveragedMap",
+    "BatchSimilarityAttention",
+    "ClassCosts",
+    "ClassMaps",
+    "ConvRegressor",
+    "CrossLayerAttention",
+    "CrossLayerProjections",
+    "FactorDecoder",
+    "FactorEncoder",
+    "LearnableTemperature",
+    "LinearProjector",
+    "LogVarianceHead",
+    "MaskedGenerator",
+    "MatchChannels",
+    "NegativeMargin",
+    "NormedLogits",
+    "RegionLogits",
+    "RescaledLogits",
+    "Resize",
+    "ReviewFusion",
+    "SelectView",
+    "SelfSupervisedHead",
+    "Shape",
+    "VIDRegressor",
+    "resize_map",
+]

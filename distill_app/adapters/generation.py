@@ -1,0 +1,106 @@
+"""Adapters of MGD and OFD: a map generated from a masked one, and the margins of pre-activations."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from distill_app.adapters.maps import Resize
+from distill_app.adapters.shapes import Shape, require_map
+from distill_app.losses.numerics import full_precision, require_choice
+
+
+class MaskedGenerator(nn.Module):
+    """MGD's generator: the teacher's map from the student's, of which a random share is masked.
+
+    G(M * A(F)): A is a 1x1 convolution where channels differ, M sets a share of the positions, or of the channels, of
+    each image to zero, and G is conv3x3, ReLU, conv3x3. All positions of what is generated are compared.
+
+    Yang, Li, Shao, Shi, Yuan, Yuan 2022, https://arxiv.org/abs/2205.01529. The mask is drawn anew in every step; in
+    eval mode nothing is masked. A map of another size than the target's is average-pooled or interpolated to it first.
+
+    Args:
+        in_shape: (B, C, H, W) of the source.
+        out_shape: (B, C', H', W') of the target.
+        masked: Share that is masked, in expectation: 0.65 of positions for detectors of one stage, 0.45 of two, 0.75
+            for segmentation; 0.15 of channels for classification.
+        mask: What is masked at a time, a "position" or a "channel".
+
+    Raises:
+        ValueError: Source or target is not a map, or the share is none.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, masked: float = 0.65, mask: str = "position"):
+        super().__init__()
+        require_map(in_shape, adapter="MaskedGenerator", argument="in_shape")
+        require_map(out_shape, adapter="MaskedGenerator", argument="out_shape")
+        require_choice(mask, ("position", "channel"), argument="mask")
+        if not 0 <= masked < 1:
+            raise ValueError(f"masked={masked} must lie between 0 and 1: the share that is masked")
+        self.masked, self.mask = masked, mask
+        before, after = in_shape[1], out_shape[1]
+        self.resize = Resize(out_shape[2:]) if tuple(in_shape[2:]) != tuple(out_shape[2:]) else nn.Identity()
+        self.align = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+        self.generation = nn.Sequential(
+            nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(after, after, 3, padding=1)
+        )
+
+    def forward(self, feature: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W').
+
+        Args:
+            feature: The student's map.
+            noise: Numbers in [0, 1), (B, 1, H', W') or (B, C', 1, 1), in the place of those that are drawn; masked is
+                what lies above one minus the share.
+        """
+        aligned = self.align(self.resize(feature))
+        if noise is None and not self.training:
+            return self.generation(aligned)
+        if noise is None:
+            batch, channels, height, width = aligned.shape
+            shape = (batch, 1, height, width) if self.mask == "position" else (batch, channels, 1, 1)
+            noise = torch.rand(shape, device=aligned.device)
+        return self.generation(aligned * (noise <= 1 - self.masked))
+
+
+def negative_mean(mean: Tensor, deviation: Tensor) -> Tensor:
+    """E[x | x < 0] of normal distributions, such as batch norm gives with its bias and the size of its weight.
+
+    Where hardly anything lies below zero, less than a thousandth, it is three deviations below, as in OFD's code.
+    """
+    standard = -mean / deviation.clamp_min(torch.finfo(deviation.dtype).tiny)
+    below = 0.5 * (1 + torch.erf(standard / math.sqrt(2)))
+    density = torch.exp(-standard.square() / 2) / math.sqrt(2 * math.pi)
+    return torch.where(below > 1e-3, mean - deviation * density / below.clamp_min(1e-3), -3 * deviation)
+
+
+class NegativeMargin(nn.Module):
+    """OFD's margins: what pre-activations of each channel of the teacher's are on average, where they are negative.
+
+    Heo, Kim, Yun, Park, Kwak, Choi 2019, https://arxiv.org/abs/1904.01866. It is taken from each batch: with "mean" as
+    the mean of the negative values, the paper's definition, with "normal" as that of a normal distribution of the
+    batch's mean and deviation. The authors' code computes the latter from the parameters of the last batch norm; what a
+    shortcut adds behind it is left out there.
+
+    Args:
+        in_shape: (B, C, H, W) of the teacher's pre-activations.
+        estimate: "mean" or "normal".
+
+    Raises:
+        ValueError: The source is not a map.
+    """
+
+    def __init__(self, in_shape: Shape, *, estimate: str = "mean"):
+        super().__init__()
+        require_map(in_shape, adapter="NegativeMargin", argument="in_shape")
+        require_choice(estimate, ("mean", "normal"), argument="estimate")
+        self.estimate = estimate
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, H, W) -> (1, C, 1, 1), without gradient."""
+        feature, dims = full_precision(feature).detach(), (0, 2, 3)
+        if self.estimate == "normal":
+            deviation = feature.std(dim=dims, keepdim=True, correction=0)
+            return negative_mean(feature.mean(dim=dims, keepdim=True), deviation)
+        negative = feature < 0
+        return (feature * negative).sum(dim=dims, keepdim=True) / (negative.sum(dim=dims, keepdim=True) + 1e-6)
