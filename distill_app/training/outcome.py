@@ -1,4 +1,4 @@
-"""What came out of a run: every network on the test set, and the summary."""
+"""What came out of a run: every network on the test set, its weights, and the summary."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -7,8 +7,12 @@ from typing import Any
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import ModelConf
 from distill_app.networks.network import Network, parameter_count
+from distill_app.runs.files import write_sealed
 from distill_app.runs.metrics import joined
+from distill_app.runs.report import final_plot, results_of
 from distill_app.runs.settings import fingerprint
+from distill_app.runs.statefile import save_weights
+from distill_app.runs.tracking import Tracker
 from distill_app.tasks.evaluation import evaluate, figure_of
 from distill_app.training.experiment import Experiment
 
@@ -85,6 +89,35 @@ def _label(experiment: Experiment, name: str, plan: StagePlan) -> str:
         return plan.conf.label
     taught = any(name in other.trained and other.taps.keys() - {name} for other in experiment.plans)
     return f"{name} with {experiment.app.method.name}" if taught else name
+
+
+def write_results(
+    experiment: Experiment, done: Done, *, rows: list[dict[str, Any]], tracker: Tracker
+) -> dict[str, Any]:
+    """Writes weights, summary and plot into the run's folder, and shows the table.
+
+    Args:
+        experiment: Its stages are over.
+        done: Stage -> what it took and reached.
+        rows: What `test_rows` gave.
+        tracker: Of the run.
+
+    Returns:
+        The summary.
+    """
+    folder = tracker.folder
+    tracker.final(rows)
+    trained = {name: experiment.network(name).module for plan in experiment.plans for name in plan.trained}
+    averages = {f"{name}_ema": average for name, average in experiment.parts.averages.items()}
+    files = {name: f"{name}.pt" for name in (*trained, *averages)}
+    for name, module in {**trained, **averages}.items():
+        save_weights(module, folder / files[name])
+    summary = {**summarize(experiment, done, rows=rows, files=files), "records": tracker.count}
+    write_sealed(folder / "summary.json", summary)
+    tracker.info("\n" + results_of(summary))
+    plot = final_plot(folder)
+    tracker.info(f"\nplot: {plot}\nrun:  {folder}")
+    return summary
 
 
 def summarize(

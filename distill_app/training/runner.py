@@ -20,19 +20,16 @@ from distill_app.errors import WorkerDied
 from distill_app.machine.process import causes_told
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
-from distill_app.runs.files import write_sealed
 from distill_app.runs.lifecycle import recorded, run_folder
 from distill_app.runs.records import refuse_other_classes, write_records
-from distill_app.runs.report import final_plot, results_of
 from distill_app.runs.saver import Saver
-from distill_app.runs.statefile import save_weights
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
 from distill_app.trackers.build import outlets_of
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import EpochTraining
-from distill_app.training.outcome import reasons_of, summarize, test_rows
+from distill_app.training.outcome import reasons_of, test_rows, write_results
 from distill_app.training.preflight import refuse_what_does_not_fit, revive
 from distill_app.training.progress import Position, Progress
 from distill_app.training.saving import SavingPolicy
@@ -373,22 +370,8 @@ class StageRunner:
         rows = test_rows(self.experiment, self.progress.done)
         for reason in reasons_of(rows):
             self.tracker.warning(reason)
-        return self.world.from_main(lambda: self._write_results(rows))
-
-    def _write_results(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        experiment, done = self.experiment, self.progress.done
-        self.tracker.final(rows)
-        trained = {name: experiment.network(name).module for plan in self.plans for name in plan.trained}
-        averages = {f"{name}_ema": average for name, average in experiment.parts.averages.items()}
-        files = {name: f"{name}.pt" for name in (*trained, *averages)}
-        for name, module in {**trained, **averages}.items():
-            save_weights(module, self.folder / files[name])
-        summary = {**summarize(experiment, done, rows=rows, files=files), "records": self.tracker.count}
-        write_sealed(self.folder / "summary.json", summary)
-        self.tracker.info("\n" + results_of(summary))
-        plot = final_plot(self.folder)
-        self.tracker.info(f"\nplot: {plot}\nrun:  {self.folder}")
-        return summary
+        experiment, done, tracker = self.experiment, self.progress.done, self.tracker
+        return self.world.from_main(lambda: write_results(experiment, done, rows=rows, tracker=tracker))
 
     def data_identity(self) -> dict[str, Any]:
         """What data each stage sees, for the records."""

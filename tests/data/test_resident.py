@@ -370,7 +370,7 @@ def test_workers_are_for_what_is_loaded_sample_by_sample(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_with_a_teacher_cache_ends_the_same_and_reads_what_the_other_wrote(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("distill_app.training.runner.final_plot", lambda folder: folder)
+    monkeypatch.setattr("distill_app.training.outcome.final_plot", lambda folder: folder)
     overrides = ("stage.epochs=3", "stage.batch_size=32", "cache.views=2", "cache.enabled=true")
     for name, mode in (("alone", "false"), ("held", "auto")):
         for folder, cache in ((name, name), (f"{name}_again", "alone")):

@@ -376,8 +376,8 @@ def test_what_simkd_deploys_is_the_student_with_the_teachers_frozen_head(tmp_pat
 @pytest.mark.parametrize(
     ("methods", "pairs"),
     [
-        ([*ANY_PAIR, *POOLING], "model@student=resnet20,mobilenet_v2_small,plain_8_16"),
-        (SPLIT, "model@teacher=cres_w32,resnet18,mobilenet_v2_small"),
+        ([*ANY_PAIR, *POOLING], "model@student=mobilenet_v2_small,plain_8_16"),
+        (SPLIT, "model@teacher=resnet18,mobilenet_v2_small"),
     ],
 )
 def test_a_sweep_over_methods_and_pairs_passes(methods, pairs, tmp_path):
@@ -387,7 +387,7 @@ def test_a_sweep_over_methods_and_pairs_passes(methods, pairs, tmp_path):
         [sys.executable, "-m", "distill_app", "-m", *sweep, *overrides],
         capture_output=True,
         text=True,
-        timeout=36 * len(methods),
+        timeout=30 * len(methods),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list(tmp_path.glob("*/summary.json"))) == 3 * len(methods)
+    assert len(list(tmp_path.glob("*/summary.json"))) == 2 * len(methods)
