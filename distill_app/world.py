@@ -161,6 +161,18 @@ def own_rows(count: int) -> slice:
     return slice(start, start + count)
 
 
+def part_of(count: int) -> slice:
+    """Which rows of a whole batch are this rank's.
+
+    Args:
+        count: Rows of the whole batch.
+    """
+    if _batch is None:
+        return slice(0, count)
+    per_sample = count // sum(_batch.sizes)
+    return own_rows(_batch.sizes[_batch.rank] * per_sample)
+
+
 def own_share() -> float:
     """Which part of the samples of the batch under way is this rank's; 1 where the batch is its own."""
     return 1.0 if _batch is None else _batch.sizes[_batch.rank] / sum(_batch.sizes)

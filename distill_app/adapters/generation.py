@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from distill_app.adapters.maps import Resize
 from distill_app.adapters.shapes import Shape, require_map
 from distill_app.losses.numerics import full_precision, require_choice
+from distill_app.world import common_number, mean_of_means, own_rows, sum_over_ranks
 
 
 class MaskedGenerator(nn.Module):
@@ -59,8 +60,14 @@ class MaskedGenerator(nn.Module):
         if noise is None:
             batch, channels, height, width = aligned.shape
             shape = (batch, 1, height, width) if self.mask == "position" else (batch, channels, 1, 1)
-            noise = torch.rand(shape, device=aligned.device)
+            noise = _drawn(shape, aligned.device)
         return self.generation(aligned * (noise <= 1 - self.masked))
+
+
+def _drawn(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers in [0, 1), of several ranks those that one process would draw for the whole batch."""
+    generator, own = torch.Generator(device).manual_seed(common_number()), own_rows(shape[0])
+    return torch.rand((own.stop, *shape[1:]), generator=generator, device=device)[own]
 
 
 def negative_mean(mean: Tensor, deviation: Tensor) -> Tensor:
@@ -100,7 +107,10 @@ class NegativeMargin(nn.Module):
         """(B, C, H, W) -> (1, C, 1, 1), without gradient."""
         feature, dims = full_precision(feature).detach(), (0, 2, 3)
         if self.estimate == "normal":
-            deviation = feature.std(dim=dims, keepdim=True, correction=0)
-            return negative_mean(feature.mean(dim=dims, keepdim=True), deviation)
+            mean = mean_of_means(feature.mean(dim=dims, keepdim=True))
+            variance = mean_of_means((feature - mean).square().mean(dim=dims, keepdim=True))
+            return negative_mean(mean, variance.sqrt())
         negative = feature < 0
-        return (feature * negative).sum(dim=dims, keepdim=True) / (negative.sum(dim=dims, keepdim=True) + 1e-6)
+        sums = [(feature * negative).sum(dim=dims, keepdim=True), negative.sum(dim=dims, keepdim=True)]
+        total, count = sum_over_ranks(sums)
+        return total / (count + 1e-6)

@@ -15,7 +15,7 @@ from distill_app.networks.modes import untouched
 from distill_app.networks.run import Call, Namespace
 from distill_app.networks.taps import map_tensors
 from distill_app.training.precision import Precision
-from distill_app.world import is_shared, whole
+from distill_app.world import is_shared, part_of, whole
 
 
 @dataclass
@@ -170,4 +170,14 @@ def run_adapters(slots: Mapping[str, Slot], namespace: Namespace) -> None:
     """Runs adapters in order and adds their outputs to the namespace as `adapters.<name>`."""
     outputs = namespace.setdefault("adapters", {})
     for name, slot in slots.items():
-        outputs[name] = slot.module(fetch(slot.source, namespace))
+        values = fetch(slot.source, namespace)
+        if is_shared() and getattr(slot.module, "whole_batch", False):
+            # Every rank computes with all rows, and goes on with its own: what reads them gathers them where it has to.
+            outputs[name] = map_tensors(slot.module(map_tensors(values, whole)), _own)
+        else:
+            outputs[name] = slot.module(values)
+
+
+def _own(rows: Tensor) -> Tensor:
+    """This rank's rows of those of the whole batch."""
+    return rows[part_of(len(rows))]

@@ -151,7 +151,8 @@ METHODS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) f
 @pytest.mark.parametrize("precision", mostly_slow(["fp32", "bf16", "fp16"], "fp32", "fp16"))
 def test_no_step_between_log_points_waits_for_the_device(tmp_path, monkeypatch, method, precision):
     # Drawn on the host, which has no device to wait for; here both are one.
-    monkeypatch.setattr("distill_app.losses.contrastive.common_number", lambda: 7)
+    for module in ("losses.contrastive", "adapters.generation"):
+        monkeypatch.setattr(f"distill_app.{module}.common_number", lambda: 7)
     overrides = (f"method={method}", f"runtime.precision={precision}", "stage.clip_grad_norm=1.0")
     with stage(tmp_path, *overrides, "dataset.train.size=96", base=base(method)) as built:
         loaded(built)
