@@ -16,6 +16,7 @@ from distill_app.world import World, share_sizes, shared_batch
 
 # torch 2.15 has another name for it.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
@@ -98,7 +99,8 @@ class Parallel:
         if self._world.size == 1:
             return
         named = [(name, each) for name, each in self._module.named_parameters() if each.requires_grad]
-        sums = torch.stack([each.detach().double().sum() for _, each in named])
+        # Of their bits as whole numbers, whose sum is the same in any order: GPUs of two kinds add up differently.
+        sums = torch.stack([each.detach().view(_BITS[each.element_size()]).sum(dtype=torch.int64) for _, each in named])
         low, high = sums.clone(), sums.clone()
         dist.all_reduce(low, dist.ReduceOp.MIN)
         dist.all_reduce(high, dist.ReduceOp.MAX)
