@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from distill_app.errors import RankFailed
 from distill_app.world import World, share_sizes, shared_batch
 
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a number
 # torch 2.15 has another name for it.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
