@@ -45,7 +45,6 @@ from distill_app.config.tree import compose
 from distill_app.data import BundledImages
 from distill_app.errors import CacheError, ConfigError, UsageError
 from distill_app.runs.statefile import load_file, save_weights, weights_hash
-from distill_app.training import runner as runner_module
 from distill_app.training.describe import stage_text
 from distill_app.training.optimize import Optimization
 from distill_app.training.preflight import refuse_what_does_not_fit
@@ -583,7 +582,7 @@ def test_a_full_disk_ends_the_filling_and_not_the_run(tmp_path, monkeypatch, cap
 
 @pytest.mark.slow
 def test_a_run_interrupted_while_filling_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner_module, "final_plot", lambda folder: folder)
+    monkeypatch.setattr("distill_app.training.outcome.final_plot", lambda folder: folder)
     overrides = ("stage.epochs=4", "stage.batch_size=20", "cache.views=2", "cache.enabled=true")
     run(tmp_path / "whole", *overrides, f"cache.folder={tmp_path / 'a'}")
     again = (*overrides, f"cache.folder={tmp_path / 'b'}")

@@ -25,7 +25,7 @@ WORDS = [*SHORT, "prelude=comparison", "prelude.params.epochs=1", "teacher.allow
 @pytest.fixture(autouse=True, scope="module")
 def no_plots():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner_module, "final_plot", lambda folder: folder)
+        patch.setattr("distill_app.training.outcome.final_plot", lambda folder: folder)
         yield
 
 

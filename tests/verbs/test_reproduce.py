@@ -20,7 +20,7 @@ TWO_STAGES = ("method=ft", "method.stages.paraphrase.epochs=2", "stage.epochs=2"
 @pytest.fixture(autouse=True, scope="module")
 def no_plots():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner_module, "final_plot", lambda folder: folder)
+        patch.setattr("distill_app.training.outcome.final_plot", lambda folder: folder)
         yield
 
 

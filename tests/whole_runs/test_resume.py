@@ -33,7 +33,7 @@ class Interrupted(Exception):
 def no_plots():
     # Drawing is a third of the time of runs as small as these, and plays no part here.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner_module, "final_plot", lambda folder: folder)
+        patch.setattr("distill_app.training.outcome.final_plot", lambda folder: folder)
         yield
 
 
