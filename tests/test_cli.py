@@ -28,7 +28,7 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     ("arguments", "shows"),
     [
-        (["--help"], ["distill method=fitnet model@teacher=resnet50", "method: at, cckd, ce", "seed: 0", *VERBS]),
+        (["--help"], ["distill method=fitnet model@teacher=resnet50", "method: afd, at, cat_kd", "seed: 0", *VERBS]),
         (["--cfg", "job", "method=at", "stage.lr=0.3"], ["name: at", "lr: 0.3", "_target_: torchvision.datasets"]),
         (["--cfg", "job", "--resolve"], ["_target_: distill_app.models"]),
         (["--version"], [f"distill-app {distill_app.__version__} (torch 2.", "hydra-core 1.3."]),

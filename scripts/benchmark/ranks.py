@@ -1,5 +1,6 @@
 """Several processes: two that share every batch against one, and a study against its runs one by one."""
 
+import argparse
 import json
 import os
 import resource
@@ -100,4 +101,6 @@ def _round(product: Product | None) -> float:
 
 
 if __name__ == "__main__":
-    _rank(json.loads(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("about", type=json.loads, help="what a rank of the workload is to do, as JSON")
+    _rank(parser.parse_args().about)

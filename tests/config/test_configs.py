@@ -131,6 +131,7 @@ def test_optimizers_schedulers_preludes_launchers_and_debug_options_pass(tiny, e
     options = {group: options_of(group) for group in keys}
     for number in range(max(map(len, options.values()))):
         chosen = [f"{keys[group]}={names[number % len(names)]}" for group, names in options.items()]
+        chosen += ["launcher.tasks_per_node=2"] if "launcher=ddp" in chosen else []
         assert errors_of(*tiny, *chosen) == [], chosen
 
 

@@ -171,6 +171,7 @@ def test_set_up_at_the_size_of_imagenet_takes_little_memory():
 RANK = """
 import sys, torch, torch.distributed as dist
 from distill_app.losses import ContrastiveRepresentation
+from distill_app.world import shared_batch
 rank, file = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 torch.manual_seed(0)
@@ -179,7 +180,8 @@ before = loss.student_memory.clone()
 torch.manual_seed(1 + rank)
 index = torch.tensor([[0, 1, 2], [7, 8]][rank])
 size = len(index)
-loss(student=torch.randn(size, 6), teacher=torch.randn(size, 6), index=index)
+with shared_batch((3, 2), rank):
+    loss(student=torch.randn(size, 6), teacher=torch.randn(size, 6), index=index)
 state = torch.cat([buffer.flatten() for buffer in loss.state_dict().values()])
 both = [torch.empty_like(state) for _ in range(2)]
 dist.all_gather(both, state)

@@ -277,7 +277,7 @@ def test_the_preset_passes_the_check(name, images):
 def test_a_row_of_table_5_has_the_published_settings(name):
     stages, weights, expected = TABLE_5[name]
     plans = plans_of(f"imagenet/{name}")
-    found = [(p.conf.epochs, scaled_lr(p.conf, world_size=1), p.conf.batch_size) for p in plans]
+    found = [(p.conf.epochs, scaled_lr(p.conf), p.conf.batch_size) for p in plans]
     assert found == [pytest.approx(stage[:3]) for stage in stages]
     assert [list(p.scheduler.schedule["milestones"]) for p in plans] == [stage[3] for stage in stages]
     assert {name: term.weight for name, term in plans[-1].terms.items()} == weights
@@ -302,7 +302,7 @@ def test_a_cifar_preset_has_the_published_weights(method):
 def test_a_preset_of_a_later_method_has_the_published_settings(name):
     recipe, weights, arguments, expected = SINCE[name]
     (plan,) = plans_of(name)
-    assert (plan.conf.epochs, scaled_lr(plan.conf, world_size=1), plan.conf.batch_size) == pytest.approx(recipe)
+    assert (plan.conf.epochs, scaled_lr(plan.conf), plan.conf.batch_size) == pytest.approx(recipe)
     assert list(plan.scheduler.schedule["milestones"]) == ([150, 180, 210] if "cifar" in name else [30, 60, 90])
     assert {term: conf.weight for term, conf in plan.terms.items()} == weights
     for term, wanted in arguments.items():

@@ -15,6 +15,7 @@ from engine_fixtures import DIGITS, QUIET, equal, metrics, run
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file
 from distill_app.runs.status import Status
+from distill_app.training import outcome as outcome_module
 from distill_app.training import runner as runner_module
 from distill_app.training.optimize import Optimization
 from distill_app.verbs import call
@@ -111,7 +112,7 @@ def test_a_run_that_broke_off_in_an_epoch_ends_the_same(tmp_path, uninterrupted,
             runner_module.StageRunner, "save", 3, True, id="after the first checkpoint of stage 2", marks=SLOW
         ),
         pytest.param(runner_module.StageRunner, "conclude", 1, False, id="before the test", marks=SLOW),
-        pytest.param(runner_module, "save_weights", 1, False, id="after the test"),
+        pytest.param(outcome_module, "save_weights", 1, False, id="after the test"),
     ],
 )
 @pytest.mark.slow
