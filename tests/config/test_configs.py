@@ -158,8 +158,8 @@ def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
     # Some compare what has one size; for these student and teacher are the same architecture.
     same = ["model@teacher=plain_8_16", "method.stages.distill.wrappers={}"]
     mounted = [f"+loss@method.stages.distill.losses.x_{name}={name}" for name in names if not needy[name]]
-    # These read rotated views, or targets that are vectors of labels.
-    other = [each for each in mounted if "sskd" in each or "binary" in each]
+    # These read rotated views, targets that are vectors of labels, or a tap of a network that the method brings along.
+    other = [each for each in mounted if any(word in each for word in ("sskd", "binary", "simkd"))]
     assert errors_of(*tiny, *same, *(each for each in mounted if each not in other)) == []
 
 

@@ -18,7 +18,7 @@ METHODS = ("ce", *ALL)
 # Float32 itself: adapters have norms that are not frozen, the paraphraser six in a row over 16 maps of 2 x 2; WKD takes
 # powers, PKD and AFD divide by spreads.
 BOUND = {"ft": 3e-6, "kta": 3e-6, "dab": 2e-6, "pkd": 3e-6, "afd": 3e-6, "wkd": 1e-5}
-GENTLE = {"semckd": ("stage.lr=0.002",)}  # which is not stable at the others' rate
+GENTLE = dict.fromkeys(("semckd", "nst"), ("stage.lr=0.002",))  # which are not stable at the rate of the others
 
 
 def frozen(config: dict[str, Any]) -> dict[str, Any]:
