@@ -7,6 +7,7 @@ from typing import Any
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf
 from distill_app.errors import ConfigError, DataError
+from distill_app.launch.detached import visible_gpus
 
 
 def processes_of(app: AppConf) -> tuple[int, str]:
@@ -18,7 +19,10 @@ def processes_of(app: AppConf) -> tuple[int, str]:
     tasks = _whole(launcher.get("tasks_per_node"))
     if target == "Submitit":
         return _whole(launcher.get("nodes")) * tasks, "launcher.nodes x launcher.tasks_per_node"
-    return (tasks, "launcher.tasks_per_node") if target == "Ddp" else (1, "")
+    if target == "Ddp":
+        alone = launcher.get("tasks_per_node") is None
+        return max(1, len(visible_gpus())) if alone else tasks, "launcher.tasks_per_node"
+    return 1, ""
 
 
 def _whole(value: Any) -> int:
@@ -29,6 +33,11 @@ def _whole(value: Any) -> int:
 def share_errors(app: AppConf, plans: Sequence[StagePlan]) -> Iterator[str]:
     """Batches that do not divide; told without looking at the data."""
     processes, key = processes_of(app)
+    if processes == 1 and app.runtime.parallel == "fsdp":
+        yield (
+            "runtime.parallel: fsdp lays a network out on several processes, and there is one; name more, such as "
+            "launcher=ddp launcher.tasks_per_node=2, or set runtime.parallel=ddp"
+        )
     for plan in plans:
         size = plan.conf.batch_size
         if processes > 1 and size >= 1 and size % processes and plan.data.batch_sampler is None:

@@ -213,7 +213,7 @@ class RuntimeConf:
     log_every: int = 50
     # Of several processes: whether a frozen network lies whole on each of them (ddp), or a part of it on each (fsdp)
     # for one that a GPU cannot hold beside the rest; whether batch norm takes its statistics over all of them; how
-    # often their weights are compared, in steps of an epoch; seconds in which all have to come to the same place.
+    # often their weights are compared, in batches; seconds in which all have to come to the same place.
     parallel: str = "ddp"
     sync_batch_norm: bool | None = None  # null: each on its own part of a batch
     compare_ranks_every: int | None = 1000

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from distill_app.errors import RankFailed
+from distill_app.errors import DistillError, RankFailed
 from distill_app.world import World
 
 BEAT = 1.0  # seconds
@@ -29,9 +29,8 @@ GRACE = 6.0  # seconds in which a rank may end by itself once the cause of the e
 WAITING, STEPPING, ELSEWHERE = "waits for data", "takes a step", "does something else"
 # What the innermost frame of a rank is in while it waits for others.
 _COLLECTIVE = re.compile(r"/torch/(distributed|autograd|nn/parallel)/|/torch/_tensor\.py|/distill_app/world\.py")
-_OF_PEERS = re.compile(
-    r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out waiting|peer|socket|recvvalue|store", re.I
-)
+# What torch raises where another rank is gone and it is no DistError.
+_OF_PEERS = re.compile(r"\bgloo\b|\bnccl\b|connection (closed|reset) by peer", re.I)
 
 
 class Lookout:
@@ -84,7 +83,8 @@ class Lookout:
     def cause_of(self, error: Exception) -> RankFailed | None:
         """Why a rank really failed; None where its own error is the cause, of which the others are told then."""
         text = " ".join(str(error).split())
-        if not (isinstance(error, dist.DistError | RuntimeError | OSError) and _OF_PEERS.search(text)):
+        of_torch = isinstance(error, RuntimeError) and not isinstance(error, DistillError)
+        if not (of_torch and (isinstance(error, dist.DistError) or _OF_PEERS.search(text))):
             self._tell(f"rank {self.world.rank}: {type(error).__name__}: {text[:800]}")
             return None
         if "timed out" in text.lower() or "timeout" in text.lower():

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -159,10 +158,3 @@ def _met(meeting: Path) -> tuple[str, int]:
             return host, int(port)
         time.sleep(0.2)
     raise LaunchError(f"the first rank did not say within {JOINING} s in {meeting} how it is reached")
-
-
-def quiet_unless_main() -> None:
-    """Lets ranks other than the first say nothing on standard output: it is the terminal of all of them."""
-    place = _place()
-    if place is not None and place.rank:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays for the life of the process

@@ -51,7 +51,10 @@ class EpochTraining:
 
     @property
     def losses(self) -> dict[str, float]:
-        """The mean over the epoch's batches of every term, unweighted, and of the weighted `total`."""
+        """The mean over the epoch's batches of every term, unweighted, and of the weighted `total`.
+
+        All ranks ask for it together.
+        """
         sums = self.stage.world.total(self.progress.sums)
         return {name: float(value) / len(self.sizes) for name, value in sums.items()}
 
@@ -88,7 +91,7 @@ class EpochTraining:
             if number % self.log_every == 0:
                 since_log = self._log(number, losses, lr=lr, batch_size=sizes[number], since=since_log)
             if self.between_steps:
-                stage.compare_ranks(number + 1)
+                stage.compare_ranks()
             yield
             self._begins_to_wait()
         self._lookout.at(ELSEWHERE)

@@ -127,7 +127,7 @@ class Stage:
         self.gradient_norms = GradientNorms(
             self.step, every=app.runtime.gradient_norms_every, accumulation=plan.conf.accumulation_steps
         )
-        self.steps_taken = 0  # by this process
+        self.steps_taken = self._compared = 0  # batches, of this process since it began with the stage
         self._compare_every = app.runtime.compare_ranks_every
         if self.gradient_norms.every:
             self.after_step.append(self.gradient_norms.look)
@@ -172,18 +172,16 @@ class Stage:
         rank = (self.world.rank,) if self.world.rank else ()
         seed_all(self._seed, "step", self.plan.name, epoch, step, *rank)
 
-    def compare_ranks(self, steps: int) -> None:
+    def compare_ranks(self) -> None:
         """Now and then, makes sure that all ranks have the same weights.
-
-        Args:
-            steps: Batches of the epoch that are over.
 
         Raises:
             RankFailed: They do not.
         """
         every = self._compare_every
-        if self.world.size > 1 and every is not None and steps % every == 0:
-            self.parallel.refuse_divergence(where=f"at step {steps} of stage {self.plan.name!r}")
+        if every is not None and self.steps_taken - self._compared >= every:
+            self._compared = self.steps_taken
+            self.parallel.refuse_divergence(where=f"by batch {self.steps_taken} of stage {self.plan.name!r}")
 
     def own_state(self, progress: Progress) -> dict[str, Any]:
         """What each of several ranks has of its own in the middle of an epoch, on the host."""

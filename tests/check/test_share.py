@@ -11,6 +11,7 @@ TWO = ("launcher=ddp", "launcher.tasks_per_node=2")
         ((*TWO, "stage.batch_size=63"), "stage.batch_size: is that of all processes together, and 63 samples"),
         (("launcher=slurm", "launcher.nodes=3", "stage.batch_size=64"), "evenly among 3 (launcher.nodes x"),
         ((*TWO, "runtime.parallel=fsdp", "cache.enabled=true"), "runtime.parallel: fsdp has all processes run"),
+        (("runtime.parallel=fsdp",), "runtime.parallel: fsdp lays a network out on several processes"),
         ((*TWO, "runtime.parallel=zero"), "runtime.parallel: unknown choice 'zero'"),
         ((*TWO, "runtime.rank_timeout_s=0"), "runtime.rank_timeout_s: must be at least 1"),
         ((*TWO, "runtime.compare_ranks_every=0"), "runtime.compare_ranks_every: must be at least 1"),
