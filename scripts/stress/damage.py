@@ -32,7 +32,7 @@ import torch
 from distill_app import compose, run
 from distill_app.cli import main as distill
 from distill_app.runs.journal import METRICS, Journal
-from distill_app.training import runner
+from distill_app.training import outcome
 from distill_app.training.optimize import Optimization
 
 TINY = (
@@ -284,7 +284,7 @@ def stress(folder: Path, *, count: int, seed: int = 0, only: str = "") -> Stress
     """Makes the runs and tries damage to every kind of file in turn, or to those that have a text in their name."""
     made = Stress(folder, random.Random(seed))
     logging.captureWarnings(True)
-    with mock.patch.object(runner, "final_plot", lambda folder: folder):  # a third of the time, and no part of it
+    with mock.patch.object(outcome, "final_plot", lambda folder: folder):  # a third of the time, and no part of it
         made.prepare()
         files = {kind: paths for kind, paths in made.files().items() if only in kind}
         for number in range(count):
