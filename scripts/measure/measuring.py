@@ -21,6 +21,22 @@ DATA = {
     "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128"),
     "fashion_mini": Bundled((), "cres_w24"),
 }
+OTHER_DATA = {"multilabel_kd"}  # methods that need images with several labels
+SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
+# Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits
+# the student has maps of 4 x 4 and 2 x 2, the teacher one more, of 1 x 1, which has no place to attend to.
+_ALIGNED = ("teacher.taps.stage3=features.0", "teacher.taps.stage4=features.1")
+_PRE = ("teacher.taps.stage3_pre=features.0.-1:in", "teacher.taps.stage4_pre=features.1.-1:in")
+_NONE = "method.stages.{}.losses.{}=null".format
+FITS: dict[str, dict[str, tuple[str, ...]]] = {
+    "digits": {
+        "at": _ALIGNED,
+        "dab": (*_PRE, _NONE("boundary", "ab1"), _NONE("boundary", "ab2")),
+        "fsp": (*_ALIGNED, *(_NONE("flow", f"fsp{number}") for number in (1, 2, 3))),
+        "takd": ("model@method.extra_models.assistant=plain_16_32_64",),
+    },
+    "fashion_mini": {"takd": ("model@method.extra_models.assistant=plain_32_64_128",)},
+}
 
 
 def train_teacher(name: str, folder: Path, *overrides: str) -> dict[str, Any]:

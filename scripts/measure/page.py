@@ -1,0 +1,158 @@
+"""The page of results over methods: the tables of `distill report`, and how the numbers came about."""
+
+import json
+import re
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill_app.report import picture
+from distill_app.report.comparison import Compared, compared
+from distill_app.report.results import aggregate
+from distill_app.report.tables import row_of
+from distill_app.runs.collect import collect
+from distill_app.runs.report import summary_table
+
+HEAD = """# Results on {dataset}
+
+Every method with the same student, teacher, data and budget, measured by `{command}`: test accuracy in percent, mean
+and standard deviation over {seeds} seeds, differences seed by seed with the p-value of the two-sided paired t-test, as
+`distill report` makes them. Each p stands for one comparison; of {count} methods one in twenty would be below 0.05 by
+chance.
+
+- Data: `{dataset}`, {labels} labels for the student, all training images for the teacher; accuracy on the test set.
+- Teacher: {teacher}. Student: {student}.
+- Budget: {budget} epochs of training the student, over all stages of a method together.
+- Settings: of every method, the student alone too, {trials} points of its space were tried (Optuna, TPE; the first one
+  is the method's file), judged by the last epoch on validation images with seeds {judging}. The space is the rate, the
+  strength of all that is not labels, the temperature and the share of the first stages, as far as a method has them
+  ([knobs.py](../scripts/measure/knobs.py)). All points and the chosen ones: [searched.json](searched.json).
+- `as published` is what the first point reached on validation images, `chosen` the best of all, both means of those
+  seeds: how much of a method's place is due to its settings. `best epoch` is the test accuracy of the epoch that was
+  best on validation images, all other figures are those of the last.
+
+![Test accuracy of all methods]({stem}.png)
+"""
+
+CUT = """
+## A bottleneck inside the teacher's architecture
+
+`hnd` and `ghnd` are for a network that is cut in two: the head, up to a bottleneck, runs on a weak device, the rest
+elsewhere. Their student is the teacher's architecture with a bottleneck of 3 channels ({cut}). They start from the
+teacher's weights and train the head alone; labels (`ce`) and `kd` train the whole network from scratch, within the same
+number of epochs and on the same labels.
+"""
+
+
+def write(dataset: str, place: Path, teacher: Mapping[str, Any], record: Mapping[str, Any], *, docs: Path) -> None:
+    """Writes `results.md` (of other data sets than digits `results_NAME.md`), its picture and its numbers.
+
+    Args:
+        dataset: The data set.
+        place: Its runs.
+        teacher: The summary of the teacher.
+        record: Method -> what was searched, as `searched.json` has it.
+        docs: Where to write.
+    """
+    stem = "results" if dataset == "digits" else f"results_{dataset}"
+    found = _students(place, record, split=False)
+    runs = [member[0] for each in found for member in each.result.members]
+    identity = json.loads((Path(runs[0]["folder"]) / "data.json").read_text(encoding="utf-8"))
+    best = found[0].result
+    summary = {**teacher["rows"][0], "name": teacher["student"]}
+    judging = next(iter(record.values()))
+    text = HEAD.format(
+        dataset=dataset,
+        command=f"python -m scripts.measure.methods --dataset {dataset}",
+        stem=stem,
+        seeds=best.n,
+        count=len(found) - 1,
+        labels=next(iter(identity.values()))["train"],
+        budget=judging["budget"],
+        trials=len(judging["trials"]),
+        judging=" and ".join(map(str, judging["judging"])),
+        teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary['accuracy']:.2f} %)",
+        student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
+    )
+    parts = [wrapped(text), table(found, record)]
+    if split := _students(place, record, split=True):
+        ghnd = next(each.result for each in split if each.result.base["method"] == "ghnd")
+        parts += [wrapped(CUT.format(cut=crossing(Path(ghnd.members[0][0]["folder"])))), table(split, record)]
+    page = "\n".join([*parts, ""])
+    (docs / f"{stem}.md").write_text(page, encoding="utf-8")
+    picture.draw(docs / f"{stem}.png", found=found)
+    numbers = [_numbers(each, record) for each in found]
+    (docs / f"{stem}.json").write_text(json.dumps({"teacher": summary, "methods": numbers}, indent=1) + "\n")
+    print(page)
+
+
+def _students(place: Path, record: Mapping[str, Any], *, split: bool) -> list[Compared]:
+    """The tested students of all methods, best first; settings are no columns, since `searched.json` has them."""
+    names = [name.removeprefix("split/") for name in record if name.startswith("split/") == split]
+    folder = place / "split" if split else place
+    runs = [run for name in names for run in collect(folder / name)]
+    results = [result for result in aggregate(runs) if result.role in ("alone", "distilled")]
+    found = compared([replace(result, settings={}) for result in results])
+    return sorted(found, key=lambda each: -_mean(each))
+
+
+def _mean(each: Compared) -> float:
+    spread = each.result.figures["accuracy"].spread
+    return float("-inf") if spread is None else spread.mean
+
+
+def table(found: Sequence[Compared], record: Mapping[str, Any]) -> str:
+    """The table of results, with what the search of settings found."""
+    columns = ("method", "accuracy", "vs alone", "vs kd", "best epoch", "agreement", "as published", "chosen", "cost")
+    rows = [{**row_of(each), **_searched(each, record), "method": _named(each)} for each in found]
+    return summary_table(rows, columns, markdown=True)
+
+
+def _named(each: Compared) -> str:
+    return "student alone (`ce`)" if each.result.role == "alone" else f"`{each.result.base['method']}`"
+
+
+def _entry(each: Compared, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was searched for a result."""
+    split = each.result.base["student"] == "teacher_bottleneck"
+    return record[f"{'split/' if split else ''}{each.result.base['method']}"]
+
+
+def _searched(each: Compared, record: Mapping[str, Any]) -> dict[str, str]:
+    entry = _entry(each, record)
+    first, values = entry["trials"][0]["accuracy"], list(entry["best"].values())
+    return {
+        "as published": "diverged" if first is None else f"{100 * first:.1f}",
+        "chosen": f"{100 * max(trial['accuracy'] or 0.0 for trial in entry['trials']):.1f}",
+        "best epoch": f"{100 * statistics.mean(values):.2f}",
+    }
+
+
+def _numbers(each: Compared, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A result for programs to read; shares as fractions."""
+    numbers: dict[str, Any] = {"method": each.result.base["method"], "parameters": each.result.parameters}
+    for name, figure in each.result.figures.items():
+        numbers[name] = figure.by_seed
+    for name, against in (("minus_alone", each.alone), ("minus_kd", each.kd)):
+        if against is not None and (pair := against.by_metric.get("accuracy")) is not None:
+            numbers[name] = {"mean": pair.mean, "p": pair.p}
+    return {**numbers, "best_epoch": _entry(each, record)["best"], "seconds": each.seconds, "cost": each.cost}
+
+
+def crossing(folder: Path) -> str:
+    """What crosses the cut of a bottleneck, as the log of a run tells it."""
+    lines = (folder / "train.log").read_text(encoding="utf-8").splitlines()
+    return next(text.split(" INFO ", 1)[1].strip() for text in lines if "cut at " in text)
+
+
+def wrapped(text: str) -> str:
+    """Paragraphs and list entries in lines of 120 characters."""
+    entries = re.split(r"\n\n|\n(?=- )", text.strip())
+    lines = [textwrap.fill(" ".join(e.split()), 120, subsequent_indent="  " * e.startswith("- ")) for e in entries]
+    parts = []
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        parts.append(line if line.startswith("- ") and after.startswith("- ") else f"{line}\n")
+    return "\n".join(parts)

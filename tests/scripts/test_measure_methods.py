@@ -1,0 +1,88 @@
+"""Measuring methods on equal terms: the space of their settings, the search in it, and the page."""
+
+import json
+
+import pytest
+
+from distill_app import compose
+from scripts.measure import methods, page
+from scripts.measure.knobs import Space
+from scripts.measure.measuring import FITS, train_teacher
+
+
+def space(method: str, *words: str, budget: int = 100) -> Space:
+    return Space.of(compose(["experiment=digits/kd", "prelude=none", f"method={method}", *words]), budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs"),
+    [
+        ("ce", {"lr"}),
+        ("kd", {"lr", "strength", "temperature"}),
+        ("at", {"lr", "strength"}),
+        ("fitnet", {"lr", "strength", "temperature", "first"}),
+        ("fsp", {"lr", "first"}),
+        ("ghnd", {"lr"}),
+        ("simkd", {"lr"}),  # trains a network of its own in the place of the student
+    ],
+)
+def test_a_method_has_the_knobs_that_turn_something(method, knobs):
+    assert set(space(method).knobs()) == knobs
+
+
+def test_the_first_point_is_the_file_and_the_epochs_add_up_to_the_budget():
+    found = space("fitnet")
+    words = found.overrides({name: knob.default for name, knob in found.knobs().items()})
+    assert words == ["method.stages.hint.epochs=50", "method.stages.distill.epochs=50"]
+
+
+def test_a_point_turns_rates_weights_temperatures_and_the_split():
+    words = space("fitnet", budget=60).overrides({"lr": 0.5, "strength": 2.0, "temperature": 0.25, "first": 0.2})
+    stages = "method.stages"
+    assert words == [
+        f"{stages}.hint.epochs=12",
+        f"{stages}.distill.epochs=48",
+        f"{stages}.hint.lr=0.1",
+        f"{stages}.distill.lr=0.1",
+        f"{stages}.distill.losses.kd.weight=1",
+        f"{stages}.distill.losses.kd.loss.temperature=1",
+    ]
+
+
+def test_a_rate_of_a_method_s_own_may_go_further():
+    assert space("hnd").knobs()["lr"].high > space("kd").knobs()["lr"].high
+
+
+def test_what_other_networks_are_trained_for_does_not_count_against_the_budget():
+    found = space("takd", *FITS["digits"]["takd"])
+    assert found.overrides({}) == ["method.stages.distill.epochs=100"]
+
+
+@pytest.mark.slow
+def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
+    place, docs = tmp_path / "digits", tmp_path / "docs"
+    docs.mkdir()
+    teacher = train_teacher("digits", place / "teacher", "stage.epochs=2")
+    measured = methods.Measured("digits", place, trials=2, seeds=2, budget=2)
+    record = {name: measured.method(name) for name in ("ce", "kd", "simkd")}
+    assert record["ce"]["trials"][0]["values"] == {"lr": 1.0}
+    assert all(0 <= trial["accuracy"] <= 1 for each in record.values() for trial in each["trials"])
+    assert set(record["kd"]["best"]) == {"0", "1"} and not list((place / "search").glob("*/*"))
+    again = measured.method("kd", record["kd"])  # what is there is not run again
+    assert again == record["kd"]
+    page.write("digits", place, teacher, record, docs=docs)
+    text = (docs / "results.md").read_text()
+    assert "| `kd` " in text and "student alone (`ce`)" in text and "over 2 seeds" in text
+    numbers = json.loads((docs / "results.json").read_text())
+    assert {row["method"] for row in numbers["methods"]} == {"ce", "kd", "simkd"}
+    assert (docs / "results.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_point_that_diverges_counts_as_tried_and_is_not_chosen(tmp_path, monkeypatch):
+    measured = methods.Measured("digits", tmp_path, trials=3, seeds=1, budget=1)
+    found = iter([None, 0.5, 0.4])
+    monkeypatch.setattr(methods.Measured, "judged", lambda *_: next(found))
+    record = measured.search("ce", space("ce"))
+    assert [trial["accuracy"] for trial in record["trials"]] == [None, 0.5, 0.4]
+    assert record["chosen"] == record["trials"][1]["values"]
