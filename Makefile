@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RIVALS := $(VENV)/.rivals
 OLD_TORCHDISTILL := outputs/bench/torchdistill-1.1.4
 
-.PHONY: help install demo test slurm check lint format types docs table bench clean
+.PHONY: help install demo test slurm check lint format types docs site table bench clean
 
 help: ## explain every target
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,8 +45,11 @@ format: $(STAMP) ## rewrite the code in the house's format, and mend what can be
 types: $(STAMP) ## static types
 	$(BIN)/mypy
 
-docs: $(STAMP) ## write docs/methods.md and the README's table of methods from conf/method
+docs: $(STAMP) ## write docs/methods and the README's list of methods from conf/method
 	$(BIN)/python -m scripts.make.method_docs
+
+site: $(STAMP) ## build the pages and the reference as a site: outputs/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 table: $(STAMP) ## measure the README's table: five seeds of the default experiment, about 6 minutes on 2 cores
 	$(BIN)/python -m scripts.measure.default

@@ -11,7 +11,7 @@ import distill_app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").glob("*.md")
+    (ROOT / "docs").rglob("*.md")
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -30,14 +30,14 @@ def needed(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", line)[0].lower() for line in requirements} - {"distill-app"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_of_a_page_lead_to_files_that_are_there(page):
     links = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_modules_and_targets_that_a_page_names_are_there(page):
     text = page.read_text(encoding="utf-8")
     for module in re.findall(r"python -m (scripts[\w.]*\w)", text):
