@@ -74,6 +74,16 @@ class Task:
         """
         return network(batch["input"])
 
+    def ask(self, network: nn.Module, batch: Mapping[str, Any], *, name: str) -> Any:
+        """The same in an evaluation, where a network may be asked in another way than in training; by default `call`.
+
+        Args:
+            network: Returns its answer: the tap `answer`, or whatever the network returns.
+            batch: Prepared.
+            name: Of the network.
+        """
+        return self.call(network, batch, name=name)
+
     def class_logits(self, tap: str) -> int | None:
         """How many class logits a tap holds that are read by their softmax; None: it holds others, or none."""
         return None
@@ -113,6 +123,14 @@ class Task:
     def figures(self, sums: Sums) -> dict[str, Any]:
         """Metric name -> number, or a list of numbers such as one for each class; None where it is not defined."""
         raise NotImplementedError(f"{type(self).__name__} needs a method `figures`: metrics from the sums")
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """What else there is to say of an evaluation, such as figures of single classes; by default nothing.
+
+        Plain values by name. They are written beside the figures, and stand in no table. `per_class` is a list of
+        mappings from figure to value, one for each class in the order of labels.
+        """
+        return {}
 
 
 def merged(parts: Sequence[Sums]) -> Sums:
