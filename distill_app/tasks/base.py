@@ -50,6 +50,17 @@ class Task:
         """What is wrong with the targets of a data set, a message each, without its config key."""
         return []
 
+    def groups(self, dataset: Any) -> np.ndarray | None:
+        """Which items of a data set shall come in training batches together, a number for each of them, int64 (N,).
+
+        None: all may be mixed, as they come.
+        """
+        return None
+
+    def notes(self) -> list[str]:
+        """What is to be told at the end of a stage of the samples that were made; by default nothing."""
+        return []
+
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The last step of making a sample, after the transforms: a PIL image becomes uint8 (3, H, W)."""
         image = sample["input"]

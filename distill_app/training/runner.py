@@ -272,6 +272,8 @@ class StageRunner:
                         training.watch.settle()
                         self.save(stage)
                 raise
+        for note in stage.task.notes():
+            self.tracker.info(f"stage {stage.plan.name}: {note}")
         if progress.stalls(stage.plan):
             best = (progress.best_epoch or 0) + 1
             self.tracker.info(f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}")

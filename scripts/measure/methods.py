@@ -32,7 +32,8 @@ from .measuring import DATA, ONE_THREAD, terms, train_teacher
 
 DOCS = Path("docs")
 BUDGET = {"digits": 100, "fashion_mini": 60}
-OTHER_DATA = {"multilabel_kd"}  # it needs images with several labels
+# Images with several labels, or with objects.
+OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "pkd_fpn", "l2_fpn"}
 TUNED = "kd (tuned)"
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 BOTTLENECK = "model@student=teacher_bottleneck"

@@ -33,7 +33,7 @@ def test_a_readme_without_a_place_for_the_table_is_refused():
 def test_every_method_has_an_entry_with_command_advice_and_reference(method):
     entry = PAGE.read_text().split(f"\n## {method}\n")[1].split("\n## ")[0]
     assert f"`distill method={method}`" in entry and "Before using it: " in entry and "Same numbers as: " in entry
-    assert "\n    " in entry and (method == "ce" or "](https://" in entry)
+    assert "\n    " in entry and (method in ("ce", "own") or "](https://" in entry)
 
 
 def test_a_method_without_words_is_an_error(monkeypatch):
