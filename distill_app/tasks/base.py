@@ -57,6 +57,16 @@ class Task:
         """
         return None
 
+    def varies(self, dataset: Any) -> str | None:
+        """Why activations of a sample differ in size from batch to batch, and what to set; None where they do not.
+
+        What of them is kept for another batch, as the cache does, has to have one size.
+
+        Args:
+            dataset: The training data set.
+        """
+        return None
+
     def notes(self) -> list[str]:
         """What is to be told at the end of a stage of the samples that were made; by default nothing."""
         return []

@@ -88,6 +88,16 @@ class Detection(Task):
     def groups(self, dataset: Any) -> np.ndarray | None:
         return groups_by_aspect(dataset, count=self.aspect_groups)
 
+    def varies(self, dataset: Any) -> str | None:
+        sizes = set(getattr(dataset, "sizes", ()))
+        if self.pad_to is not None or len(sizes) < 2:
+            return None
+        longest = max(max(size) for size in sizes)
+        return (
+            f"images of several sizes are padded to the largest of their batch; set dataset.task.pad_to to a multiple "
+            f"of 32 that no side exceeds behind the transforms (before them sides go up to {longest} px)"
+        )
+
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The image as uint8, and only boxes with an area.
 

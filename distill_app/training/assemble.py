@@ -234,6 +234,11 @@ def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
     (first, a), (second, b) = sorted(maps.items(), key=lambda item: -item[1].dim())
     if a.shape == b.shape:
         return ""
+    if len(a) != len(b):
+        return (
+            f"; {conf.inputs[first]} has {len(a)} rows and {conf.inputs[second]} {len(b)}: they are not of the same "
+            f"samples or regions, and no adapter can make them so"
+        )
     kind = "ConvRegressor" if b.dim() == 4 else "LinearProjector"
     return (
         f"; an adapter can bring {conf.inputs[first]} to the shape of {conf.inputs[second]}: "

@@ -9,6 +9,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from distill_app.data import CocoDetection, FashionDet, KeypointFlip, VocDetection
+from distill_app.data.loading import Collate, make_loader
+from distill_app.data.order import EpochOrder
 from distill_app.data.samples import Samples
 from distill_app.errors import ConfigError, CorruptImageError, DataError
 from distill_app.tasks import Detection
@@ -306,3 +308,25 @@ def test_an_evaluation_leaves_out_what_cannot_be_read_and_training_takes_the_nex
     strict, _ = samples_of(data)
     with pytest.raises(CorruptImageError, match=r"image 0 \(.*a.jpg\) cannot be read"):
         strict[(0, 0)]
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_no_batch(tmp_path):
+    made = content()
+    made["annotations"].append({**made["annotations"][0], "id": 3, "image_id": 8})
+    data = CocoDetection(*coco_files(tmp_path, made))
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    samples, task = samples_of(data, corrupt="leave_out")
+    order = EpochOrder(2, batch_size=1, seed=0, stage="x", shuffle=False)
+    loader = make_loader(
+        samples, order=order, num_workers=0, device=torch.device("cpu"), collate=Collate(task.collate, key="dataset")
+    )
+    assert [batch["index"].tolist() for batch in loader] == [[1]]
+
+
+def test_groups_are_of_like_aspect_ratio():
+    data = FashionDet("train", count=1)
+    data.records = [
+        type(data.records[0])("x", size) for size in ((100, 100), (100, 40), (40, 100), (100, 101), (48, 100))
+    ]
+    groups = Detection(num_classes=10, aspect_groups=2).groups(data)
+    assert groups.tolist() == [3, 0, 5, 3, 5] and Detection(num_classes=10).groups(data) is None

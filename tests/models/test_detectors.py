@@ -31,7 +31,7 @@ def target(**more: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"boxes": torch.tensor([[8.0, 8.0, 40.0, 44.0]]), "labels": torch.tensor([3]), **more}
 
 
-@pytest.mark.parametrize("name", mostly_slow(ARCHITECTURES, "fasterrcnn_resnet50_fpn", "ssdlite320_mobilenet_v3_large"))
+@pytest.mark.parametrize("name", mostly_slow(ARCHITECTURES, "fasterrcnn_mobilenet_v3_large_fpn"))
 def test_every_detector_is_torchvisions_own_and_has_its_taps(name):
     conf = conf_of(name)
     with torch.device("meta"):
@@ -75,6 +75,7 @@ def test_what_does_not_exist_is_refused():
         detector("ssd300_vgg16", num_classes=3, eps=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_small_detectors_train_and_every_tap_that_is_learnt_from_has_gradients(name):
     conf = conf_of(name)
