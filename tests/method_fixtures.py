@@ -8,9 +8,11 @@ POOLING = (
     "sdd",
     "simkd",
 )  # they see the last map through the classifier, where the network averages the one for the other
+DETECTION = ("own", "own_rcnn", "pkd_fpn", "l2_fpn")  # for networks that compute losses themselves
 # Every method whose file is there, but for labels alone, for takd, which is kd twice and wants a third network, and for
 # the one whose labels are several for each image.
-ANY_PAIR = [name for name in options_of("method") if name not in ("ce", "takd", "multilabel_kd", *POOLING, *SPLIT)]
+OTHER = ("ce", "takd", "multilabel_kd", *DETECTION)
+ANY_PAIR = [name for name in options_of("method") if name not in (*OTHER, *POOLING, *SPLIT)]
 ALL = [*ANY_PAIR, *POOLING, *SPLIT]
 # Widths, depths and map sizes differ.
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")

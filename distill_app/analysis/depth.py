@@ -87,7 +87,7 @@ class _Look:
 
     def add(self, raw: Mapping[str, Any], batch: Batch) -> None:
         """Asks both networks about a batch."""
-        answer = self._task.call(self._answers, batch, name=self._network.name)
+        answer = self._task.ask(self._answers, batch, name=self._network.name)
         if not self._count and (reason := self._task.misfit(answer, batch)) is not None:
             raise SettingError(f"{self._network.name} cannot be judged by these data: it {reason}")
         self._task.add(self._sums, answer, batch)
@@ -111,7 +111,7 @@ class _Look:
         if self._others is None or self._teacher is None or "fidelity" in self._left_out:
             return None
         with told(self._left_out, "fidelity"):
-            other = self._task.call(self._others, batch, name=self._teacher.name)
+            other = self._task.ask(self._others, batch, name=self._teacher.name)
             if (reason := self._task.mismatch(answer, other)) is None:
                 return other
             self._left_out["fidelity"] = f"{self._network.name} is not compared with {self._teacher.name}: {reason}"
@@ -124,8 +124,8 @@ class _Look:
         if self._width is not None:
             return found | self._of_classes(self._width)
         lists = {name: value for name, value in figures.items() if isinstance(value, list)}
-        lines = zip(*lists.values(), strict=True)
-        found["per_class"] = self._named([dict(zip(lists, line, strict=True)) for line in lines])
+        lines = [dict(zip(lists, line, strict=True)) for line in zip(*lists.values(), strict=True)]
+        found["per_class"] = self._named(lines or self._task.details(self._sums).get("per_class", []))
         why = f"{type(self._task).__name__} has no single class for each sample"
         self._left_out["confusion, calibration, fidelity"] = why
         return found

@@ -94,12 +94,14 @@ def _hash(content: bytes) -> str:
 
 def _files_hash(dataset: Any) -> str | None:
     """Of a folder's file list, in order, and the sizes of some of them, without the place where the folder lies."""
-    files = getattr(dataset, "samples", None)
+    samples, files = getattr(dataset, "samples", None), getattr(dataset, "files", None)
+    if isinstance(samples, list):
+        files = [str(sample[0]) for sample in samples]
     if not isinstance(files, list):
         return None
     root = str(getattr(dataset, "root", ""))
-    names = [str(file[0]).removeprefix(root) for file in files]
-    sizes = [os.path.getsize(str(file[0])) for file in files[:: max(1, len(files) // SIZES)]]
+    names = [file.removeprefix(root) for file in files]
+    sizes = [os.path.getsize(file) for file in files[:: max(1, len(files) // SIZES)]]
     return _hash("\n".join([*names, *map(str, sizes)]).encode())
 
 

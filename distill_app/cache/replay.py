@@ -113,7 +113,10 @@ class StageCache:
         self._sparse = len(data.indices) < samples / 2
         count = len(examples["batch"]["index"])
         self._taps: dict[str, dict[str, _Tap]] = {}
-        for name, taps in cached_taps(plan, app.cache).items():
+        wanted = cached_taps(plan, app.cache)
+        if wanted and (problem := data.task.varies(base_samples(data).dataset)) is not None:
+            raise CacheError(f"cache.enabled: {problem}; or set cache.enabled=false")
+        for name, taps in wanted.items():
             self._taps[name] = {}
             for tap in taps:
                 codec = codec_of(

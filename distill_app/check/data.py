@@ -153,10 +153,10 @@ def _examples(samples: Any) -> dict[int, Tensor]:
     loaded = {}
     for position in chosen:
         try:
-            (sample,) = samples.__getitems__([(position, 0)])
+            found = samples.__getitems__([(position, 0)])
         except CorruptImageError:  # told, or passed over, in training: see runtime.corrupt_images
             continue
-        loaded[int(sample["index"])] = sample["input"]
+        loaded |= {int(sample["index"]): sample["input"] for sample in found}
     return loaded
 
 

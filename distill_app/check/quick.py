@@ -271,6 +271,8 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
                 yield f"{plan.key}.{name}: must be at least 1, got {getattr(conf, name)}"
         if conf.ema.decay is not None and not 0 <= conf.ema.decay < 1:
             yield f"{plan.key}.ema.decay: must be in [0, 1), or null for no average, got {conf.ema.decay}"
+        if conf.judge_every is not None and conf.judge_every < 1:
+            yield f"{plan.key}.judge_every: must be at least 1, or null for every epoch, got {conf.judge_every}"
         if conf.patience is not None and conf.patience < 1:
             yield f"{plan.key}.patience: must be at least 1, or null for all epochs, got {conf.patience}"
         if conf.lr <= 0:

@@ -120,6 +120,7 @@ class RecipeConf:
     lr_scales: dict[str, float] = field(default_factory=dict)  # address of a module -> factor on lr
     drop_last: bool = False
     select: str = "last"  # which epoch's weights a stage hands on: last or best
+    judge_every: int | None = None  # epochs; null: each. The last one is judged in any case
     patience: int | None = None  # epochs in a row without a better one after which a stage ends; null: all its epochs
     ema: EmaConf = field(default_factory=EmaConf)  # judged, tested and exported beside the network, as <network>_ema
     optimizer: Any = MISSING
@@ -144,6 +145,7 @@ class StageConf:
     lr_scales: dict[str, float] = II("stage.lr_scales")
     drop_last: bool = II("stage.drop_last")
     select: str = II("stage.select")
+    judge_every: int | None = II("stage.judge_every")
     patience: int | None = II("stage.patience")
     ema: EmaConf = II("stage.ema")
     labels_per_class: int | None = II("dataset.student_labels_per_class")

@@ -12,7 +12,7 @@ from distill_app.errors import WeightsError
 from distill_app.words import unknown
 
 # Arguments by which constructors of timm, torchvision and many others are asked to load weights.
-ASKING = ("pretrained", "weights", "checkpoint_path")
+ASKING = ("pretrained", "weights", "weights_backbone", "checkpoint_path")
 _OF_A_CHECKPOINT = ("checkpoint", "checkpoint_key", "checkpoint_optional", "drop_head", "weights")
 
 

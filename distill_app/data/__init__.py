@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
+    from distill_app.data.coco import CocoDetection
+    from distill_app.data.fashion_det import FashionDet
+    from distill_app.data.flips import KeypointFlip
     from distill_app.data.folders import ImageFolder
     from distill_app.data.images import load_image
     from distill_app.data.labels import labels_of
@@ -15,11 +18,15 @@ if TYPE_CHECKING:
     from distill_app.data.samples import Samples, SampleWrapper
     from distill_app.data.split import budget, hold_out
     from distill_app.data.views import RotatedViews, StrongView
+    from distill_app.data.voc import VocDetection
 
 _HOME = {
     "BundledImages": "bundled_images",
     "FakeImages": "bundled_images",
+    "CocoDetection": "coco",
+    "FashionDet": "fashion_det",
     "ImageFolder": "folders",
+    "KeypointFlip": "flips",
     "load_image": "images",
     "Loader": "loading",
     "make_loader": "loading",
@@ -31,22 +38,27 @@ _HOME = {
     "SampleWrapper": "samples",
     "Samples": "samples",
     "StrongView": "views",
+    "VocDetection": "voc",
     "budget": "split",
     "hold_out": "split",
     "labels_of": "labels",
 }
 __all__ = [
     "BundledImages",
+    "CocoDetection",
     "CutMix",
     "EpochOrder",
     "FakeImages",
+    "FashionDet",
     "ImageFolder",
+    "KeypointFlip",
     "Loader",
     "Mixup",
     "RotatedViews",
     "SampleWrapper",
     "Samples",
     "StrongView",
+    "VocDetection",
     "budget",
     "hold_out",
     "labels_of",

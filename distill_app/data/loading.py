@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, default_collate
 from distill_app.data.order import Order
 from distill_app.errors import CorruptImageError, DataError, WorkerDied
 
+_END: Any = object()
+
 
 class Loader(DataLoader):
     """A DataLoader whose errors are for the user to read.
@@ -40,10 +42,11 @@ class Loader(DataLoader):
             batches = super().__iter__()
             while True:
                 with deaths_told(self.num_workers, loading=True):
-                    batch = next(batches, None)
-                if batch is None:
+                    batch = next(batches, _END)
+                if batch is _END:
                     return
-                yield with_place(batch, view=view)
+                if batch is not None:
+                    yield with_place(batch, view=view)
         except (CorruptImageError, DataError) as error:
             # From a worker it arrives with the worker's traceback in its text.
             raise type(error)(str(error).rstrip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from error
@@ -126,6 +129,16 @@ class Collate:
         return {"index": index, **batch}
 
 
+class _WhatIsThere:
+    """Collates a batch of which samples may be missing; of none at all there is no batch."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]):
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        return self._collate(samples) if samples else None
+
+
 def make_loader(
     samples: Any,
     *,
@@ -143,9 +156,10 @@ def make_loader(
         device: where the batches will go; memory is pinned for cuda only.
         collate: makes a batch of a list of samples.
     """
+    leaves_out = getattr(samples, "corrupt", "") == "leave_out"
     return Loader(
         samples,
-        collate_fn=collate,
+        collate_fn=_WhatIsThere(collate) if leaves_out else collate,
         batch_sampler=order,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

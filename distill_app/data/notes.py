@@ -15,7 +15,8 @@ from distill_app.data.presence import SHOWN
 
 def reading_notes(dataset: Any) -> list[str]:
     """What of the folder of a data set is not read or looks like a mistake, a message each, without its config key."""
-    folders, notes = folders_of(dataset), []
+    own = getattr(dataset, "notes", None)
+    folders, notes = folders_of(dataset), list(own()) if callable(own) else []
     for text, names in () if folders is None else _left_out(folders):
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         notes.append(f"{len(names)} {text}: {', '.join(names[:SHOWN])}{more}")

@@ -86,6 +86,7 @@ class EpochOrder(Order):
         views: None: a new augmentation each epoch (view = epoch); V: epoch modulo V.
         disjoint: See above; None: where nothing is shuffled.
         sampler: Epoch -> positions in the order in which they come, `num_samples` of them; in the place of `shuffle`.
+        groups: A number for each position, int64 (N,): in training a batch is filled up with positions of one group.
 
     Raises:
         DataError: No samples, drop_last leaves nothing, or a batch has fewer samples than there are ranks.
@@ -105,8 +106,10 @@ class EpochOrder(Order):
         views: int | None = None,
         disjoint: bool | None = None,
         sampler: Callable[[int], np.ndarray] | None = None,
+        groups: np.ndarray | None = None,
     ) -> None:
         super().__init__(views=views, world=world)
+        self.groups = groups
         self.disjoint = not shuffle if disjoint is None else disjoint
         _check(num_samples, batch_size=batch_size)
         if drop_last and self.disjoint:
@@ -151,11 +154,39 @@ class EpochOrder(Order):
         return lambda batch: rank_share(order[batch * size : (batch + 1) * size], world)
 
     def _order(self) -> np.ndarray:
+        order = self._mixed_order()
+        if self.groups is None or self.disjoint:
+            return order
+        return grouped(order, self.groups, self.batch_size, "groups", self.seed, self.stage, self.epoch)
+
+    def _mixed_order(self) -> np.ndarray:
         if self.sampler is not None:
             return self.sampler(self.epoch)
         if not self.shuffle:
             return np.arange(self.num_samples)
         return permutation(self.num_samples, "order", self.seed, self.stage, self.epoch)
+
+
+def grouped(order: np.ndarray, groups: np.ndarray, batch_size: int, *parts: int | str) -> np.ndarray:
+    """The same positions in another order, of which every batch is of one group as far as groups fill batches.
+
+    What is left of the groups follows each other, so that all batches but the last stay full; batches come in an order
+    that depends on `parts` only, the last one if it is not full at the end.
+
+    Args:
+        order: Positions.
+        groups: A number for each position.
+        batch_size: Positions a batch.
+        *parts: What the order of the batches is a function of.
+    """
+    members = [order[groups[order] == group] for group in np.unique(groups[order])]
+    full = [each[: len(each) // batch_size * batch_size] for each in members]
+    rest = [each[len(each) // batch_size * batch_size :] for each in members]
+    lined_up = np.concatenate([*full, *rest])
+    count = len(lined_up) // batch_size
+    whole = lined_up[: count * batch_size].reshape(count, batch_size)
+    mixed = whole[permutation(count, *parts)].reshape(-1)
+    return np.concatenate([mixed, lined_up[count * batch_size :]])
 
 
 def rank_share(batch: np.ndarray, world: World) -> np.ndarray:

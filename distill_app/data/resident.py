@@ -53,7 +53,7 @@ def held_transforms(samples: Any, *, collate: Callable[..., Any] = default_colla
     if samples.joint or samples.finish is not finished_image:
         raise NotResident("the task makes every sample in a way of its own")
     if samples.corrupt != "raise":
-        raise NotResident(f"runtime.corrupt_images={samples.corrupt} replaces single images")
+        raise NotResident(f"runtime.corrupt_images={samples.corrupt} replaces or leaves out single images")
     held, random = [], False
     for transform in samples.transforms:
         if _is_known_random(transform):

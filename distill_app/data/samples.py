@@ -17,7 +17,7 @@ from distill_app.errors import CorruptImageError, DataError
 from distill_app.seeds import generator_kept, stable_hash
 from distill_app.words import warn
 
-POLICIES = ("raise", "skip")
+POLICIES = ("raise", "skip", "leave_out")
 # What Pillow, torchvision and our own opener raise for bytes that are not a good image. Errors of a program
 # (TypeError, KeyError, ...) are not among them and pass through.
 _BAD_IMAGE = (
@@ -65,7 +65,7 @@ class Samples(Dataset):
         seed: of the run.
         stage: name of the stage.
         corrupt: `raise` at an image that cannot be read, or `skip`: take the next position that can, in the
-            same view, and remember. An evaluation that skips counts the neighbour twice.
+            same view, and remember; or `leave_out`, which evaluations do instead: the sample is missing in its batch.
         max_skipped: how many different images may be skipped, by all workers of this process together.
 
     Raises:
@@ -96,7 +96,7 @@ class Samples(Dataset):
         self.max_skipped = max_skipped
         self._base = stable_hash("sample", seed, stage)
         # A byte per position in shared memory: every worker sees it, and marking twice counts once.
-        size = len(self.indices) if corrupt == "skip" else 0
+        size = len(self.indices) if corrupt != "raise" else 0
         self._bad = torch.zeros(size, dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
@@ -113,6 +113,8 @@ class Samples(Dataset):
     def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
         """The samples of a batch; a DataLoader calls this once per batch."""
         with generator_kept():
+            if self.corrupt == "leave_out":
+                return [sample for key in keys if (sample := self._loaded(*key, variants=None)) is not None]
             return [self.load(key) for key in keys]
 
     def seed_of(self, view: Any, index: Any) -> Any:
@@ -132,15 +134,24 @@ class Samples(Dataset):
         """
         position, view = key
         for _ in range(len(self)):
-            index = int(self.indices[position])
-            torch.default_generator.manual_seed(self.seed_of(view, index))
-            sample = self._read(position, index)
+            sample = self._loaded(position, view, variants=variants)
             if sample is not None:
-                image = sample["input"]
-                made = [self._made({**sample, "input": change(image)}) for change in variants or [lambda image: image]]
-                return made[0] if variants is None else made[0] | {"input": _stacked([each["input"] for each in made])}
+                return sample
             position = (position + 1) % len(self)
         raise CorruptImageError("runtime.corrupt_images=skip: not one image of the data set can be read")
+
+    def _loaded(
+        self, position: int, view: int, *, variants: Sequence[Callable[[Any], Any]] | None
+    ) -> dict[str, Any] | None:
+        """The sample of a position, None where its image cannot be read."""
+        index = int(self.indices[position])
+        torch.default_generator.manual_seed(self.seed_of(view, index))
+        sample = self._read(position, index)
+        if sample is None:
+            return None
+        image = sample["input"]
+        made = [self._made({**sample, "input": change(image)}) for change in variants or [lambda image: image]]
+        return made[0] if variants is None else made[0] | {"input": _stacked([each["input"] for each in made])}
 
     def _made(self, sample: dict[str, Any]) -> dict[str, Any]:
         for transform in self.transforms:
@@ -189,7 +200,8 @@ class Samples(Dataset):
             raise CorruptImageError(
                 f"{problem}; that makes {count}, and runtime.max_skipped is {self.max_skipped}"
             ) from error
-        warn(f"{problem}; the next one is taken instead ({count} of at most {self.max_skipped})")
+        instead = "the next one is taken instead" if self.corrupt == "skip" else "it is left out"
+        warn(f"{problem}; {instead} ({count} of at most {self.max_skipped})")
 
 
 def _stacked(images: list[Tensor]) -> Tensor:
@@ -241,7 +253,8 @@ def finished_image(sample: dict[str, Any]) -> dict[str, Any]:
 
 def _file_of(dataset: Any, index: int) -> str:
     try:
-        return f" ({dataset.samples[index][0]})"
+        files = getattr(dataset, "files", None)
+        return f" ({files[index] if files is not None else dataset.samples[index][0]})"
     except (AttributeError, IndexError, KeyError, TypeError):
         return ""
 

@@ -136,6 +136,7 @@ def training_order(
     seed: int,
     views: int | None,
     world: World = ALONE,
+    groups: np.ndarray | None = None,
 ) -> Order:
     """The order in which a stage sees its training samples.
 
@@ -147,6 +148,7 @@ def training_order(
         seed: Of the run.
         views: As in `Order`.
         world: Of which processes this is one.
+        groups: Of these samples, (N,): batches are filled up with those of one group.
 
     Raises:
         ConfigError: A sampler that cannot be built.
@@ -172,6 +174,7 @@ def training_order(
         world=world,
         views=views,
         sampler=sampler,
+        groups=groups,
     )
 
 

@@ -21,7 +21,7 @@ from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, Resi
 from distill_app.data.samples import Samples
 from distill_app.data.sampling import collate_of, training_order
 from distill_app.data.split import budget, hold_out
-from distill_app.errors import DataError, DistillError
+from distill_app.errors import CorruptImageError, DataError, DistillError
 from distill_app.seeds import generator_kept
 from distill_app.words import warn
 from distill_app.world import ALONE, World
@@ -69,7 +69,10 @@ class StageData:
 
     def _first(self, samples: Any, task: Any, *, device: torch.device, count: int) -> dict[str, Any]:
         keys = [(position % len(samples), 0) for position in range(count)]
-        batch = self.collate(samples.__getitems__(keys))
+        loaded = samples.__getitems__(keys)
+        if not loaded:
+            raise CorruptImageError("none of the first images can be read")
+        batch = self.collate(loaded)
         return prepared(with_place(batch, view=0), task, device=device)
 
     def arguments(self, *, num_classes: int) -> dict[str, Any]:
@@ -236,9 +239,16 @@ class DataSource:
         labels = None if chosen.labels is None else chosen.labels[chosen.train]
         sampled = plan.data.sampler is not None or plan.data.batch_sampler is not None
         samples = self.samples(plan, chosen.train) if sampled else chosen.train
-        views = views_of(plan, self._cache)
+        groups = self.task(plan).groups(chosen.dataset)
         return training_order(
-            plan, samples, labels=labels, builder=self._builder, seed=self._seed, views=views, world=self._world
+            plan,
+            samples,
+            labels=labels,
+            builder=self._builder,
+            seed=self._seed,
+            views=views_of(plan, self._cache),
+            world=self._world,
+            groups=None if groups is None else groups[chosen.train],
         )
 
     def samples(self, plan: StagePlan, chosen: np.ndarray) -> Any:
@@ -299,7 +309,8 @@ class DataSource:
 
     def _evaluation_samples(self, plan: StagePlan, dataset: Any, indices: np.ndarray) -> Samples:
         key = f"{plan.data_key}.eval_transform"
-        return self._samples(plan, dataset, indices, plan.data.eval_transform, (self._seed, plan.name), key=key)
+        drawn, transforms = (self._seed, plan.name), plan.data.eval_transform
+        return self._samples(plan, dataset, indices, transforms, drawn, key=key, skip="leave_out")
 
     def _loader(self, plan: StagePlan, samples: Any, order: Order) -> Loader | ResidentLoader:
         """Batches made on the device where that is possible, else sample by sample."""
@@ -353,8 +364,9 @@ class DataSource:
         drawn: tuple[int, str],
         *,
         key: str,
+        skip: str = "skip",
     ) -> Samples:
-        """Samples whose augmentation is drawn by a seed and a name."""
+        """Samples whose augmentation is drawn by a seed and a name; `skip` is what is done where images are skipped."""
         task = self.task(plan)
         built = [self._builder.build(conf, key=f"{key}[{i}]") for i, conf in enumerate(transforms)]
         if plan.data.channels == 1 and not task.joint_transforms:
@@ -367,6 +379,6 @@ class DataSource:
             finish=task.finish,
             seed=drawn[0],
             stage=drawn[1],
-            corrupt=self._runtime.corrupt_images,
+            corrupt=skip if self._runtime.corrupt_images == "skip" else self._runtime.corrupt_images,
             max_skipped=self._runtime.max_skipped,
         )

@@ -27,6 +27,7 @@ from distill_app.losses.imitation import (
 )
 from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
+from distill_app.losses.own import Own
 from distill_app.losses.regions import ScaleDecoupled
 from distill_app.losses.relations import (
     CorrelationCongruence,
@@ -80,6 +81,7 @@ __all__ = [
     "MultiLevelAlignment",
     "NeuronSelectivity",
     "NormalizedKD",
+    "Own",
     "PearsonDistance",
     "PearsonImitation",
     "PrimeAwareL2",

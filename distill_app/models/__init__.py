@@ -1,9 +1,11 @@
-"""Architectures that torchvision lacks, stems for small images, bottlenecks, reused heads; the loading of weights."""
+"""Architectures that torchvision lacks, its detectors as published, stems, bottlenecks, reused heads."""
 
 from distill_app.models.bottleneck import Bottleneck, cut_report, dequantize, quantize, with_bottleneck
 from distill_app.models.cifar_resnet import CifarResNet
+from distill_app.models.detectors import detector
 from distill_app.models.plain import PlainCNN
 from distill_app.models.reused import FeatureProjector, ReusedHead, with_reused_head
+from distill_app.models.small_detectors import tiny_fasterrcnn, tiny_maskrcnn, tiny_retinanet
 from distill_app.models.stems import small_stem
 from distill_app.models.wide_resnet import WideResNet
 
@@ -16,8 +18,12 @@ __all__ = [
     "WideResNet",
     "cut_report",
     "dequantize",
+    "detector",
     "quantize",
     "small_stem",
+    "tiny_fasterrcnn",
+    "tiny_maskrcnn",
+    "tiny_retinanet",
     "with_bottleneck",
     "with_reused_head",
 ]

@@ -1,5 +1,6 @@
 """Bringing a state dict to a network's names and shapes: prefixes, old names, number types, another classifier."""
 
+import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
@@ -126,13 +127,14 @@ def head_of(net: nn.Module, taps: Mapping[str, str] | None = None) -> str:
 def classifier_tensors(state: Mapping[str, Tensor], net: nn.Module, *, head: str) -> tuple[list[str], tuple[int, int]]:
     """Tensors of the classifiers of a file that is for another number of classes.
 
-    Beside the classifier itself these are auxiliary ones: whatever differs in its first dimension alone, and there by
-    the same two numbers of classes.
+    Beside the classifier itself these are auxiliary ones, and all heads of a detector: whatever differs in its first
+    dimension alone, and there as the two numbers of classes do, or several rows for each class.
 
     Returns:
         The names, none if the classifier fits or is not in the file; and the number of classes there and here.
     """
     own = net.state_dict()
+    other = {name for name, value in own.items() if name in state and state[name].shape != value.shape}
     pairs = {
         name: (len(state[name]), len(value))
         for name, value in own.items()
@@ -142,10 +144,20 @@ def classifier_tensors(state: Mapping[str, Tensor], net: nn.Module, *, head: str
         and state[name].shape[1:] == value.shape[1:]
     }
     of_head = {pair for name, pair in pairs.items() if name.rpartition(".")[0] == head and pair[0] != pair[1]}
-    if len(of_head) != 1:
+    if not of_head:  # the last module need not be one of those that count classes: RetinaNet's is of boxes
+        of_head = {pairs[name] for name in other if name in pairs}
+    shares = {there / here for there, here in of_head}
+    if len(shares) != 1:
         return [], (0, 0)
-    (classes,) = of_head
-    return [name for name, pair in pairs.items() if pair == classes], classes
+    (share,) = shares
+    found = [name for name, (there, here) in pairs.items() if there != here and there / here == share]
+    classes = min(pairs[name] for name in found)
+    if any(name.rpartition(".")[0] == head for name in found):
+        return found, classes
+    if set(found) != other:
+        return [], (0, 0)  # of another architecture
+    several = math.gcd(*classes)  # rows for each class: one for every anchor
+    return found, (classes[0] // several, classes[1] // several)
 
 
 def mismatch(net: nn.Module, state: Mapping[str, Tensor], *, head: str, way_out: str = "") -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torchvision.ops import FrozenBatchNorm2d
 
 from distill_app.errors import TapError
 from distill_app.networks.modes import evaluating
@@ -15,7 +16,7 @@ from distill_app.networks.taps import Tap, resolve, tensors_in
 from distill_app.words import warn
 
 LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, FrozenBatchNorm2d)
 TOLERANCE = 1e-4  # of the largest value of an activation; folding in float32 is exact to about 1e-6
 Run = Callable[[nn.Module], Any]
 
@@ -138,6 +139,8 @@ class FrozenForm:
                 expected, got = tensors_in(self._run(self._module)), tensors_in(self._run(form))
         except (TapError, RuntimeError):
             return False
+        if [value.shape for value in got] != [value.shape for value in expected]:  # detections, which are counted
+            return False
         return all(_close(ours, own) for ours, own in zip(got, expected, strict=True))
 
     def _runs_reduced(self, form: nn.Module) -> bool:
@@ -177,7 +180,7 @@ def _has_hooks(module: nn.Module) -> bool:
 
 def _fits(first: nn.Module, norm: nn.Module) -> bool:
     channels = first.out_features if isinstance(first, nn.Linear) else first.out_channels
-    return norm.running_mean is not None and norm.num_features == channels
+    return norm.running_mean is not None and len(norm.running_mean) == channels
 
 
 def _fold(form: nn.Module, first: str, norm: str) -> None:

@@ -15,6 +15,7 @@ from distill_app.config.start import asking_argument, chain_of, start_of
 from distill_app.errors import ConfigError, SettingError, TapError
 from distill_app.networks.constructed import constructed, download_problem, one_attempt, watched
 from distill_app.networks.hooks import TappedModel
+from distill_app.networks.layout import layout_of
 from distill_app.networks.origin import Origin
 from distill_app.networks.taps import Tap, resolve
 from distill_app.networks.weights import load_weights
@@ -29,6 +30,7 @@ class Network:
     module: nn.Module
     taps: dict[str, str]
     origin: Origin = field(default_factory=Origin)
+    note: str = ""  # on how it runs, for the plan
 
     @property
     def loaded(self) -> bool:
@@ -143,8 +145,8 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
         origin = replace(origin, notes=(*origin.notes, f"as {first} starts"))
     origin = load_weights(module, conf, key=key, built=origin)
     # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
-    layout = torch.channels_last if app.runtime.channels_last else torch.preserve_format
-    return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin)
+    layout, note = layout_of(module, channels_last=app.runtime.channels_last, device=device)
+    return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin, note)
 
 
 def _built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:

@@ -107,6 +107,8 @@ def _builder_of(conf: Mapping[str, Any], *, key: str) -> str:
     inner = conf.get("net")
     if target.startswith("torchvision.models."):
         return target
+    if target == "distill_app.models.detector":
+        return f"torchvision.models.detection.{conf.get('architecture')}"
     if isinstance(inner, Mapping):
         return _builder_of(inner, key=key)
     raise WeightsError(

@@ -7,7 +7,7 @@ from typing import Any
 
 DIRECTIONS = ("max", "min")
 # Entries of a row of results that say which network it is and what it cost; every other number is a figure.
-ABOUT = ("name", "network", "stage", "parameters", "seconds", "reasons")
+ABOUT = ("name", "network", "stage", "parameters", "seconds", "reasons", "details")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Metric:
         percent: It is a share in [0, 1], and shown times 100 with a percent sign.
         decimals: How many are shown; None: four significant figures.
         unit: What follows the number, such as `px`.
-        table: Whether it has a column in tables; it is recorded and logged in any case.
+        table: Whether it has a column in tables; it is recorded in any case.
+        line: Whether the lines that tell of epochs show it.
 
     Raises:
         ValueError: Another direction.
@@ -32,6 +33,7 @@ class Metric:
     decimals: int | None = None
     unit: str = ""
     table: bool = True
+    line: bool = True
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -111,6 +113,7 @@ def _read(entry: Mapping[str, Any]) -> Metric | None:
         decimals=min(max(decimals, 0), 12) if type(decimals) is int else None,
         unit=unit if isinstance(unit, str) else "",
         table=entry.get("table") is not False,
+        line=entry.get("line") is not False,
     )
 
 

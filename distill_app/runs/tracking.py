@@ -183,7 +183,7 @@ class Tracker:
         values = {key: value for key, value in metrics.items() if key not in _CLOCK}
         self._record({"kind": "epoch", "stage": stage, "epoch": epoch, "metrics": values}, timing=clock)
         shown = "  ".join(
-            self._show(key, value) for key, value in {**values, **clock}.items() if not isinstance(value, list)
+            self._show(key, value) for key, value in {**values, **clock}.items() if self._in_line(key, value)
         )
         self.info(f"{stage} epoch {epoch + 1}/{self._epochs}  {shown}")
         self._outlets.flush()
@@ -194,7 +194,7 @@ class Tracker:
             return
         for row in rows:
             clock = {key: row[key] for key in row if key in _CLOCK}
-            values = {key: value for key, value in row.items() if key not in _CLOCK}
+            values = {key: value for key, value in row.items() if key not in (*_CLOCK, "details")}
             self._record({"kind": "test", **values}, timing=clock)
 
     @property
@@ -309,7 +309,7 @@ class Tracker:
         self._outlets.add(record)
 
     def _show(self, key: str, value: Any) -> str:
-        metric = next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)
+        metric = self._metric_of(key)
         if value is None or not isinstance(value, float):
             return f"{key} {'-' if value is None else value}"
         if key == "data_wait":
@@ -317,6 +317,13 @@ class Tracker:
         if key in _CLOCK:
             return f"{key} {value:.1f}"
         return f"{key} {value:.4g}" if metric is None else f"{key} {metric.text(value)}"
+
+    def _metric_of(self, key: str) -> Metric | None:
+        return next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)
+
+    def _in_line(self, key: str, value: Any) -> bool:
+        metric = self._metric_of(key)
+        return not isinstance(value, list) and (metric is None or metric.line)
 
     def _end_bar(self) -> None:
         if self._bar is not None:

@@ -3,7 +3,8 @@
 from distill_app.runs.metrics import Metric
 from distill_app.tasks.base import Task
 from distill_app.tasks.classification import Classification
+from distill_app.tasks.detection import Detection
 from distill_app.tasks.images import ImageTask
 from distill_app.tasks.multilabel import MultiLabel
 
-__all__ = ["Classification", "ImageTask", "Metric", "MultiLabel", "Task"]
+__all__ = ["Classification", "Detection", "ImageTask", "Metric", "MultiLabel", "Task"]

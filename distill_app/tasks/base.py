@@ -50,6 +50,27 @@ class Task:
         """What is wrong with the targets of a data set, a message each, without its config key."""
         return []
 
+    def groups(self, dataset: Any) -> np.ndarray | None:
+        """Which items of a data set shall come in training batches together, a number for each of them, int64 (N,).
+
+        None: all may be mixed, as they come.
+        """
+        return None
+
+    def varies(self, dataset: Any) -> str | None:
+        """Why activations of a sample differ in size from batch to batch, and what to set; None where they do not.
+
+        What of them is kept for another batch, as the cache does, has to have one size.
+
+        Args:
+            dataset: The training data set.
+        """
+        return None
+
+    def notes(self) -> list[str]:
+        """What is to be told at the end of a stage of the samples that were made; by default nothing."""
+        return []
+
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The last step of making a sample, after the transforms: a PIL image becomes uint8 (3, H, W)."""
         image = sample["input"]
@@ -73,6 +94,16 @@ class Task:
             name: Of the network: `student`, `teacher` or another. Networks may be asked in different ways.
         """
         return network(batch["input"])
+
+    def ask(self, network: nn.Module, batch: Mapping[str, Any], *, name: str) -> Any:
+        """The same in an evaluation, where a network may be asked in another way than in training; by default `call`.
+
+        Args:
+            network: Returns its answer: the tap `answer`, or whatever the network returns.
+            batch: Prepared.
+            name: Of the network.
+        """
+        return self.call(network, batch, name=name)
 
     def class_logits(self, tap: str) -> int | None:
         """How many class logits a tap holds that are read by their softmax; None: it holds others, or none."""
@@ -113,6 +144,14 @@ class Task:
     def figures(self, sums: Sums) -> dict[str, Any]:
         """Metric name -> number, or a list of numbers such as one for each class; None where it is not defined."""
         raise NotImplementedError(f"{type(self).__name__} needs a method `figures`: metrics from the sums")
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """What else there is to say of an evaluation, such as figures of single classes; by default nothing.
+
+        Plain values by name. They are written beside the figures, and stand in no table. `per_class` is a list of
+        mappings from figure to value, one for each class in the order of labels.
+        """
+        return {}
 
 
 def merged(parts: Sequence[Sums]) -> Sums:

@@ -25,10 +25,17 @@ class Evaluation:
     Attributes:
         figures: Metric -> number or list of numbers; None where it is not defined, or cannot be had.
         reasons: Metric -> why it cannot be had.
+        details: What else the task says of it, in plain values.
     """
 
     figures: dict[str, Any]
     reasons: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What is written beside the figures, by name; only what there is."""
+        return {name: value for name in ("reasons", "details") if (value := getattr(self, name))}
 
 
 class _Unfit(Exception):
@@ -78,7 +85,8 @@ def evaluate(
     figures = {name: plain(value) for name, value in task.figures(sums).items()}
     # What a comparison would have given is what is described and not there.
     missing = [name for name in names if name not in figures] if reason else []
-    return Evaluation(figures | dict.fromkeys(missing), dict.fromkeys(missing, f"{network.name} {reason}"))
+    reasons = dict.fromkeys(missing, f"{network.name} {reason}")
+    return Evaluation(figures | dict.fromkeys(missing), reasons, task.details(sums))
 
 
 def _sums(
@@ -96,14 +104,14 @@ def _sums(
         for number, raw in enumerate(batches):
             batch = task.prepare(raw, device=device)
             with _excused(not trained and number == 0):
-                answer = task.call(answers, batch, name=network.name)
+                answer = task.ask(answers, batch, name=network.name)
                 _require(not trained and number == 0 and task.misfit(answer, batch))
             task.add(sums, answer, batch)
             if reference is None or reason:
                 continue
             try:
                 with _excused(number == 0):
-                    other = task.call(others, batch, name=reference.name)
+                    other = task.ask(others, batch, name=reference.name)
                     _require(number == 0 and task.mismatch(answer, other))
             except _Unfit as error:
                 reason = f"is not compared with {reference.name}: {error}"

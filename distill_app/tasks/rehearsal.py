@@ -31,7 +31,7 @@ def evaluation_problems(task: Task, networks: Iterable[Network], batch: Batch, *
         answers = Answers(network, task.answer)
         try:
             with evaluating(network.module):
-                answer = task.call(answers, batch, name=network.name)
+                answer = task.ask(answers, batch, name=network.name)
         finally:
             answers.close()
         problems += _judging_problems(task, answer, batch, key=key)
@@ -45,6 +45,7 @@ def _judging_problems(task: Task, answer: Any, batch: Batch, *, key: str) -> lis
         sums = task.start()
         task.add(sums, answer, batch)
         figures = task.figures(sums)
+        task.details(sums)
     except Exception as error:
         text = next(iter(str(error).splitlines()), "")
         shapes = f"an answer {shapes_in(answer) or type(answer).__name__} and a target {shapes_in(batch['target'])}"

@@ -1,7 +1,8 @@
 """From a plan and example activations to adapters and loss terms, built from the shapes that are there."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +38,17 @@ class Context:
 def example_namespace(
     plan: StagePlan, networks: Mapping[str, Network], batch: Mapping[str, Any], call: Call, *, builder: Builder
 ) -> Namespace:
-    """One forward of every network that the stage reads, for the shapes: {network: {tap: activation}, batch: ...}."""
+    """One forward of every network that the stage reads, for the shapes: {network: {tap: activation}, batch: ...}.
+
+    Those that are trained run in train mode, since some give other things in it: auxiliary logits, losses. They keep
+    their buffers.
+    """
     namespace: Namespace = {"batch": dict(batch)}
     for name in dict.fromkeys([*plan.taps, *plan.shape_taps]):
         wanted = dict.fromkeys([*plan.taps.get(name, []), *plan.shape_taps.get(name, [])])
         redesign = redesign_of(plan, name, builder) or None  # where nothing runs, the shapes are still the network's
         tapped = networks[name].tapped(wanted, stage=plan.name, redesign=redesign)
-        with tapped, evaluating(tapped), torch.no_grad():
+        with tapped, _training(tapped) if name in plan.trained else evaluating(tapped), torch.no_grad():
             try:
                 namespace[name] = call(tapped, batch, name=name)
             except (RuntimeError, TypeError) as error:
@@ -51,6 +56,14 @@ def example_namespace(
                     raise
                 raise ConfigError([f"{plan.key}.redesign: {_no_chain(name, error)}"]) from error
     return namespace
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Train mode for the time of the block, which leaves no trace."""
+    with untouched(module), evaluating(module):  # which gives every mode back
+        module.train()
+        yield
 
 
 def _no_chain(network: str, error: Exception) -> str:
@@ -221,6 +234,11 @@ def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
     (first, a), (second, b) = sorted(maps.items(), key=lambda item: -item[1].dim())
     if a.shape == b.shape:
         return ""
+    if len(a) != len(b):
+        return (
+            f"; {conf.inputs[first]} has {len(a)} rows and {conf.inputs[second]} {len(b)}: they are not of the same "
+            f"samples or regions, and no adapter can make them so"
+        )
     kind = "ConvRegressor" if b.dim() == 4 else "LinearProjector"
     return (
         f"; an adapter can bring {conf.inputs[first]} to the shape of {conf.inputs[second]}: "

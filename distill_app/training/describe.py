@@ -47,7 +47,7 @@ def stage_text(stage: Stage) -> str:
         lines += [f"    {tap}: {shapes_in(stage.examples[name][tap])}" for tap in stage.plan.taps[name]]
         if name in stage.frozen.forms and (note := stage.frozen.forms[name].note()):
             lines.append(f"    {note}")
-        lines += [f"    {note}" for note in notes_of(network.model)]
+        lines += [f"    {note}" for note in (stage.networks[name].note, *notes_of(network.model)) if note]
     lines += [f"  {line}" for line in stage.frozen.cache.describe()]
     for name in stage.plan.adapters:
         module, mode = stage.step.adapters[name], "trained" if name in stage.plan.trained_adapters else "frozen"

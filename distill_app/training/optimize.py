@@ -59,15 +59,16 @@ class Optimization:
         if self.scheduler is not None and self.interval == "step":
             self.scheduler.step()
 
-    def end_epoch(self, *, value: float, loss: float) -> None:
+    def end_epoch(self, *, value: float | None, loss: float) -> None:
         """Advances a schedule that counts epochs, or one that looks at what an epoch reached.
 
         Args:
-            value: What epochs are selected by, for mode=max.
+            value: What epochs are selected by, for mode=max; None of an epoch that was not judged.
             loss: For mode=min.
         """
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(value if self.scheduler.mode == "max" else loss)
+            if value is not None:  # it counts the epochs that were judged
+                self.scheduler.step(value if self.scheduler.mode == "max" else loss)
         elif self.scheduler is not None and self.interval == "epoch":
             self.scheduler.step()
 

@@ -63,7 +63,7 @@ def _test_row(
         **found.figures,
         "parameters": parameter_count(network.module),
         "seconds": round(sum(seconds), 1) if seconds else None,
-        **({"reasons": found.reasons} if found.reasons else {}),
+        **found.beside,
     }
 
 

@@ -46,7 +46,7 @@ class Progress:
             total; scalars on the training's device.
         best: The best value so far of what selects epochs, larger is better; None where no epoch has been judged.
         best_epoch: The epoch that reached it.
-        last: The value of the last epoch.
+        last: The value of the last epoch that was judged.
         seconds: What the stage has taken.
         done: Stages that are over -> what they took and reached.
     """
@@ -85,11 +85,22 @@ class Progress:
         self.sums = {name: self.sums[name] + value for name, value in losses.items()} if self.sums else dict(losses)
         self.step += 1
 
-    def end_epoch(self, value: float) -> None:
-        """Takes up what the epoch reached, larger is better, and goes on to the first step of the next one."""
-        self.last = value
-        if self.best is None or value > self.best:
-            self.best, self.best_epoch = value, self.epoch
+    def judges(self, plan: StagePlan) -> bool:
+        """Whether the epoch under way is judged when its steps are over: every so many, and the last in any case."""
+        number, conf = self.epoch + 1, plan.conf
+        ends = self.best_epoch is not None and conf.patience is not None and number - self.best_epoch > conf.patience
+        return number % (conf.judge_every or 1) == 0 or number >= conf.epochs or ends
+
+    def end_epoch(self, value: float | None) -> None:
+        """Takes up what the epoch reached, and goes on to the first step of the next one.
+
+        Args:
+            value: Larger is better; None of an epoch that was not judged.
+        """
+        if value is not None:
+            self.last = value
+            if self.best is None or value > self.best:
+                self.best, self.best_epoch = value, self.epoch
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
 
     def end(self, plan: StagePlan) -> None:

@@ -272,19 +272,24 @@ class StageRunner:
                         training.watch.settle()
                         self.save(stage)
                 raise
+        for note in stage.task.notes():
+            self.tracker.info(f"stage {stage.plan.name}: {note}")
         if progress.stalls(stage.plan):
             best = (progress.best_epoch or 0) + 1
             self.tracker.info(f"stage {stage.plan.name}: ends after epoch {progress.epoch}, no better one since {best}")
 
     def train_epoch(self, stage: Stage, training: EpochTraining) -> None:
-        """Trains what is left of an epoch, judges it, and saves what it came to."""
+        """Trains what is left of an epoch, judges it where that is due, and saves what it came to."""
         progress, before, epoch = self.progress, self.progress.seconds, self.progress.epoch
         self.take_steps(stage, training)
-        self._settle_before_forks(stage.data.judge)
-        metrics = {**{f"loss_{name}": value for name, value in training.losses.items()}, **stage.judge()}
+        judged = progress.judges(stage.plan)
+        if judged:
+            self._settle_before_forks(stage.data.judge)
+        losses = {f"loss_{name}": value for name, value in training.losses.items()}
+        metrics = losses | (stage.judge() if judged else {})
         with self.stop.held():
             loss = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
-            value, loss = self.world.from_main(lambda: (stage.value_of(metrics), loss))
+            value, loss = self.world.from_main(lambda: (stage.value_of(metrics) if judged else None, loss))
             progress.end_epoch(value)
             stage.optimization.end_epoch(value=value, loss=loss)
             self._count_seconds()

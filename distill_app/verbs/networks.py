@@ -6,6 +6,7 @@ from typing import Any
 
 from distill_app.analysis.depth import depth
 from distill_app.config.plan import StagePlan, models_of
+from distill_app.data.labels import class_names
 from distill_app.errors import UsageError
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
@@ -39,8 +40,11 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
         batches = data.test(plan) if split == "test" else data.stage(plan).judge
         trained = any(loaded.name in plan.trained for plan in experiment.plans)
         found = evaluation.evaluate(experiment.task(plan), loaded, batches, device=experiment.device, trained=trained)
-    about = {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found.figures}
-    return about | ({"reasons": found.reasons} if found.reasons else {})
+        names = class_names(data.dataset(plan, "test" if split == "test" else "train"))
+    for name, line in zip(names or (), found.details.get("per_class", ()), strict=False):
+        line["class"] = name
+    about = {"network": network, "weights": source, "dataset": plan.data.name, "split": split}
+    return {**about, **found.figures, **found.beside}
 
 
 def evaluate_in_depth(

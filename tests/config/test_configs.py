@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from detection_fixtures import DETECTORS
+from method_fixtures import DETECTION
 from omegaconf import OmegaConf
 
 from distill_app.check.quick import check, read
@@ -51,8 +53,9 @@ PAIRED = [
 # Convolutions on another number of channels, tokens, and maps of another size.
 CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
-CANONICAL = {"stem", *TAPS, "pooled", "logits", "output"}
-DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "image_folder", "imagenet"}
+CANONICAL = {"stem", *TAPS, "pooled", "logits", "output", *(f"p{level}" for level in range(2, 6))}
+OBJECTS = {"coco2017", "coco2017_keypoints", "coco_format", "fashion_det", "voc2007", "voc2012"}
+DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "image_folder", "imagenet", *(OBJECTS - {"fashion_det"})}
 HUBCONF = (
     "from torchvision.models import resnet18\n\ndef small(num_classes):\n    return resnet18(num_classes=num_classes)\n"
 )
@@ -103,6 +106,8 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     # In head distillation the student is the teacher with a bottleneck.
     pair = ["model@teacher=cres_w32", "model@student=cres_w32_bottleneck"] if option in ("hnd", "ghnd") else []
     data = ["dataset=fake_multilabel", "dataset.image_size=8"] if option == "multilabel_kd" else []
+    if option in DETECTION:
+        data = ["dataset=fashion_det", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8"]
     assert errors_of(*tiny, "prelude=none", f"method={option}", *pair, *data) == []
 
 
@@ -110,10 +115,14 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
 @pytest.mark.slow
 def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
-    cfg = compose([f"dataset={option}", *FROZEN, "model@teacher=resnet8", "model@student=resnet8"])
+    nets = ["model@teacher=resnet8", "model@student=resnet8"]
+    if option in OBJECTS:
+        nets = ["method=own", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn"]
+    cfg = compose([f"dataset={option}", *FROZEN, *nets])
     expected = []
     if option in DATA_ELSEWHERE:
-        root = tmp_path / option
+        root = Path(cfg.dataset.root)
+        assert tmp_path in root.parents
         expected = [f"dataset.root: {root} is not there ({root}); to get the data: {cfg.dataset['get']}"]
         assert str(root) in cfg.dataset["get"]
     assert list(check(cfg)) == expected
@@ -129,6 +138,7 @@ def test_optimizers_schedulers_preludes_launchers_and_debug_options_pass(tiny, e
         "debug": "debug",
     }
     options = {group: options_of(group) for group in keys}
+    options["prelude"].remove("own")  # for networks that compute losses themselves
     for number in range(max(map(len, options.values()))):
         chosen = [f"{keys[group]}={names[number % len(names)]}" for group, names in options.items()]
         chosen += ["launcher.tasks_per_node=2"] if "launcher=ddp" in chosen else []
@@ -158,8 +168,9 @@ def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
     # Some compare what has one size; for these student and teacher are the same architecture.
     same = ["model@teacher=plain_8_16", "method.stages.distill.wrappers={}"]
     mounted = [f"+loss@method.stages.distill.losses.x_{name}={name}" for name in names if not needy[name]]
-    # These read rotated views, targets that are vectors of labels, or a tap of a network that the method brings along.
-    other = [each for each in mounted if any(word in each for word in ("sskd", "binary", "simkd"))]
+    # These read rotated views, targets that are vectors of labels, a tap of a network that the method brings along, or
+    # losses of the network's own.
+    other = [each for each in mounted if any(word in each for word in ("sskd", "binary", "simkd", "own"))]
     assert errors_of(*tiny, *same, *(each for each in mounted if each not in other)) == []
 
 
@@ -182,6 +193,12 @@ def test_a_model_passes_as_student_and_as_teacher(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.options("model")
 def test_every_model_passes_as_student_and_as_teacher(option, tmp_path):
+    if option in DETECTORS:
+        kinds = "[bbox,segm]" if "mask" in option else "[bbox]"
+        data = ("dataset=fashion_det", f"dataset.task.kinds={kinds}", "dataset.train.count=8", "dataset.test.count=2")
+        if "keypoint" not in option:  # which these images have not
+            assert list(check(compose([*FROZEN, *data, "method=own", f"model@student={option}"]))) == []
+        return
     # Any method's taps: those of AT and of the hint of FitNet, beside the logits.
     for role, method in (("student", "fitnet"), ("teacher", "at")):
         if option == "teacher_bottleneck" and role == "teacher":
@@ -291,5 +308,6 @@ def test_a_method_file_is_short_and_names_taps_only(option):
     conf = OmegaConf.to_container(OmegaConf.load(path))
     conf = {key: value for key, value in conf.items() if key not in ("defaults", "extra_models", "about")}
     addresses = re.findall(r"\b(?:student|teacher)\.([\w${}.]+)", str(conf))
-    assert {each for each in addresses if not each.startswith("$")} <= CANONICAL
+    addresses = {each for each in addresses if not each.startswith(("$", "losses."))}
+    assert addresses <= CANONICAL
     assert not re.search(r"channels|in_features|in_shape|out_shape", wiring)

@@ -55,8 +55,8 @@ def test_the_promised_data_sets_are_there():
 
 @pytest.mark.parametrize("name", [file.stem for file in FILES])
 def test_file_fits_the_schema_and_its_targets_import(name):
-    conf = OmegaConf.to_container(load(name, **({"num_classes": 2} if name == "image_folder" else {})))
-    assert conf["name"] == name and conf["num_classes"] > 1 and len(conf["normalize"]["mean"]) == 3
+    conf = OmegaConf.to_container(load(name, **({"num_classes": 2} if name in ("image_folder", "coco_format") else {})))
+    assert conf["name"] == name and conf["num_classes"] >= 1 and len(conf["normalize"]["mean"]) == 3
     assert (conf["root"] is None) == (conf["get"] is None)
     found = [t for t in targets(conf) if t != "distill_app.tasks.Classification"]
     assert len(found) >= 3

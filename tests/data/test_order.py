@@ -124,3 +124,36 @@ def test_evaluation_ranks_cover_every_sample_exactly_once(num_samples, world_siz
 def test_impossible_orders_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make_order(**changes)
+
+
+def test_batches_are_of_one_group_as_far_as_groups_fill_them():
+    groups = np.arange(50) % 3
+    made = [EpochOrder(50, batch_size=8, seed=0, stage="x", shuffle=True, groups=groups) for _ in range(2)]
+    epochs = []
+    for epoch in range(2):
+        for order in made:
+            order.set_epoch(epoch)
+        batches = [[position for position, _ in keys] for keys in made[0]]
+        assert batches == [[position for position, _ in keys] for keys in made[1]], "a function of seed and epoch"
+        assert sorted(position for batch in batches for position in batch) == list(range(50))
+        assert [len(batch) for batch in batches] == made[0].sizes
+        # 17, 17 and 16 positions: six full batches of one group, and what is left of two.
+        assert sum(len({int(groups[position]) for position in batch}) == 1 for batch in batches) >= 6
+        epochs.append(batches)
+    assert epochs[0] != epochs[1]
+    begun_with = [int(groups[batch[0]]) for batch in epochs[0]]
+    assert begun_with != sorted(begun_with), "groups do not come one after the other"
+
+
+def test_ranks_share_batches_of_groups_and_evaluations_are_not_grouped():
+    groups = np.arange(32) % 2
+    whole = EpochOrder(32, batch_size=8, seed=0, stage="x", shuffle=True, groups=groups)
+    parts = [
+        EpochOrder(32, batch_size=8, seed=0, stage="x", shuffle=True, groups=groups, world=World(rank=rank, size=2))
+        for rank in range(2)
+    ]
+    for together, *shares in zip(whole, *parts, strict=True):
+        assert together == [key for share in shares for key in share]
+        assert len({int(groups[position]) for position, _ in together}) == 1
+    judged = EpochOrder(5, batch_size=2, seed=0, stage="x", shuffle=False, groups=np.arange(5) % 2)
+    assert [position for keys in judged for position, _ in keys] == list(range(5))

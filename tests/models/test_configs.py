@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detection_fixtures import DETECTORS
 from engine_fixtures import mostly_slow
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
@@ -16,7 +17,7 @@ from distill_app.config.tree import conf_dir
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.taps import Tap, resolve
 
-MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml"))
+MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml") if path.stem not in DETECTORS)
 STAGES = [f"stage{i}" for i in range(1, 5)]
 CANONICAL = {"stem", *STAGES, *(f"{stage}_pre" for stage in STAGES), "pooled", "logits"}
 # Their builders compute with the values of tensors, which the meta device does not have.

@@ -217,6 +217,35 @@ def test_norms_without_statistics_and_hooked_modules_are_left_alone():
     assert form.pairs == [] and form.build() is net
 
 
+def test_norms_that_are_frozen_for_good_are_folded_like_others():
+    net = torchvision.models.resnet18(norm_layer=torchvision.ops.FrozenBatchNorm2d)
+    generator = torch.Generator().manual_seed(2)
+    for part in net.modules():
+        if isinstance(part, torchvision.ops.FrozenBatchNorm2d):
+            for value in part.buffers():
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    taps, images = {"out": "layer4"}, torch.randn(2, 3, 64, 64)
+    form = FrozenForm(net.eval(), taps, run=runner_of(images, taps), fold=True)
+    built = form.build()
+    assert form.note() == "20 of 20 batch norms folded"
+    assert not any(isinstance(part, torchvision.ops.FrozenBatchNorm2d) for part in built.layer4.modules())
+
+
+def test_a_network_whose_answers_differ_in_number_is_left_as_it_is():
+    class Detects(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, images):
+            maps = self.norm(self.conv(images))
+            return maps[: 1 if isinstance(self.norm, nn.BatchNorm2d) else 2]
+
+    taps, images = {"out": ""}, torch.randn(2, 3, 8, 8)
+    net = randomised(Detects())
+    assert FrozenForm(net, taps, run=runner_of(images, taps), fold=True).build() is net
+
+
 def test_linear_layers_take_on_their_norm_too():
     net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).eval()
     net[1].running_mean.fill_(0.3)

@@ -9,6 +9,7 @@ from engine_fixtures import run, runner, stage, train
 
 from distill_app.errors import CheckpointError
 from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.journal import Journal
 from distill_app.runs.statefile import load_file
 from distill_app.training import runner as runner_module
 from distill_app.training.progress import Progress
@@ -48,6 +49,35 @@ def test_a_stage_is_over_after_its_epochs_or_when_patience_ends(tmp_path):
     assert ends == [False, False, False, True], "two epochs behind the best one"
     progress.end(plan)
     assert progress.has_ended(plan) and progress.stage is None and progress.done["distill"]["epochs"] == 4
+
+
+def test_epochs_are_judged_now_and_then_and_the_last_one_always(tmp_path):
+    plan = plan_of(tmp_path, "stage.epochs=8", "stage.judge_every=3", "stage.patience=4")
+    progress, judged = Progress("distill"), []
+    while not progress.has_ended(plan):
+        due = progress.judges(plan)
+        judged += [progress.epoch + 1] if due else []
+        progress.end_epoch(0.5 if due else None)
+    assert judged == [3, 6, 7] and (progress.best_epoch, progress.last) == (2, 0.5), "patience ends with a judged epoch"
+    plan = plan_of(tmp_path, "stage.epochs=2")
+    assert [Progress("distill", epoch=epoch).judges(plan) for epoch in (0, 1)] == [True, True]
+
+
+@pytest.mark.slow
+def test_epochs_that_are_not_judged_are_not_the_best_and_have_no_figures(tmp_path):
+    plateau = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, mode: max, patience: 0}"
+    every = (
+        "stage.epochs=5",
+        "stage.judge_every=2",
+        "stage.select=best",
+        "scheduler@stage.scheduler=constant",
+        f"+stage.scheduler.schedule={plateau}",
+    )
+    summary = run(tmp_path, "method=ce", *every)
+    records = Journal.read(tmp_path / "metrics.jsonl").records
+    metrics = [record["metrics"] for record in records if record["kind"] == "epoch"]
+    assert ["validation_accuracy" in each for each in metrics] == [False, True, False, True, True]
+    assert summary["objective"] == max(each.get("validation_accuracy", 0) for each in metrics)
 
 
 def test_a_state_comes_back_and_one_of_another_version_is_refused():

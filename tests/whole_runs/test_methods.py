@@ -9,13 +9,14 @@ from functools import lru_cache
 import pytest
 import torch
 from engine_fixtures import changed, networks, runner, snapshot, train, trained
+from method_fixtures import DETECTION
 from omegaconf import DictConfig
 
 from distill_app.config.tree import compose, options_of
 from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 
-METHODS = options_of("method")
+METHODS = [name for name in options_of("method") if name not in DETECTION]
 # These stand for all in the fast tier.
 CORE = ("ce", "ft", "kd", "multilabel_kd")
 CORE_FIRST = [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]

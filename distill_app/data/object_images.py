@@ -1,0 +1,57 @@
+"""Data sets of image files with objects in them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from distill_app.data.images import load_image
+from distill_app.data.objects import ImageRecord
+from distill_app.data.targets import target_of
+
+
+class ObjectImages(Dataset):
+    """A data set of image files with objects; items are (image, target).
+
+    Args:
+        images: The records.
+        classes: Names of the labels from 1 on.
+        kinds: Of bbox, segm and keypoints, which targets have.
+        notes: What may be a mistake, for the log.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageRecord],
+        *,
+        classes: Sequence[str],
+        kinds: Sequence[str] = ("bbox",),
+        notes: Sequence[str] = (),
+    ):
+        self.records, self.classes, self.kinds, self._notes = list(images), list(classes), tuple(kinds), list(notes)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        record = self.records[index]
+        image = load_image(record.file)
+        if tuple(image.shape[-2:]) != record.size:
+            there, said = (" x ".join(map(str, size)) for size in (image.shape[-2:], record.size))
+            raise ValueError(f"it has {there} pixels (height x width), and its record says {said}")
+        return tv_tensors.Image(image), target_of(record, kinds=self.kinds, name=record.file)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every image, without reading it."""
+        return [record.size for record in self.records]
+
+    @property
+    def files(self) -> list[str]:
+        """The file of every image."""
+        return [record.file for record in self.records]
+
+    def notes(self) -> list[str]:
+        """What may be a mistake and lets a run go on."""
+        return self._notes

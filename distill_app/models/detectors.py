@@ -1,0 +1,143 @@
+"""torchvision's detectors as they were published, for any number of classes; and what all of them do with images."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models import detection
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FrozenBatchNorm2d
+
+from distill_app.words import unknown
+
+# Architecture -> whether its batch norms are frozen, and the epsilon with which its weights for COCO were published
+# (None: that of the norms as they are built).
+ARCHITECTURES: dict[str, tuple[bool, float | None]] = {
+    "fasterrcnn_resnet50_fpn": (True, 0.0),
+    "fasterrcnn_resnet50_fpn_v2": (False, None),
+    "fasterrcnn_mobilenet_v3_large_fpn": (True, None),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (True, None),
+    "maskrcnn_resnet50_fpn": (True, 0.0),
+    "maskrcnn_resnet50_fpn_v2": (False, None),
+    "keypointrcnn_resnet50_fpn": (True, 0.0),
+    "retinanet_resnet50_fpn": (True, 0.0),
+    "retinanet_resnet50_fpn_v2": (False, None),
+    "fcos_resnet50_fpn": (True, None),
+    "ssd300_vgg16": (False, None),
+    "ssdlite320_mobilenet_v3_large": (False, None),
+}
+
+
+def with_background(num_classes: int) -> int:
+    """How many classes a detector tells apart: label 0 is the background of all of them, and classes count from 1.
+
+    torchvision's RetinaNet and FCOS have an output for it too, which no target names; so their weights for COCO fit.
+    """
+    return num_classes + 1
+
+
+def detector(
+    architecture: str,
+    *,
+    num_classes: int,
+    weights_backbone: str | None = None,
+    frozen_norms: bool | None = None,
+    eps: float | None = None,
+    **options: Any,
+) -> nn.Module:
+    """One of torchvision's detectors, without weights unless the backbone's are asked for.
+
+    torchvision freezes batch norms and sets their epsilon only where it loads weights itself; here the network is the
+    published one in any case, so that `weights` and `checkpoint` of its config fit. Without any weights frozen norms
+    normalise nothing: train from scratch with `frozen_norms=false`.
+
+    Args:
+        architecture: The name of torchvision's builder.
+        num_classes: Without the background.
+        weights_backbone: The name of torchvision's weights of the backbone, such as IMAGENET1K_V1.
+        frozen_norms: Whether batch norms of the backbone keep their statistics, scales and shifts for good; None: as
+            published.
+        eps: Of the frozen norms; None: as published with weights for COCO.
+        options: For torchvision's builder, such as min_size, max_size or box_detections_per_img.
+
+    Raises:
+        ValueError: No such architecture, or an epsilon for norms that are not frozen.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture: {unknown('architecture', architecture, ARCHITECTURES)}")
+    frozen, published = ARCHITECTURES[architecture]
+    if frozen_norms is not None:
+        published = published if frozen_norms == frozen else None
+        frozen = frozen_norms
+    if eps is not None and not frozen:
+        raise ValueError("eps: is that of frozen norms, and they are not frozen here")
+    build = getattr(detection, architecture)
+    net = build(weights=None, weights_backbone=weights_backbone, num_classes=with_background(num_classes), **options)
+    _set_norms(net.backbone, frozen=frozen, eps=published if eps is None else eps)
+    return net
+
+
+def _set_norms(module: nn.Module, *, frozen: bool, eps: float | None) -> None:
+    """Batch norms as they shall be, with the numbers that they have."""
+    wrong, make = (nn.BatchNorm2d, _frozen) if frozen else (FrozenBatchNorm2d, _trainable)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, wrong):
+                setattr(parent, name, make(child))
+    for norm in module.modules() if eps is not None else ():
+        if isinstance(norm, FrozenBatchNorm2d):
+            norm.eps = eps
+
+
+def _frozen(norm: Any) -> FrozenBatchNorm2d:
+    made = FrozenBatchNorm2d(norm.num_features, eps=norm.eps)
+    _copy_numbers(norm, made)
+    return made
+
+
+def _trainable(norm: Any) -> nn.BatchNorm2d:
+    made = nn.BatchNorm2d(len(norm.weight), eps=norm.eps)
+    _copy_numbers(norm, made)
+    return made
+
+
+@torch.no_grad()
+def _copy_numbers(source: Any, target: Any) -> None:
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(target, name).copy_(getattr(source, name))
+
+
+@contextmanager
+def resizing(network: nn.Module, *, enabled: bool, pad_to: int | None = None) -> Iterator[None]:
+    """Whether a detector in a network resizes images, for the time of the block, and to which size it pads them.
+
+    One that takes a single size, such as SSD, goes on: it makes the same pixels each time.
+
+    Args:
+        network: A detector, or what holds one; others are left as they are.
+        enabled: Whether images are resized.
+        pad_to: The side of the padded images, not below any side of theirs; None: as the detector pads.
+    """
+    found = [part for part in network.modules() if isinstance(part, GeneralizedRCNNTransform)]
+    changed: list[Callable[[], None]] = []
+    try:
+        for part in found:
+            if part.fixed_size is not None:
+                continue
+            if not enabled:
+                part.resize = _as_given  # type: ignore[method-assign]
+                changed.append(partial(delattr, part, "resize"))
+            if pad_to is not None:
+                changed.append(partial(setattr, part, "size_divisible", part.size_divisible))
+                part.size_divisible = pad_to
+        yield
+    finally:
+        for give_back in changed:
+            give_back()
+
+
+def _as_given(image: Any, target: Any = None) -> tuple[Any, Any]:
+    return image, target

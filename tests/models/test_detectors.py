@@ -1,0 +1,130 @@
+"""Detectors: torchvision's as they were published, our small ones, the background in one place, and their weights."""
+
+import pytest
+import torch
+import torchvision
+from engine_fixtures import mostly_slow
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+from torchvision.models import detection
+from torchvision.ops import FrozenBatchNorm2d
+
+from distill_app.config.schema import ModelConf
+from distill_app.config.tree import compose
+from distill_app.errors import WeightsError
+from distill_app.models import detector, tiny_fasterrcnn, tiny_maskrcnn, tiny_retinanet
+from distill_app.models.detectors import ARCHITECTURES, resizing
+from distill_app.networks.hooks import TappedModel
+from distill_app.networks.weights import load_weights
+
+SMALL = {"tiny_fasterrcnn": tiny_fasterrcnn, "tiny_maskrcnn": tiny_maskrcnn, "tiny_retinanet": tiny_retinanet}
+
+
+def conf_of(name: str) -> ModelConf:
+    cfg = compose([f"model@student={name}", "dataset=fashion_det"])
+    OmegaConf.resolve(cfg)
+    return OmegaConf.to_object(cfg.student)
+
+
+def target(**more: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"boxes": torch.tensor([[8.0, 8.0, 40.0, 44.0]]), "labels": torch.tensor([3]), **more}
+
+
+@pytest.mark.parametrize("name", mostly_slow(ARCHITECTURES, "fasterrcnn_mobilenet_v3_large_fpn"))
+def test_every_detector_is_torchvisions_own_and_has_its_taps(name):
+    conf = conf_of(name)
+    with torch.device("meta"):
+        net = instantiate(conf.net, _convert_="all")
+        published = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=11)
+    shapes = [
+        {key: value.shape for key, value in each.state_dict().items() if not key.endswith("num_batches_tracked")}
+        for each in (net, published)
+    ]
+    assert shapes[0] == shapes[1], "10 classes and the background"
+    frozen, eps = ARCHITECTURES[name]
+    norms = [part for part in net.modules() if isinstance(part, FrozenBatchNorm2d)]
+    assert bool(norms) == frozen and not (frozen and any(isinstance(p, nn.BatchNorm2d) for p in net.modules()))
+    assert not frozen or {norm.eps for norm in norms} == {1e-5 if eps is None else eps}
+    TappedModel(net, dict(conf.taps)).close()
+
+
+@pytest.mark.slow
+def test_weights_of_the_backbone_alone_are_a_second_source(monkeypatch):
+    asked = []
+
+    def given(self, *args, **options):
+        asked.append(str(self))
+        return torchvision.models.mobilenet_v3_large().state_dict()
+
+    monkeypatch.setattr(torchvision.models.MobileNet_V3_Large_Weights, "get_state_dict", given)
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    net = detector(name, num_classes=10, weights_backbone="IMAGENET1K_V1")
+    assert asked == ["MobileNet_V3_Large_Weights.IMAGENET1K_V1"]
+    assert any(isinstance(part, FrozenBatchNorm2d) for part in net.backbone.modules())
+    own = detector(name, num_classes=10, weights_backbone="IMAGENET1K_V1", frozen_norms=False)
+    assert not any(isinstance(part, FrozenBatchNorm2d) for part in own.modules())
+    images = [torch.rand(3, 64, 80)]
+    assert own.eval()(images)[0].keys() == {"boxes", "labels", "scores"}
+
+
+def test_what_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'fasterrcnn_resnet50_fpn'"):
+        detector("fasterrcnn_resnet50", num_classes=3)
+    with pytest.raises(ValueError, match="they are not frozen here"):
+        detector("ssd300_vgg16", num_classes=3, eps=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_small_detectors_train_and_every_tap_that_is_learnt_from_has_gradients(name):
+    conf = conf_of(name)
+    net = SMALL[name](num_classes=10, image_size=96).train()
+    more = {"masks": torch.ones(1, 96, 96, dtype=torch.uint8)} if name == "tiny_maskrcnn" else {}
+    tapped = TappedModel(net, dict(conf.taps))
+    taps = tapped([torch.rand(3, 96, 96), torch.rand(3, 96, 96)], [target(**more), target(**more)])
+    assert all(value.dim() == 0 for value in taps["losses"].values())
+    sum(taps["losses"].values()).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    levels = [name for name in taps if name.startswith("p") and name[1:].isdigit()]
+    sides = [96 // 2 ** int(level[1:]) for level in levels]
+    assert [tuple(taps[level].shape[1:]) for level in levels] == [(64, side, side) for side in sides]
+
+
+def test_the_small_detector_is_as_small_as_its_file_says():
+    net = tiny_fasterrcnn(num_classes=10, image_size=96)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 581_558
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_for_other_classes_load_without_all_heads_that_count_them(name, tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "coco.pt"
+    torch.save(SMALL[name](num_classes=90, image_size=96).state_dict(), file)
+    net = SMALL[name](num_classes=10, image_size=96)
+    conf = ModelConf(net={"_target_": f"distill_app.models.{name}"}, taps={}, checkpoint=str(file))
+    with pytest.raises(WeightsError, match=r"the file has 91 classes, the network 11; student\.drop_head=true"):
+        load_weights(net, conf, key="student")
+    conf.drop_head = True
+    origin = load_weights(net, conf, key="student")
+    heads = {"tiny_fasterrcnn": {"cls_score", "bbox_pred"}, "tiny_retinanet": {"cls_logits"}}
+    expected = heads.get(name, {"cls_score", "bbox_pred", "mask_fcn_logits"})
+    assert {tensor.split(".")[-2] for tensor in origin.random} == expected
+    assert "91 classes in the file, 11 here" in str(origin)
+
+
+def test_images_are_resized_as_published_or_as_they_are_and_the_network_is_given_back():
+    net = tiny_fasterrcnn(num_classes=3, image_size=96).eval()
+    images, seen = [torch.rand(3, 64, 50)], []
+    handle = net.backbone.body.register_forward_hook(
+        lambda module, args, output: seen.append(tuple(args[0].shape[-2:]))
+    )
+    net(images)
+    with resizing(net, enabled=False):
+        net(images)
+    with resizing(net, enabled=False, pad_to=128):
+        net(images)
+    net(images)
+    handle.remove()
+    assert seen == [(96, 96), (64, 64), (128, 128), (96, 96)]
+    assert net.transform.size_divisible == 32 and "resize" not in vars(net.transform)
