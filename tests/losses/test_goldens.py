@@ -4,6 +4,7 @@ import re
 
 import feature_fixtures as features
 import pytest
+import structure_fixtures as structures
 import torch
 from logit_fixtures import FILES, GOLDENS, QUIRKS
 from torch import nn
@@ -194,6 +195,7 @@ TABLE = {
     ],
     **GOLDENS,
     **features.GOLDENS,
+    **structures.GOLDENS,
 }
 ROWS = [
     pytest.param(file, case, fn, id=f"{file}-{case}") for file, rows in TABLE.items() for cs, fn in rows for case in cs
@@ -303,6 +305,7 @@ MODULES = [
     ("vid", "aberhu_eps1e-6", variational(part="alpha", eps=1e-6)),
     ("pad_l2", "td_with_estimator", prime_aware),
     *features.MODULES,
+    *structures.MODULES,
 ]
 
 
