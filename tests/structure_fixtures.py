@@ -71,6 +71,7 @@ def one_for_all(gamma: float, temperature: float) -> Compute:
 
 
 KL = losses.KLDivergence
+FILES = {"multi_teacher": ["ebkd", "ca_mkd"], "ban": ["kd"]}
 GOLDENS: dict[str, list[tuple[list[str], Compute]]] = {
     "ebkd": [
         (["ebkd_kd_only_T4"], taught("entropy", 4.0)),
