@@ -9,11 +9,13 @@ POOLING = (
     "simkd",
 )  # they see the last map through the classifier, where the network averages the one for the other
 DETECTION = ("own", "own_rcnn", "pkd_fpn", "l2_fpn")  # for networks that compute losses themselves
+# Both networks are ViTs, whose blocks they compare.
+TOKENS = ("vitkd",)
 # Every method whose file is there, but for labels alone, for takd, which is kd twice and wants a third network, and for
 # the one whose labels are several for each image.
-OTHER = ("ce", "takd", "multilabel_kd", *DETECTION)
-ANY_PAIR = [name for name in options_of("method") if name not in (*OTHER, *POOLING, *SPLIT)]
-ALL = [*ANY_PAIR, *POOLING, *SPLIT]
+OTHERS = ("ce", "takd", "multilabel_kd", *DETECTION, *POOLING, *SPLIT, *TOKENS)
+ANY_PAIR = [name for name in options_of("method") if name not in OTHERS]
+ALL = [*ANY_PAIR, *POOLING, *SPLIT, *TOKENS]
 # Widths, depths and map sizes differ.
 TINY = ("dataset=fake", "dataset.image_size=16", "dataset.train.size=48", "dataset.test.size=16")
 TINY = (*TINY, "dataset.validation_fraction=0", "stage.epochs=1")
@@ -21,5 +23,13 @@ PAIR = (*TINY, "prelude=none", "stage.batch_size=16", "model@teacher=cres_w32", 
 PAIR = (*PAIR, "teacher.allow_random=true")
 
 
+def tokens(network: str, *, width: int) -> tuple[str, ...]:
+    """A ViT of 12 narrow blocks and 16 patches of images of 16 px."""
+    sizes = {"patch_size": 4, "num_heads": 2, "hidden_dim": width, "mlp_dim": width}
+    return (f"model@{network}=vit_ti_16", *(f"{network}.net.{key}={value}" for key, value in sizes.items()))
+
+
 def base(method: str) -> tuple[str, ...]:
+    if method in TOKENS:
+        return (*PAIR, *tokens("teacher", width=24), *tokens("student", width=16))
     return PAIR if method in SPLIT else (*PAIR, "model@student=plain_8_16")

@@ -6,9 +6,10 @@ a list of addresses, or a mapping of them, shapes and tensors come as a list or 
 """
 
 from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
+from distill_app.adapters.branches import ConvBranch, ExitBranch, TokenBranch
 from distill_app.adapters.classifier import ClassCosts, ClassMaps, RegionLogits
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
-from distill_app.adapters.generation import MaskedGenerator, NegativeMargin
+from distill_app.adapters.generation import MaskedGenerator, MaskedTokens, NegativeMargin
 from distill_app.adapters.logits import NormedLogits, RescaledLogits
 from distill_app.adapters.maps import (
     AveragedMap,
@@ -29,15 +30,18 @@ __all__ = [
     "BatchSimilarityAttention",
     "ClassCosts",
     "ClassMaps",
+    "ConvBranch",
     "ConvRegressor",
     "CrossLayerAttention",
     "CrossLayerProjections",
+    "ExitBranch",
     "FactorDecoder",
     "FactorEncoder",
     "LearnableTemperature",
     "LinearProjector",
     "LogVarianceHead",
     "MaskedGenerator",
+    "MaskedTokens",
     "MatchChannels",
     "NegativeMargin",
     "NormedLogits",
@@ -48,6 +52,7 @@ __all__ = [
     "SelectView",
     "SelfSupervisedHead",
     "Shape",
+    "TokenBranch",
     "VIDRegressor",
     "resize_map",
 ]

@@ -64,6 +64,64 @@ class MaskedGenerator(nn.Module):
         return self.generation(aligned * (noise <= 1 - self.masked))
 
 
+class MaskedTokens(nn.Module):
+    """ViTKD's generator: the teacher's patches from the student's, of which a share is replaced by one learnt token.
+
+    conv3x3, ReLU, conv3x3 of the grid of patches, after a linear layer where widths differ; only the patches that were
+    masked are compared.
+
+    Yang, Li, Zeng, Li, Yuan, Li 2022, https://arxiv.org/abs/2209.02432. Of every image as many are masked, drawn anew
+    in every step; in eval mode the first ones are.
+
+    Args:
+        in_shape: (B, C, H, W) of the student's patches, as a map.
+        out_shape: (B, C', H, W) of the teacher's.
+        masked: Share of the patches that is masked; 0.5 in the paper.
+
+    Raises:
+        ValueError: The grids differ, or the share is none.
+    """
+
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, masked: float = 0.5):
+        super().__init__()
+        require_map(in_shape, adapter="MaskedTokens", argument="in_shape")
+        require_map(out_shape, adapter="MaskedTokens", argument="out_shape")
+        if tuple(in_shape[2:]) != tuple(out_shape[2:]):
+            raise ValueError(
+                f"MaskedTokens compares patch by patch, and the grids differ: {tuple(in_shape[2:])} of the student's, "
+                f"{tuple(out_shape[2:])} of the teacher's; both networks need patches of one size"
+            )
+        if not 0 < masked <= 1:
+            raise ValueError(f"masked={masked} must lie above 0 and up to 1: the share that is masked")
+        before, after = in_shape[1], out_shape[1]
+        self.masked = masked
+        self.token = nn.Parameter(torch.zeros(1, after, 1, 1))
+        self.align = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+        self.generation = nn.Sequential(
+            nn.Conv2d(after, after, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(after, after, 3, padding=1)
+        )
+
+    def forward(self, feature: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """(B, C, H, W) -> `map` (B, C', H, W) and `mask` (B, 1, H, W), 1 where a patch was masked.
+
+        Args:
+            feature: The student's patches.
+            noise: Numbers (B, H W) in the place of those that are drawn; patches with the smallest stay.
+        """
+        aligned = self.align(feature)
+        batch, _, height, width = aligned.shape
+        if noise is None:
+            shape = (batch, height * width)
+            noise = _drawn(shape, aligned.device) if self.training else _descending(shape, aligned)
+        kept = noise.argsort(dim=1)[:, : int(height * width * (1 - self.masked))]
+        mask = torch.ones_like(noise, dtype=aligned.dtype).scatter_(1, kept, 0.0).view(batch, 1, height, width)
+        return {"map": self.generation(torch.where(mask.bool(), self.token.to(aligned.dtype), aligned)), "mask": mask}
+
+
+def _descending(shape: tuple[int, int], like: Tensor) -> Tensor:
+    return -torch.arange(shape[1], device=like.device, dtype=torch.float32).expand(shape)
+
+
 def _drawn(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Numbers in [0, 1), of several ranks those that one process would draw for the whole batch."""
     generator, own = torch.Generator(device).manual_seed(common_number()), own_rows(shape[0])

@@ -17,9 +17,11 @@ from distill_app.check.share import share_errors
 from distill_app.check.suggest import Suggestions
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
+from distill_app.config.each import written_out
 from distill_app.config.inherit import PARTS, inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
+from distill_app.config.tree import options_of
 from distill_app.data.presence import count_classes, missing_data
 from distill_app.errors import ConfigError
 from distill_app.words import unknown
@@ -81,6 +83,11 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
         return [*errors, *(failed or [f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"])], None, []
     if not isinstance(app, AppConf):
         raise TypeError("the config is not an AppConf; compose it with distill_app.compose")
+    try:
+        app = written_out(app)
+    except ConfigError as error:
+        return [*errors, *error.errors], None, []
+    errors += _called_like_models(app)
     plans, problems = plan_stages(app)
     errors += problems
     errors += unbuildable(app, plans)
@@ -129,6 +136,17 @@ def _told(cfg: DictConfig, dead: Iterator[tuple[str, str, list[str]]]) -> Iterat
         lines = Suggestions(cfg).lines(path, value) if "." not in path else []
         lines = [line for line in lines if line.partition("=")[0] != path]
         yield f"{path}: {unknown('key', name, known)}" + (f"; write '{lines[0]}'" if lines else "")
+
+
+def _called_like_models(app: AppConf) -> Iterator[str]:
+    """Networks that are called like an option of the group `model` and are another: a list of names is no choice."""
+    options = options_of("model")
+    for name, conf in app.method.extra_models.items():
+        if name in options and conf.name != name:
+            yield (
+                f"method.extra_models.{name}: is called like model={name} and is {conf.name or 'another'}; write "
+                f"'+model@method.extra_models.{name}={name}' too, or give it another name"
+            )
 
 
 def unbuildable(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:

@@ -32,6 +32,7 @@ def inherit(cfg: DictConfig) -> Iterator[str]:
                 continue
             named: dict[str, Any] = {}
             for key in reversed(chain):
+                named.pop("each", None)  # a stage that is like others is one of its own
                 named = _over(named, _named(OmegaConf.select(cfg, key), StageConf))
             stages[name] = OmegaConf.merge(OmegaConf.structured(StageConf), named)
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from distill_app.config.each import written_out
 from distill_app.config.inherit import inherit
 from distill_app.config.plan import StagePlan, plan_stages
 from distill_app.config.schema import AboutConf, AdapterConf, LossTermConf
@@ -108,7 +109,7 @@ def stages_of(name: str, config_dirs: Sequence[str] = ()) -> list[StageText]:
     if errors := list(inherit(cfg)):
         raise ConfigError(errors)
     OmegaConf.resolve(cfg)
-    app: Any = OmegaConf.to_object(cfg)
+    app: Any = written_out(OmegaConf.to_object(cfg))
     plans, _ = plan_stages(app)
     return [_stage(plan, app.stage.lr) for plan in plans if plan.key.startswith("method.")]
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import II, MISSING, OmegaConf
 
+from distill_app.config.each import written_out
+
 
 @dataclass
 class ModelConf:
@@ -27,6 +29,7 @@ class ModelConf:
     weights: str | None = None
     allow_random: bool = False  # run it frozen although nothing was loaded into it and no stage trains it
     starts_like: str | None = None  # draws the random numbers, or loads the file, of this network instead of its own
+    each: str | None = None  # of a method's networks: one for each name in method.params.<each>, as config.each has it
 
 
 @dataclass
@@ -75,6 +78,7 @@ class LossTermConf:
     loss: Any = MISSING
     inputs: dict[str, Any] = field(default_factory=dict)
     weight: Any = None  # a number, or a schedule with a _target_; null: 1
+    each: str | None = None  # once for each name in method.params.<each>, as <term>_<name>
 
 
 @dataclass
@@ -87,6 +91,7 @@ class AdapterConf:
     # A module of a network that the stage runs, by the tap that is its input or output, or by path: student.pooled is
     # the classifier that pooled features go into. The constructor gets it as `borrowed`; it stays the network's own.
     borrows: str | None = None
+    each: str | None = None  # once for each name in method.params.<each>, as <adapter>_<name>
 
 
 @dataclass
@@ -133,6 +138,8 @@ class StageConf:
 
     # A stage from which all is taken that is not named here: losses, adapters, roles, epochs, data ...
     like: str | None = None
+    # Once for each name in method.params.<each>, as <stage>_<name>; {each} in it is the name, {before} the one before.
+    each: str | None = None
     epochs: int = II("stage.epochs")
     lr: float = II("stage.lr")
     batch_size: int = II("stage.batch_size")
@@ -273,8 +280,12 @@ class AppConf:
 
 
 def to_app(config: Mapping[str, Any]) -> AppConf:
-    """The typed config from plain containers."""
+    """The typed config from plain containers.
+
+    Raises:
+        ConfigError: A part with `each` has no list of names.
+    """
     merged = OmegaConf.merge(OmegaConf.structured(AppConf), OmegaConf.create(dict(config)))
     app = OmegaConf.to_object(merged)
     assert isinstance(app, AppConf)  # for the type checker: the schema is the root
-    return app
+    return written_out(app)

@@ -37,8 +37,9 @@ from distill_app.losses.relations import (
     SimilarityPreserving,
 )
 from distill_app.losses.reweighted import TransformedTeacherKL, WeightedSoftLabels
-from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup
+from distill_app.losses.schedules import CosineDecay, ExponentialDecay, LinearWarmup, SigmoidRampUp
 from distill_app.losses.selfsup import ContrastivePrediction, RotatedKL, SimilarityKL
+from distill_app.losses.several import CollaborativeKL, ConfidenceDistance, MultiTeacherKL, MutualKL
 from distill_app.losses.soft_labels import CustomizedSoftLabels
 from distill_app.losses.spectra import SingularVectors
 from distill_app.losses.standardised import SpreadTemperatureKL, StandardizedKL
@@ -48,17 +49,28 @@ from distill_app.losses.statistics import (
     NeuronSelectivity,
     WhitenedLogDistance,
 )
+from distill_app.losses.targets import (
+    ActiveDistance,
+    MaskedDistance,
+    OneForAllCE,
+    ProbabilityDistance,
+    SoftCrossEntropy,
+    TeacherLabels,
+)
 from distill_app.losses.views import CrossViewKL
 from distill_app.losses.wasserstein import GaussianDistance, SinkhornDistance
 
 __all__ = [
     "ActivationBoundary",
+    "ActiveDistance",
     "AffinityDistance",
     "AttendedTransfer",
     "AttentionTransfer",
     "ChannelCorrelation",
     "ChannelwiseKL",
     "ClassMapDistance",
+    "CollaborativeKL",
+    "ConfidenceDistance",
     "ContrastivePrediction",
     "ContrastiveRepresentation",
     "CorrelationCongruence",
@@ -78,14 +90,19 @@ __all__ = [
     "LinearWarmup",
     "MapDistance",
     "MarginDistance",
+    "MaskedDistance",
     "MultiLevelAlignment",
+    "MultiTeacherKL",
+    "MutualKL",
     "NeuronSelectivity",
     "NormalizedKD",
+    "OneForAllCE",
     "Own",
     "PearsonDistance",
     "PearsonImitation",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
+    "ProbabilityDistance",
     "RefinedKL",
     "RelationalAngle",
     "RelationalDistance",
@@ -93,13 +110,16 @@ __all__ = [
     "ScaleDecoupled",
     "SemanticCalibration",
     "SigmoidKL",
+    "SigmoidRampUp",
     "SimilarityKL",
     "SimilarityPreserving",
     "SingularVectors",
     "SinkhornDistance",
+    "SoftCrossEntropy",
     "SpreadTemperatureKL",
     "SquaredDistance",
     "StandardizedKL",
+    "TeacherLabels",
     "TransformedTeacherKL",
     "VariationalInformation",
     "VirtualTeacherKL",

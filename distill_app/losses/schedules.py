@@ -78,3 +78,24 @@ class ExponentialDecay:
 
     def __call__(self, epoch: float) -> float:
         return self.value * self.rate**epoch
+
+
+@dataclass(frozen=True)
+class SigmoidRampUp:
+    """From nearly 0 to `value` on value * exp(-5 (1 - epoch / epochs)^2), then `value`.
+
+    Of mean teacher (Tarvainen and Valpola 2017) and ONE (Lan et al. 2018); it begins at 0.7 % of the value.
+
+    Args:
+        value: Weight after the ramp.
+        epochs: How long it takes.
+    """
+
+    value: float
+    epochs: float
+
+    def __post_init__(self) -> None:
+        _require_duration(self.epochs)
+
+    def __call__(self, epoch: float) -> float:
+        return self.value * math.exp(-5.0 * (1 - min(max(epoch / self.epochs, 0.0), 1.0)) ** 2)

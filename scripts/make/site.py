@@ -47,7 +47,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, words in REFERENCE.items():
         files.append(File.generated(config, f"reference/{name}.md", content=reference(name, words)))
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, "contributing.md", content=linked(text, "", "contributing.md", config.repo_url)))
+    files.append(
+        File.generated(config, "contributing.md", content=linked(text, "", "contributing.md", config.repo_url))
+    )
     return files
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from docs_fixtures import PAGES, ROOT, block_after, commands, strangers
 from PIL import Image
 
 from distill_app.cli import main
-
-from docs_fixtures import PAGES, ROOT, block_after, commands, strangers
 
 SMALL = {
     "runtime.max_epochs": "1",
@@ -123,7 +122,9 @@ def adapted(place, made, tmp_path, monkeypatch) -> Callable[[list[str], str], li
 
 def small(words: list[str]) -> list[str]:
     """An experiment of a batch a stage; of large networks, and on a cluster, what would be done."""
-    found = [re.sub(r"=.*", f"={VALUES[key]}", word) if (key := word.split("=")[0]) in VALUES else word for word in words]
+    found = [
+        re.sub(r"=.*", f"={VALUES[key]}", word) if (key := word.split("=")[0]) in VALUES else word for word in words
+    ]
     if {"--help", "--version", "--cfg"} & set(found):
         return found
     typed = {word.split("=")[0].lstrip("+") for word in found}

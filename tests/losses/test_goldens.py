@@ -4,6 +4,7 @@ import re
 
 import feature_fixtures as features
 import pytest
+import structure_fixtures as structures
 import torch
 from logit_fixtures import FILES, GOLDENS, QUIRKS
 from torch import nn
@@ -194,6 +195,7 @@ TABLE = {
     ],
     **GOLDENS,
     **features.GOLDENS,
+    **structures.GOLDENS,
 }
 ROWS = [
     pytest.param(file, case, fn, id=f"{file}-{case}") for file, rows in TABLE.items() for cs, fn in rows for case in cs
@@ -303,6 +305,7 @@ MODULES = [
     ("vid", "aberhu_eps1e-6", variational(part="alpha", eps=1e-6)),
     ("pad_l2", "td_with_estimator", prime_aware),
     *features.MODULES,
+    *structures.MODULES,
 ]
 
 
@@ -393,8 +396,10 @@ CALLED = {
     "MMRazor": "mmrazor",
     "the authors' code": "authors",
     "the paper's formula": "paper",
+    "public code": "loop",
 }
-CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"], **FILES, **features.FILES}
+CASES_OF = {"dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
+CASES_OF |= {**FILES, **features.FILES, **structures.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
@@ -402,6 +407,9 @@ COMPARED["at"].add("authors: szagoruyko")
 COMPARED["cckd"].add("paper: aberhu_math_on_td_sq")
 COMPARED["crld"].add("paper: own_formula")
 COMPARED["ctkd"] = {"authors_kd_th1_lam-1"}  # in test_curriculum
+COMPARED["ca_mkd"].add("authors: kd_only_T4")
+COMPARED["dml"] = {"paper_2peers_net1"}  # in test_several
+COMPARED["kdcl"] = {"loop_mean_K2_T4_a0.5_net1", "paper: formula_naive_T2_net1"}
 COMPARED["crd"] = {"td_first_batch", "repdistiller_first_batch", "mdistiller_first_batch", "mmrazor_first_batch"}
 
 

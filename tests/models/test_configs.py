@@ -19,6 +19,8 @@ from distill_app.networks.taps import Tap, resolve
 
 MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml") if path.stem not in DETECTORS)
 STAGES = [f"stage{i}" for i in range(1, 5)]
+# What transformers have besides: all tokens, patches of single blocks, and the logits of single tokens.
+BESIDES = {"tokens", "block1", "block2", "normed", "class_logits", "token_logits"}
 CANONICAL = {"stem", *STAGES, *(f"{stage}_pre" for stage in STAGES), "pooled", "logits"}
 # Their builders compute with the values of tensors, which the meta device does not have.
 NEEDS_VALUES = {"regnet_y_400mf", "hub_local"}
@@ -102,7 +104,7 @@ def test_every_model_has_the_canonical_taps_in_aligned_shapes(name, composed, tm
     maps = [taps[stage] for stage in STAGES]
     sizes = [activation.shape[-1] for activation in maps]
 
-    assert set(conf.taps) - {"tokens"} == CANONICAL
+    assert set(conf.taps) - BESIDES == CANONICAL
     assert all(activation.dim() == 4 and len(activation) == 2 for activation in [taps["stem"], *maps])
     assert sizes == sorted(sizes, reverse=True)
     assert taps["stem"].shape[-1] >= sizes[0]

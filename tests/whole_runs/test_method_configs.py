@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_fixtures import changed, equal, mostly_slow, network, networks, run, runner, snapshot
-from method_fixtures import ALL, ANY_PAIR, POOLING, SPLIT, TINY, base
+from method_fixtures import ALL, ANY_PAIR, POOLING, SPLIT, TINY, TOKENS, base
 from torch import nn
 
 from distill_app.adapters import ReviewFusion
@@ -334,7 +334,16 @@ def test_check_says_why_head_distillation_needs_the_teachers_architecture(method
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", TOKENS)
+@pytest.mark.parametrize(("teacher", "student"), PAIRS)
+def test_methods_of_blocks_refuse_networks_without_any(method, teacher, student):
+    pair = [f"model@teacher={teacher}", f"model@student={student}", "dataset=fake", "prelude=none"]
+    errors = list(check(compose([f"method={method}", *pair, "teacher.allow_random=true"])))
+    assert errors and all("unknown tap 'block" in error or "unknown tap 'normed'" in error for error in errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in ALL if name not in TOKENS])
 def test_the_default_pair_passes_the_check(method):
     assert list(check(compose([f"method={method}"]))) == []
 

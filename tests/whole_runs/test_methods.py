@@ -9,7 +9,8 @@ from functools import lru_cache
 import pytest
 import torch
 from engine_fixtures import changed, networks, runner, snapshot, train, trained
-from method_fixtures import DETECTION
+from method_fixtures import DETECTION, TOKENS
+from method_fixtures import tokens as vit
 from omegaconf import DictConfig
 
 from distill_app.config.tree import compose, options_of
@@ -46,6 +47,9 @@ def overrides_of(method: str, pair: str = "plain") -> tuple[str, ...]:
     own = of_the_default(f"method={method}").student != of_the_default().student
     networks = (f"model@teacher={teacher}", *(() if own else (f"model@student={student}",)))
     data = DATA.get(method, ("digits",))
+    if method in TOKENS:
+        wide, narrow = (24, 16) if pair == "plain" else (16, 24)
+        data, networks = DATA["afd"], (*vit("teacher", width=wide), *vit("student", width=narrow))
     dataset, frozen = (f"dataset={data[0]}", *data[1:]), ("prelude=none", "teacher.allow_random=true")
     return (*dataset, "stage=digits", *frozen, f"method={method}", *networks, "stage.batch_size=16")
 
