@@ -124,6 +124,7 @@ def carry_out(
 
     # What is found without torch is told by now; importing it takes seconds.
     from distill_app.check.shapes import opened
+    from distill_app.report.published import outline as published_outline
     from distill_app.training.describe import origins_text, plan_text
 
     world = _world(app)
@@ -140,7 +141,8 @@ def carry_out(
         with experiment:
             if app.dry_run:
                 notes = [f"warning: {note}" for note in experiment.data_notes()]
-                print("\n".join([*notes, origins_text(experiment.parts.networks), *outline]))
+                told = [*notes, origins_text(experiment.parts.networks), *outline, *published_outline(config)]
+                print("\n".join(told))
                 return {}
             launcher = experiment.builder.build(app.launcher, key="launcher")
             if hydra is not None and world.main:

@@ -47,10 +47,12 @@ def write_run(
     epochs: int = 3,
     metrics: Sequence[Metric] = METRICS,
     prelude: Sequence[str] = ("teacher", "alone"),
+    networks: tuple[str, str] = ("plain_32_64", "plain_8_16"),
 ) -> Path:
-    """Writes a run: its settings are keys with dots, and were typed."""
+    """Writes a run: its settings are keys with dots, and were typed; networks are teacher and student."""
     folder.mkdir(parents=True)
-    about = {"method": method, "dataset": "digits", "seed": seed, "student": "plain_8_16", "teacher": "plain_32_64"}
+    teacher, student = networks
+    about = {"method": method, "dataset": "digits", "seed": seed, "student": student, "teacher": teacher}
     stages = {each["stage"]: {"seconds": each["seconds"], "trained": [each["network"]]} for each in results}
     if state == "done":
         described = {"metrics": [metric.described() for metric in metrics], "rows": list(results), "stages": stages}

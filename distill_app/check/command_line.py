@@ -17,7 +17,7 @@ from distill_app.check.quick import check, read
 from distill_app.check.quoting import quoted
 from distill_app.check.suggest import Suggestions, typed
 from distill_app.config import schema
-from distill_app.config.tree import compose_mounted, groups, options_of
+from distill_app.config.tree import bringing, compose_mounted, groups, options_of
 from distill_app.errors import is_of_composition, one_line
 from distill_app.words import unknown
 
@@ -98,8 +98,9 @@ class _Line:
         if isinstance(error, OverrideParseException) and error.override in self.overrides:
             return error.override
         text = str(error)
+        about = re.sub(r"^In '[^']+': ", "", text)  # a file that an override chose right may name what is wrong
         for override in sorted(self.overrides, key=lambda each: not each.startswith("+")):
-            if any(name in text for name in _names(override)):
+            if any(name in about for name in _names(override)):
                 return override
         # A sweep may fail at a later point than the first, which is the one that is composed here.
         if self.failure() != text:
@@ -207,6 +208,8 @@ class _Words:
         options = options_of(key, self.line.config_dirs)
         wrong = [each for each in value.split(",") if each not in options]
         words = f"{key}: {unknown('option', wrong[0], options)}" if wrong else f"{key}: is a group and no key"
+        if not places and (experiments := bringing(key, self.line.config_dirs)):
+            return f"{words}; it belongs to an experiment: write experiment={experiments[0]} {key}={value}"
         return f"{words}{known.hint(key, value) or '; write ' + ' or '.join(f'{each}=NAME' for each in places)}"
 
     def _unknown_key(self, key: str, value: str) -> str:

@@ -260,6 +260,13 @@ class CacheConf:
 
 
 @dataclass
+class BenchmarkConf:
+    """The published benchmark that a run belongs to: its figures are shown beside the run's own."""
+
+    name: str | None = None
+
+
+@dataclass
 class AppConf:
     """The whole experiment."""
 
@@ -275,6 +282,9 @@ class AppConf:
     runtime: RuntimeConf = field(default_factory=RuntimeConf)
     checkpoint: CheckpointConf = field(default_factory=CheckpointConf)
     cache: CacheConf = field(default_factory=CacheConf)
+    benchmark: BenchmarkConf = field(default_factory=BenchmarkConf)
+    # What settings of a benchmark refer to that goes by the pair of networks: dkd.beta, the student's lr ...
+    pair: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     dry_run: bool = False
 

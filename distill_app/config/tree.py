@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from distill_app.config.schema import AppConf
 
 # Groups that may be left out: null and none both choose nothing.
-OPTIONAL = ("debug", "experiment", "prelude")
+OPTIONAL = ("benchmark", "debug", "experiment", "prelude")
 # What Hydra holds once per process of one application; its plugins may serve several.
 _STATE = (ConfigStore, GlobalHydra, HydraConfig, JobRuntime, VersionBase)
 
@@ -108,6 +108,17 @@ def options_of(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
         folder = Path(root, group)
         files = list(folder.glob("*.yaml")) or list(folder.glob("**/*.yaml"))
         found |= {file.relative_to(folder).with_suffix("").as_posix() for file in files}
+    return sorted(found)
+
+
+def bringing(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
+    """The experiments that bring along a group that the primary config has no place for."""
+    found = set()
+    for root in (conf_dir(), *config_dirs):
+        folder = Path(root, "experiment")
+        for file in folder.glob("**/*.yaml"):
+            if f"\n  - /{group}: " in file.read_text(encoding="utf-8"):
+                found.add(file.relative_to(folder).with_suffix("").as_posix())
     return sorted(found)
 
 

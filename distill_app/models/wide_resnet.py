@@ -25,6 +25,13 @@ class WideResNet(nn.Module):
         ValueError: A depth other than 6n + 4.
     """
 
+    # Names in files of RepDistiller and mdistiller; blocks have a bn1 of their own.
+    foreign_names = (
+        (r"\bblock(\d)\.layer\.", r"layer\1."),
+        (r"\bconvShortcut\.", "shortcut."),
+        (r"(?<!\d\.)\bbn1\.", "bn."),
+    )
+
     def __init__(self, depth: int, *, num_classes: int, widening: int, in_channels: int = 3):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:

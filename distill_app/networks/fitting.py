@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
-from torchvision.models import DenseNet, MNASNet
+from torchvision.models import DenseNet, MNASNet, ResNet
 
 from distill_app.errors import TapError, WeightsError
 from distill_app.networks.taps import Tap, resolve
@@ -16,6 +16,9 @@ from distill_app.words import some
 _WITHIN = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 # torchvision's DenseNet files name modules as before PyTorch 0.4: denselayer1.norm.1 is denselayer1.norm1.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+# What modules of torchvision's networks are called in files of other programs: RepDistiller and mdistiller name their
+# ResNet-50 of CIFAR-100 so. Networks of this package say it themselves, as `foreign_names`: (expression, own name).
+_FOREIGN = {ResNet: ((r"\bshortcut\.", "downsample."), (r"\blinear\.", "fc."))}
 # Counts batches for batch norms without a momentum; files from before PyTorch 0.4 and of other programs lack it.
 _COUNTER = "num_batches_tracked"
 
@@ -43,6 +46,7 @@ def fitted(
         name for name in own if not name.endswith(_COUNTER) and not (drop_head and name.rpartition(".")[0] == head)
     }
     names = {name: _today(name, net, own) for name in state}
+    others, names = names, {name: _own(today, net, own, taken={*names.values()}) for name, today in names.items()}
     prefix, notes = _prefix(names.values(), needed, source=source), []
     kept = {name: today.removeprefix(prefix) for name, today in names.items() if today.startswith(prefix)}
     notes += [
@@ -50,6 +54,8 @@ def fitted(
     ]
     if prefix:
         notes.append(f"without the prefix {prefix!r}")
+    if names != others:
+        notes.append("with another program's names of modules")
     if len(kept) < len(names):
         beside = dict.fromkeys(name.split(".")[0] for name in names if name not in kept)
         notes.append(f"without the {len(names) - len(kept)} tensors of {some(beside)}, which are beside it in the file")
@@ -72,6 +78,16 @@ def _today(name: str, net: nn.Module, own: Mapping[str, Tensor]) -> str:
         if isinstance(net, DenseNet):
             name = _OLD_DENSENET.sub(r"\1\2", name)
     return name
+
+
+def _own(name: str, net: nn.Module, own: Mapping[str, Tensor], *, taken: set[str]) -> str:
+    """The network's own name of what another program calls otherwise; never one that the file has already."""
+    if name in own:
+        return name
+    changed = name
+    for expression, replacement in getattr(net, "foreign_names", _FOREIGN.get(type(net), ())):
+        changed = re.sub(expression, replacement, changed)
+    return name if changed in taken else changed
 
 
 def _prefix(names: Iterable[str], needed: set[str], *, source: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill_app.report.published import Row, pair_in
 from distill_app.report.statistics import Spread, spread
 from distill_app.runs.collect import BASE, differing
 from distill_app.runs.metrics import ABOUT, Metric, joined
@@ -72,6 +73,18 @@ class Result:
         values = [number(run.get("objective")) for run, _ in self.members]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known and len(known) == len(values) else None
+
+    @property
+    def published(self) -> list[Row]:
+        """What is published for it, where its runs are of a benchmark; in percent, of the accuracy."""
+        run = self.members[0][0]
+        found = pair_in(run)
+        if found is None:
+            return []
+        _, pair = found
+        alone = {TEACHER: [pair.teacher_row], ALONE: [pair.student_row], OTHER: []}
+        rows = alone[self.role] if self.role in alone else pair.of(str(run.get("method")))
+        return [row for row in rows if row.values]
 
     @property
     def title(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from distill_app.report.comparison import Against, Compared
 from distill_app.report.results import number
 from distill_app.report.statistics import p_text
-from distill_app.report.tables import figure_text, leading_pair, metrics_in, settings_of, what_of
+from distill_app.report.tables import figure_text, leading_pair, metrics_in, published_text, settings_of, what_of
 from distill_app.runs.collect import BASE
 from distill_app.runs.metrics import Metric, joined
 from distill_app.runs.naming import short_names
@@ -52,6 +52,8 @@ def results_sheet(found: Sequence[Compared]) -> Sheet:
     keys = [*_differing(rows, BASE), *settings_of(found)]
     columns = [Column("result"), *_key_columns(keys, rows), Column("n", "independent runs (seeds)", numeric=True)]
     columns += [Column(_head(metric.name), numeric=True) for metric in metrics]
+    printed = any(each.result.published for each in found)
+    columns += [Column("published", "accuracy in papers, several values where sources differ", numeric=True)] * printed
     compared = [name for name in ("alone", "kd") if any(getattr(each, name) for each in found)]
     for name in compared:
         reference = {"alone": "student alone", "kd": "tuned KD"}[name]
@@ -62,6 +64,7 @@ def results_sheet(found: Sequence[Compared]) -> Sheet:
         cells = [Cell(each.result.name, kind=f"role {each.result.role}"), *(_text(row.get(key)) for key in keys)]
         cells.append(Cell(str(each.result.n), each.result.n, title=_runs_text(len(each.result.members))))
         cells += [_figure(each, metric) for metric in metrics]
+        cells += [_published(each)] * printed
         for name in compared:
             cells += _difference(each, getattr(each, name))
         sheet.append(cells)
@@ -202,6 +205,15 @@ def _figure(each: Compared, metric: Metric) -> Cell:
     if found.low is not None and found.high is not None:
         interval = f"95 % interval of the mean: {metric.text(found.low)} to {metric.text(found.high)}; "
     return Cell(_signed(text), metric.scaled(found.mean), title=f"{interval}by seed: {seeds}")
+
+
+def _published(each: Compared) -> Cell:
+    rows = each.result.published
+    values = [value for row in rows for value in row.values]
+    if not values:
+        return Cell("-")
+    sources = "; ".join(f"{row.label} {value}: {', '.join(value.sources)}" for row in rows for value in row.values)
+    return Cell(published_text(rows) or "-", values[0].top1, title=sources)
 
 
 def _plain_figure(metric: Metric, value: Any) -> Cell:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distill_app.report.comparison import Against, Compared
+from distill_app.report.published import Row
 from distill_app.report.results import Figure
 from distill_app.report.statistics import Paired, p_text
 from distill_app.runs.collect import BASE, differing
@@ -31,7 +32,7 @@ def columns_of(found: Sequence[Compared]) -> list[str]:
     rows = [row_of(each) for each in found]
     base = [key for key in BASE if len({row.get(key) for row in rows}) > 1]
     figures = [metric.name for metric in metrics_in(found)]
-    numbers = ["n", "runs", *figures, *_REFERENCES, "seconds", "cost"]
+    numbers = ["n", "runs", *figures, "published", *_REFERENCES, "seconds", "cost"]
     shown = [column for column in numbers if any(row.get(column) is not None for row in rows)]
     if all(row.get("n") == row.get("runs") for row in rows):
         shown.remove("runs") if "runs" in shown else None
@@ -49,6 +50,7 @@ def row_of(each: Compared) -> dict[str, Any]:
         "n": result.n,
         "runs": len(result.members),
         **figures,
+        "published": published_text(each.result.published),
         "vs alone": against_text(each.alone, result.leading),
         "vs kd": against_text(each.kd, result.leading),
         "seconds": each.seconds,
@@ -73,6 +75,12 @@ def figure_text(figure: Figure) -> str:
     return figure.metric.text(figure.spread.mean, deviation=figure.spread.std)
 
 
+def published_text(rows: Sequence[Row]) -> str | None:
+    """The published values, those of rows of several names with their names; each value once, whoever has it."""
+    texts = [row.text if len(rows) == 1 else f"{row.label} {row.text}" for row in rows]
+    return "; ".join(texts) or None
+
+
 def against_text(against: Against | None, leading: Figure | None) -> str | None:
     """The difference of the leading figure with its p-value: `+1.67 (p 0.012)`."""
     pair = None if against is None or leading is None else against.by_metric.get(leading.metric.name)
@@ -92,6 +100,8 @@ def _notes(found: Sequence[Compared], columns: Sequence[str], *, markdown: bool)
     for column, name in _REFERENCES.items():
         if column in columns:
             lines.append(f"{column}: difference to {name} by seed, with p of the two-sided paired t-test")
+    if "published" in columns:
+        lines.append("published: accuracy in papers, each value where sources differ; sources: distill published PAIR")
     if "vs kd" in columns:
         lines.append(f"tuned KD: {'; '.join(tuned_texts(found))}")
     return [f"- {line}" for line in lines] if markdown else lines
@@ -112,6 +122,7 @@ def results_csv(found: Sequence[Compared]) -> str:
     columns = [*BASE, *settings_of(found), "result", "n", "runs"]
     for metric in metrics_in(found):
         columns += [metric.name, *(f"{metric.name}_{part}" for part in ("std", "low", "high"))]
+    columns += ["published"] if any(each.result.published for each in found) else []
     for reference in ("alone", "kd"):
         columns += [f"minus_{reference}{part}" for part in ("", "_low", "_high", "_p", "_n")]
     columns += ["parameters", "seconds", "cost"]
@@ -126,7 +137,7 @@ def _numbers(each: Compared) -> dict[str, Any]:
     result = each.result
     row: dict[str, Any] = {**result.base, **result.settings, "result": result.name, "n": result.n}
     row |= {"runs": len(result.members), "parameters": result.parameters}
-    row |= {"seconds": each.seconds, "cost": each.cost}
+    row |= {"seconds": each.seconds, "cost": each.cost, "published": published_text(result.published)}
     for name, figure in result.figures.items():
         if (found := figure.spread) is not None:
             row |= {name: found.mean, f"{name}_std": found.std, f"{name}_low": found.low, f"{name}_high": found.high}

@@ -79,6 +79,7 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
         "objective": (summary or {}).get("objective"),
         "stages": _stages(summary or {}),
         "prelude": _schedule(config.get("prelude")),
+        "benchmark": _benchmark(config.get("benchmark")),
         "settings": settings,
         **_where(folder),
         **_commands(folder, hydra["overrides"]),
@@ -105,6 +106,12 @@ def _schedule(prelude: Any) -> list[str] | None:
     """The stages before those of the method; None where the config does not say."""
     schedule = prelude.get("schedule") if isinstance(prelude, Mapping) else None
     return [str(name) for name in schedule] if isinstance(schedule, list) else None
+
+
+def _benchmark(benchmark: Any) -> str | None:
+    """The published benchmark that a run belongs to."""
+    name = benchmark.get("name") if isinstance(benchmark, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _where(folder: Path) -> dict[str, Any]:

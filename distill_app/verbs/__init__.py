@@ -23,6 +23,7 @@ VERBS = {
     "retry": "submits again what of a sweep is neither done nor queued nor running, as one array",
     "wait": "waits until all runs are over; exit code 0 if all are done",
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
+    "published": "lists what papers report for the pairs and methods of a benchmark, with sources and commands",
     "cache": "lists, verifies or clears teacher caches",
 }
 

@@ -1,7 +1,7 @@
 """What MkDocs calls while it builds the site (mkdocs.yml): pages that are made, and links that leave the pages.
 
-The pages are to be read where they lie, too, so they link to files of the checkout. In the site such links are text, or,
-where mkdocs.yml has a `repo_url`, links into the repository.
+The pages are to be read where they lie, too, so they link to files of the checkout. In the site such links are text,
+or, where mkdocs.yml has a `repo_url`, links into the repository.
 """
 
 import os

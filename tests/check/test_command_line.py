@@ -120,6 +120,17 @@ def test_a_group_without_such_an_option_lists_what_there_is():
     assert "optimizer@stage.optimizer=NAME" in message
 
 
+def test_a_group_that_an_experiment_brings_is_told_with_the_experiment():
+    (message,) = errors_of("pair=vgg13_vgg8")
+    assert message.endswith("it belongs to an experiment: write experiment=cifar100/benchmark pair=vgg13_vgg8")
+
+
+def test_a_wrong_option_of_a_group_of_an_experiment_is_told_once_and_not_of_the_experiment():
+    messages = [text for text in errors_of("experiment=cifar100/benchmark", "pair=vgg13_vgg9") if "root" not in text]
+    assert len(messages) == 1
+    assert messages[0].startswith("pair: unknown option 'vgg13_vgg9'; did you mean 'vgg13_vgg8'?")
+
+
 def test_a_key_below_a_group_says_where_the_group_is():
     (message,) = errors_of("model.foo=1")
     assert "the group model is at student, teacher" in message

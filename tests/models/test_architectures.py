@@ -5,7 +5,17 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18, squeezenet1_1
 
-from distill_app.models import CifarResNet, PlainCNN, WideResNet, small_stem
+from distill_app.models import (
+    CifarResNet,
+    MobileNetV1,
+    PlainCNN,
+    SmallMobileNetV2,
+    SmallShuffleNetV1,
+    SmallShuffleNetV2,
+    SmallVGG,
+    WideResNet,
+    small_stem,
+)
 
 
 def parameters(net: nn.Module) -> int:
@@ -41,6 +51,20 @@ def test_wide_variants_have_the_parameters_that_the_distillation_literature_repo
         assert parameters(WideResNet(40, num_classes=100, widening=2)) / 1e6 == pytest.approx(2.26, abs=0.005)
 
 
+def test_mobilenet_v1_has_the_layers_and_parameters_of_the_paper():
+    """Table 8 of Howard et al. 2017: 4.2 million; 27 convolutions and the linear layer."""
+    with torch.device("meta"):
+        net = MobileNetV1(num_classes=1000)
+        assert parameters(net) == 4_231_976 and weight_layers(net) == 28
+        assert parameters(MobileNetV1(num_classes=1000, width=0.5)) / 1e6 == pytest.approx(1.3, abs=0.05)
+
+
+def test_shufflenet_v2_is_as_wide_as_asked_for():
+    with torch.device("meta"):
+        widths = [SmallShuffleNetV2(num_classes=100, width=width).fc.in_features for width in (0.5, 1, 1.5, 2.0)]
+    assert widths == [1024, 1024, 1024, 2048]
+
+
 def test_stem_stride_halves_every_map():
     images = torch.zeros(1, 3, 28, 28)
     for stride, sizes in ((1, [28, 14, 7]), (2, [14, 7, 4])):
@@ -73,6 +97,11 @@ def test_plain_network_halves_the_resolution_per_width():
         (lambda: CifarResNet(20, num_classes=10, widths=(16, 32)), r"widths: got \[16, 32\]"),
         (lambda: WideResNet(20, num_classes=10, widening=2), "depth: got 20"),
         (lambda: PlainCNN([], num_classes=10), "widths: got none"),
+        (lambda: SmallVGG(12, num_classes=10), "depth: got 12, there is a VGG of depth 8, 11, 13, 16, 19"),
+        (lambda: SmallMobileNetV2(num_classes=10, width=0.01), "width: got 0.01"),
+        (lambda: MobileNetV1(num_classes=10, width=0.01), "width: got 0.01"),
+        (lambda: SmallShuffleNetV1(num_classes=10, widths=(200, 400, 800)), r"widths: got \[200, 400, 800\]"),
+        (lambda: SmallShuffleNetV2(num_classes=10, width=1.25), "width: got 1.25"),
         (lambda: small_stem(squeezenet1_1()), "got SqueezeNet"),
     ],
 )

@@ -31,6 +31,11 @@ REAL = [
     "resnet8",
     "resnet8x4",
     "wrn_16_2",
+    "vgg8",
+    "mobilenet_v1",
+    "mobilenet_v2_half",
+    "shufflenet_v1_small",
+    "shufflenet_v2_small",
     "plain_8_16",
     "mobilenet_v2",
     "mobilenet_v3_small",
@@ -183,6 +188,7 @@ def test_taps_of_another_family_can_be_chosen_on_the_command_line(composed):
 def test_at_224_pixels_the_stages_of_different_families_line_up(composed):
     for name in (
         "resnet50",
+        "mobilenet_v1",
         "mobilenet_v2",
         "mobilenet_v3_large",
         "mnasnet1_0",

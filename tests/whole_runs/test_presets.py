@@ -72,6 +72,7 @@ CIFAR = {
 WARMUP = {"_target_": "distill_app.losses.LinearWarmup", "value": 1.0}
 REVERSAL = {"_target_": "distill_app.losses.CosineDecay", "value": 0.0, "final": -1.0, "epochs": 5}
 FALLING = {"_target_": "distill_app.losses.CosineDecay", "epochs": 240, "after": 150}
+FALL = {"_target_": "distill_app.losses.CosineDecay", "epochs": 100}
 SINCE = {
     "imagenet/dkd_r34_r18": (
         (100, 0.2, 512),
@@ -153,6 +154,94 @@ SINCE = {
             }
         },
         72.02,
+    ),
+    "imagenet/cat_kd_r34_r18": (
+        (100, 0.2, 512),
+        {"ce": 1, "cat_kd": 0.5},
+        {"cat_kd": {"resolution": 4, "normalize": False}},
+        71.26,
+    ),
+    "imagenet/lskd_r34_r18": ((100, 0.1, 512), {"ce": 0.5, "kd": 9}, {"kd": {"temperature": 2.0}}, 71.42),
+    "imagenet/mlkd_r34_r18": (
+        (100, 0.2, 512),
+        {"ce": 1, **dict.fromkeys(("instance", "batch", "class"), 9)},
+        {},
+        71.90,
+    ),
+    "imagenet/simkd_r34_r18": ((120, 0.1, 256), {"simkd": 1}, {"simkd": {}}, 71.59),
+    "imagenet/wkd_r34_r18": (
+        (100, 0.2, 512),
+        {"ce": 1, "target": 1, "logits": {**FALL, "value": 10.0}, "features": {**FALL, "value": 1.0}},
+        {"logits": {"temperature": 2.0}, "features": {"grid": 4, "ratio": 2.0}},
+        72.76,
+    ),
+    "imagenet/wttm_r34_r18": ((100, 0.1, 256), {"ce": 1, "ttm": 4}, {"ttm": {"power": 0.2, "weighted": True}}, 72.19),
+    "imagenet/wsld_r34_r18": ((100, 0.1, 256), {"ce": 1, "wsld": 2.5}, {"wsld": {"temperature": 2.0}}, 72.04),
+    "imagenet/sphericalkd_r34_r18": (
+        (100, 0.01, 256),
+        {"ce": 0.1, "kd": 0.9},
+        {"kd": {"temperature": 4.0}},
+        73.01,
+    ),
+    "imagenet/kd_r50_mv1": ((100, 0.2, 512), {"ce": 0.5, "kd": 0.5}, {"kd": {"temperature": 1.0}}, 70.50),
+    "imagenet/at_r50_mv1": ((100, 0.2, 512), {"ce": 1, **dict.fromkeys(("at1", "at2", "at3", "at4"), 1000)}, {}, 69.56),
+    "imagenet/ofd_r50_mv1": (
+        (100, 0.05, 128),
+        {"ce": 1, "ofd1": 1.25e-5, "ofd2": 2.5e-5, "ofd3": 5e-5, "ofd4": 1e-4},
+        {},
+        71.25,
+    ),
+    "imagenet/crd_r50_mv1": ((100, 0.1, 256), {"ce": 1, "crd": 0.8}, {"crd": {"negatives": 16384}}, 71.37),
+    "imagenet/reviewkd_r50_mv1": (
+        (100, 0.1, 256),
+        {"ce": 1, "review": {**WARMUP, "value": 8.0, "epochs": 1}},
+        {},
+        72.56,
+    ),
+    "imagenet/simkd_r50_mv1": ((120, 0.1, 256), {"simkd": 1}, {}, 72.25),
+    "imagenet/cat_kd_r50_mv1": (
+        (100, 0.2, 512),
+        {"ce": 1, "cat_kd": 10},
+        {"cat_kd": {"resolution": 2, "normalize": True}},
+        72.24,
+    ),
+    "imagenet/lskd_r50_mv1": ((100, 0.2, 512), {"ce": 0.5, "kd": 9}, {"kd": {"temperature": 2.0}}, 72.18),
+    "imagenet/ctkd_r50_mv1": ((120, 0.1, 256), {"ce": 1, "kd": 1, "temperature": REVERSAL}, {}, 71.16),
+    "imagenet/dkd_r50_mv1": (
+        (100, 0.2, 512),
+        {"ce": 1, "dkd": {**WARMUP, "epochs": 1}},
+        {"dkd": {"temperature": 1.0, "alpha": 1.0, "beta": 2.0}},
+        72.05,
+    ),
+    "imagenet/mlkd_r50_mv1": (
+        (100, 0.2, 512),
+        {"ce": 1, **dict.fromkeys(("instance", "batch", "class"), 9)},
+        {},
+        73.01,
+    ),
+    "imagenet/dist_r50_mv1": (
+        (100, 0.1, 256),
+        {"ce": 1, "dist": 2},
+        {"dist": {"temperature": 1.0, "beta": 1.0, "gamma": 1.0}},
+        73.24,
+    ),
+    "imagenet/nkd_r50_mv1": ((100, 0.1, 256), {"ce": 1, "nkd": 1}, {"nkd": {"temperature": 1.0, "gamma": 1.5}}, 72.58),
+    "imagenet/wttm_r50_mv1": ((100, 0.1, 256), {"ce": 1, "ttm": 4}, {"ttm": {"power": 0.2, "weighted": True}}, 73.09),
+    "imagenet/wkd_r50_mv1": (
+        (100, 0.2, 512),
+        {"ce": 1, "target": 1, "logits": {**FALL, "value": 25.0}, "features": {**FALL, "value": 0.005}},
+        {"logits": {"temperature": 2.0}, "features": {"grid": 4, "ratio": 2.0}},
+        73.69,
+    ),
+    "imagenet/sdd_r50_mv1": (
+        (100, 0.2, 512),
+        {"ce": 1, "sdd": {**WARMUP, "epochs": 1}},
+        {
+            "sdd": {
+                "base": {"_target_": "distill_app.losses.DecoupledKL", "temperature": 1.0, "alpha": 1.0, "beta": 2.0}
+            }
+        },
+        73.08,
     ),
     "cifar100/wkd_r32x4_r8x4": (
         (240, 0.05, 64),
@@ -308,6 +397,13 @@ def test_a_preset_of_a_later_method_has_the_published_settings(name):
     for term, wanted in arguments.items():
         assert {key: value for key, value in plan.terms[term].loss.items() if key != "_target_"} == wanted
     assert f"Expected top-1: {expected:.2f} %" in header_of(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("_r50_mv1")])
+def test_mobilenet_v1_learns_from_resnet50_of_torchvision(name):
+    cfg = compose([f"experiment={name}"])
+    assert (cfg.teacher.name, cfg.teacher.weights, cfg.student.name) == ("resnet50", "IMAGENET1K_V1", "mobilenet_v1")
 
 
 def test_the_cifar_teacher_is_trained_as_long_as_the_student_unless_its_file_is_there():
