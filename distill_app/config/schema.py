@@ -45,11 +45,18 @@ class DatasetConf:
     num_classes: int = MISSING
     image_size: int | None = None  # of one side in pixels; null where inputs are no images
     channels: int = 3  # of images as networks get them; 1 makes them grey
+    classes: list[str] | None = None  # in the order of their labels; of own data, null: found, and kept with the run
     root: str | None = None
     get: str | None = None  # what to type when root is not there
+    # Own data: part (train, validation, test) -> what the data call it, where that is no usual name; and without parts,
+    # the share of each class that is tested, drawn by a seed that is not the run's.
+    splits: dict[str, str | None] = field(default_factory=dict)
+    test_fraction: float | None = None
+    split_seed: int = 0
     train: Any = MISSING
     test: Any = MISSING
-    validation_fraction: float = 0.0  # share of the training data; 0 evaluates epochs on the test set
+    # Share of the training data that judges epochs, where the data have no images for that; 0 takes the test set.
+    validation_fraction: float = 0.0
     train_transform: list[Any] = field(default_factory=list)
     eval_transform: list[Any] = field(default_factory=list)
     normalize: NormalizeConf = field(default_factory=NormalizeConf)

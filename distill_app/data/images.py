@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -25,9 +25,20 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 # Where Pillow itself begins to warn: 268 MB as RGB, and larger than any image of ImageNet.
 MAX_PIXELS = 89_478_485
 _BITS_PER_SAMPLE = 258  # the tag of TIFF
+_TURNS = {  # what EXIF says of how the camera was held -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Tensor:
+def load_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float | None = None, upright: bool = False
+) -> Tensor:
     """Decodes an image to RGB, after its header has shown an expected format and size.
 
     A few kilobytes can claim to be gigabytes of pixels, and every reader of a rare format is more code that
@@ -41,6 +52,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float |
         max_pixels: Images with more are refused.
         white: The value that becomes 255, of images of more than 8 bits a channel. None: 65535 for those of 16 bits,
             whose upper 8 bits are then kept.
+        upright: Turn and mirror it as its EXIF data say, as cameras and phones leave that to the reader.
 
     Returns:
         uint8 (3, H, W).
@@ -52,11 +64,19 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float |
     """
     with open_image(path, max_pixels=max_pixels) as image:
         if decode_image is not None and image.format in ("JPEG", "PNG"):
-            decoded = decode_image(str(path), mode="RGB")
+            decoded = decode_image(str(path), mode="RGB", apply_exif_orientation=upright)
             if decoded.dtype == torch.uint8:
                 return decoded
             return torch.from_numpy(_scaled(decoded.numpy(), white=white or 65535, name=str(path)))
-        return pil_to_tensor(eight_bits(image, white=white, name=str(path)).convert("RGB"))
+        return image_tensor(image, white=white, name=str(path), upright=upright)
+
+
+def image_tensor(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Tensor:
+    """A Pillow image of any mode as uint8 RGB (3, H, W); arguments and errors are those of `load_image`."""
+    image.load()  # Pillow turns TIFFs by itself then
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+    shallow = eight_bits(image, white=white, name=name)
+    return pil_to_tensor((shallow if turn is None else shallow.transpose(turn)).convert("RGB"))
 
 
 def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

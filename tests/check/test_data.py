@@ -18,7 +18,7 @@ NO_CROP = ("dataset.train_transform=[]", "dataset.eval_transform=[]")
 
 
 def of_folder(root, *overrides):
-    return ("dataset=image_folder", f"dataset.root={root}", "dataset.image_size=32", *PAIR, *overrides)
+    return ("dataset=imagefolder", f"dataset.root={root}", "dataset.image_size=32", *PAIR, *overrides)
 
 
 def labelled(train, test, *, num_classes=3, classes=(None, None)):

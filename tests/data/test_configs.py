@@ -55,7 +55,7 @@ def test_the_promised_data_sets_are_there():
 
 @pytest.mark.parametrize("name", [file.stem for file in FILES])
 def test_file_fits_the_schema_and_its_targets_import(name):
-    conf = OmegaConf.to_container(load(name, **({"num_classes": 2} if name == "image_folder" else {})))
+    conf = OmegaConf.to_container(load(name, **({"num_classes": 2} if name == "imagefolder" else {})))
     assert conf["name"] == name and conf["num_classes"] > 1 and len(conf["normalize"]["mean"]) == 3
     assert (conf["root"] is None) == (conf["get"] is None)
     found = [t for t in targets(conf) if t != "distill_app.tasks.Classification"]
@@ -93,7 +93,7 @@ def test_image_size_reaches_images_and_transforms(name, image_size):
         ("cifar100", Image.new("RGB", (32, 32))),
         ("fashion_mnist", Image.new("L", (28, 28))),
         ("imagenet", Image.new("RGB", (500, 375))),
-        ("image_folder", Image.new("RGB", (500, 375))),
+        ("imagefolder", Image.new("RGB", (500, 375))),
     ],
 )
 def test_transforms_turn_what_the_data_set_yields_into_uint8_of_the_size(name, image, split):
