@@ -48,8 +48,13 @@ class DatasetConf:
     classes: list[str] | None = None  # in the order of their labels; of own data, null: found, and kept with the run
     root: str | None = None
     get: str | None = None  # what to type when root is not there
-    # Own data: part (train, validation, test) -> what the data call it, where that is no usual name; and without parts,
-    # the share of each class that is tested, drawn by a seed that is not the run's.
+    file: str | None = None  # of dataset=csv
+    path: str | None = None  # of dataset=huggingface: a folder, a parquet file, or the id of a data set on the hub
+    subset: str | None = None  # of a data set on the hub that has several
+    # Own data: what a table's columns for image, label and split are called; part (train, validation, test) -> what the
+    # data call it, where that is no usual name; and without parts, the share of each class that is tested, drawn by a
+    # seed that is not the run's.
+    columns: dict[str, str | None] = field(default_factory=dict)
     splits: dict[str, str | None] = field(default_factory=dict)
     test_fraction: float | None = None
     split_seed: int = 0

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
+    from distill_app.data.csv_images import CsvImages
     from distill_app.data.folders import ImageFolder
     from distill_app.data.images import load_image
     from distill_app.data.labels import labels_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundledImages": "bundled_images",
+    "CsvImages": "csv_images",
     "FakeImages": "bundled_images",
     "ImageFolder": "folders",
     "load_image": "images",
@@ -37,6 +39,7 @@ _HOME = {
 }
 __all__ = [
     "BundledImages",
+    "CsvImages",
     "CutMix",
     "EpochOrder",
     "FakeImages",

@@ -9,11 +9,11 @@ from distill_app.data.class_folders import IMAGE_SUFFIXES, class_folders, has_im
 SHOWN = 3
 
 
-def absence(root: str) -> str:
-    """That a folder is not there, and what is: its nearest name beside it, and the nearest folder above it."""
+def absence(root: str, *, kind: str = "folder") -> str:
+    """That a folder or file is not there, and what is: its nearest name beside it, and the nearest folder above it."""
     place = os.path.abspath(root)
     if os.path.exists(place):
-        return f"{root} is a file, not a folder"
+        return f"{root} is a {'file' if os.path.isfile(place) else 'folder'}, not a {kind}"
     if root.startswith("~"):
         return f"{root} is not there: ~ is the home folder in a shell only; write {os.path.expanduser(root)}"
     missing = place

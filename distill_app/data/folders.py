@@ -67,7 +67,7 @@ class ImageFolder(FileImages):
         split: `train` or `test`. Where the root has class folders right away, each class is shared.
         splits: part -> name of its folder, where that is none of the usual ones.
         classes: names in the order of their labels; None: sorted.
-        test_fraction: the share of each class that is tested, where it is shared.
+        test_fraction: the share of each class that is tested, where it is shared; None: 0.2.
         split_seed: what draws it.
         max_pixels, white, upright: as of `FileImages`.
 
@@ -87,7 +87,7 @@ class ImageFolder(FileImages):
         split: str | None = None,
         splits: Mapping[str, str | None] | None = None,
         classes: Sequence[str] | None = None,
-        test_fraction: float = 0.2,
+        test_fraction: float | None = None,
         split_seed: int = 0,
         max_pixels: int = MAX_PIXELS,
         white: float | None = None,

@@ -1,13 +1,13 @@
 """Images in files, each with a class and a part: as folders lay them out. No torch, and no image is opened."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distill_app.data.absence import absence, folder_problems
 from distill_app.data.class_folders import ClassFolders, class_folders
-from distill_app.data.parts import Division, named_parts, part_names, shared_parts
+from distill_app.data.parts import Division, divided, part_names
 from distill_app.errors import DataError
 from distill_app.words import some, unknown
 
@@ -61,18 +61,23 @@ class Listing:
         return None if self.division is None else self.division.record(self.names)
 
 
-def ordered_classes(found: Sequence[str], classes: Sequence[str] | None, *, of: str) -> list[str]:
+def ordered_classes(
+    found: Iterable[str], classes: Sequence[str] | None, *, of: str, numeric: bool = False
+) -> list[str]:
     """The classes in the order of their labels: as the config has them, else sorted.
 
     Args:
         found: The names that the data have.
         classes: Those of the config; None: the found ones.
         of: What a class is in the data, for messages: "class folders in DIR".
+        numeric: Names that are all whole numbers are sorted as such: 2 before 10.
 
     Raises:
         DataError: A single class, or others than the config names.
     """
     names = sorted(set(found))
+    if numeric and all(name.isdecimal() for name in names):
+        names.sort(key=int)
     if classes is not None:
         given = [str(name) for name in classes]
         if extra := [name for name in names if name not in given]:
@@ -126,7 +131,7 @@ def folder_listing(
     *,
     splits: Mapping[str, str | None] | None = None,
     classes: Sequence[str] | None = None,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     split_seed: int = 0,
 ) -> Listing:
     """What lies in a folder of images: in one folder for each class, within one for each part or not.
@@ -135,7 +140,7 @@ def folder_listing(
         root: The folder.
         splits: Part -> name of its folder, where that is no usual one.
         classes: Their order; None: sorted.
-        test_fraction: Without folders for parts, the share of each class that is tested.
+        test_fraction: Without folders for parts, the share of each class that is tested; None: 0.2.
         split_seed: What draws it.
 
     Raises:
@@ -149,12 +154,14 @@ def folder_listing(
     names = _class_names(root, places, classes)
     scanned = {part: ClassFolders.scan(place) for part, place in places.items()}
     files = [(path, found.classes[label]) for found in scanned.values() for path, label in found.samples]
-    if parts:
-        division = named_parts([part for part, found in scanned.items() for _ in found.samples], parts)
-    else:
-        of = [name for _, name in files]
-        relative = [os.path.relpath(path, root) for path, _ in files]
-        division = shared_parts(of, relative, test_fraction=test_fraction, seed=split_seed)
+    division = divided(
+        [part for part, found in scanned.items() for _ in found.samples] if parts else None,
+        parts,
+        labels=[name for _, name in files],
+        images=[os.path.relpath(path, root) for path, _ in files],
+        test_fraction=test_fraction,
+        seed=split_seed,
+    )
     return Listing(root, names, files, division, _merged(root, places, scanned, names))
 
 

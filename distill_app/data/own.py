@@ -8,14 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from distill_app.data.listing import folder_listing, found_classes
+from distill_app.data.tables import table_classes, table_listing
 from distill_app.errors import DataError
 from distill_app.words import some
 
 # The class -> what lists its images, and what finds its classes alone where that takes less.
-_LISTED: dict[str, Callable[..., Any]] = {"distill_app.data.ImageFolder": folder_listing}
-_CLASSES: dict[str, Callable[..., list[str]]] = {"distill_app.data.ImageFolder": found_classes}
-# Keys of a data set's config that only own data have, with the value that says nothing.
-SETTINGS: dict[str, Any] = {"splits": {}, "test_fraction": None, "split_seed": 0}
+_LISTED: dict[str, Callable[..., Any]] = {
+    "distill_app.data.ImageFolder": folder_listing,
+    "distill_app.data.CsvImages": table_listing,
+}
+_CLASSES: dict[str, Callable[..., list[str]]] = {
+    "distill_app.data.ImageFolder": found_classes,
+    "distill_app.data.CsvImages": table_classes,
+}
+# Keys of a data set's config that only own data have.
+SETTINGS = ("classes", "file", "path", "subset", "columns", "splits", "test_fraction", "split_seed")
 
 
 def is_own(conf: Any) -> bool:
@@ -31,8 +38,12 @@ def own_classes(conf: Mapping[str, Any]) -> list[str]:
     """
     if conf.get("classes"):
         return [str(name) for name in conf["classes"]]
+    function = _CLASSES[conf["_target_"]]
+    if _unsaid(function, conf):
+        return []
     try:
-        return _called(_CLASSES[conf["_target_"]], conf)
+        found: list[str] = _called(function, conf)
+        return found
     except (DataError, OSError):
         return []
 
@@ -44,8 +55,13 @@ def own_problems(conf: Mapping[str, Any], *, key: str) -> list[str]:
         conf: Of the data set, resolved.
         key: Where it is in the config.
     """
+    if unread := unread_settings(conf, key=key):
+        return unread
+    function = _LISTED[conf["train"]["_target_"]]
+    if unsaid := _unsaid(function, conf["train"]):
+        return [f"{key}.{name}: is missing; set it: '{key}.{name}=...'" for name in unsaid]
     try:
-        listing = _called(_LISTED[conf["train"]["_target_"]], conf["train"])
+        listing = _called(function, conf["train"])
     except DataError as error:
         return [f"{key}.{error}"]
     except OSError as error:
@@ -61,11 +77,23 @@ def own_problems(conf: Mapping[str, Any], *, key: str) -> list[str]:
 
 def unread_settings(conf: Mapping[str, Any], *, key: str) -> list[str]:
     """Settings of own data that were given to a data set of this program which does not read them."""
-    target = str((conf.get("train") or {}).get("_target_", "")) if isinstance(conf.get("train"), Mapping) else ""
+    train = conf.get("train")
+    target = str(train.get("_target_", "")) if isinstance(train, Mapping) else ""
     if not target.startswith(("distill_app.data.", "torchvision.datasets.")):
         return []
-    given = [name for name, nothing in SETTINGS.items() if conf.get(name, nothing) != nothing]
+    read = inspect.signature(_LISTED[target]).parameters if is_own(train) else ()
+    given = [name for name in SETTINGS if name not in read and _says_something(conf.get(name))]
     return [f"{key}.{name}: nothing of dataset={conf.get('name')} reads it; leave it out" for name in given]
+
+
+def _says_something(value: Any) -> bool:
+    return any(value.values()) if isinstance(value, Mapping) else bool(value)
+
+
+def _unsaid(function: Callable[..., Any], conf: Mapping[str, Any]) -> list[str]:
+    """What a data set cannot be found without, and nobody has said."""
+    needed = [name for name, each in inspect.signature(function).parameters.items() if each.default is each.empty]
+    return [name for name in needed if conf.get(name) is None]
 
 
 def _called(function: Callable[..., Any], conf: Mapping[str, Any]) -> Any:

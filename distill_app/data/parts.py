@@ -17,6 +17,7 @@ SYNONYMS = {
     "test": ("test", "testing", "tst"),
 }
 PARTS = tuple(SYNONYMS)
+TEST_FRACTION = 0.2
 
 
 def part_names(found: Iterable[str], splits: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -74,33 +75,50 @@ class Division:
         return {"how": self.how, **self.settings, "images": counts, "hash": hashes}
 
 
-def named_parts(of: Sequence[str], names: Mapping[str, str]) -> Division:
-    """The parts that a data set names; where it names no test, its validation images are kept for the end.
+def divided(
+    of: Sequence[str] | None,
+    names: Mapping[str, str],
+    *,
+    labels: Sequence[str],
+    images: Sequence[str],
+    test_fraction: float | None,
+    seed: int,
+) -> Division:
+    """How images fall into parts: as the data set says, else shared.
+
+    Where it names no test, its validation images are kept for the end, and where it names training images alone, these
+    are shared.
 
     Args:
-        of: The part of each image.
+        of: The part of each image; None: the data set says nothing.
         names: Part -> its name in the data set.
+        labels: Class of each image.
+        images: Name of each image, such as its path below the root.
+        test_fraction: As in `shared_parts`; None: a fifth.
+        seed: As there.
 
     Raises:
-        DataError: No training images, or no others.
+        DataError: Parts, but none for training; images that cannot be shared; or a share where there are parts.
     """
-    places: dict[str, list[int]] = {part: [] for part in PARTS if part in names}
-    for index, part in enumerate(of):
-        places[part].append(index)
-    if "train" not in places:
+    there = set(of or ())
+    if of is None or there == {"train"}:
+        share = TEST_FRACTION if test_fraction is None else test_fraction
+        return shared_parts(labels, images, test_fraction=share, seed=seed)
+    if "train" not in there:
         raise DataError(
-            f"splits.train: none of {some(names.values())} is for training; say which: dataset.splits.train="
+            f"splits.train: there are no images for training, but for {some(names.values())}; say which they are: "
+            f"dataset.splits.train=NAME"
         )
-    if len(places) == 1:
+    if test_fraction is not None:
         raise DataError(
-            f"splits.test: there is {names['train']} alone, and nothing to test on; add a part for the test, or leave the "
-            f"names of parts out and let dataset.test_fraction share the images"
+            f"test_fraction: {test_fraction:g} was given, and the data say themselves what is for the test "
+            f"({some(names.values())}); leave it out"
         )
-    how = ", ".join(f"{part} is {name}" for part, name in names.items())
+    places = {part: [index for index, each in enumerate(of) if each == part] for part in PARTS if part in there}
+    called = {part: names[part] for part in places}
     if "test" not in places:
-        places["test"] = places.pop("validation")
-        how = f"train is {names['train']}, test is {names['validation']}"
-    return Division(places, how, {})
+        places["test"], called["test"] = places.pop("validation"), called.pop("validation")
+    return Division(places, ", ".join(f"{part} is {name}" for part, name in called.items()), {})
 
 
 def shared_parts(labels: Sequence[str], names: Sequence[str], *, test_fraction: float, seed: int) -> Division:

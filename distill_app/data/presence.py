@@ -57,14 +57,15 @@ def classes_of(dataset: DictConfig) -> list[str] | None:
 
     An empty list where there should be some and nothing is, which `missing_data` tells.
     """
-    try:
-        conf: Any = {name: OmegaConf.select(dataset, name) for name in ("train", "root")}
-        conf["train"] = OmegaConf.to_container(conf["train"], resolve=True) if conf["train"] is not None else {}
-    except OmegaConfBaseException:  # what cannot be resolved is told by whoever resolves the config
+    if OmegaConf.is_missing(dataset, "train") or not OmegaConf.is_dict(dataset.train):
         return None
-    if is_own(conf["train"]):
-        return own_classes(conf["train"])
-    folder = _folder(conf["train"])
+    try:
+        train: Any = OmegaConf.to_container(dataset.train, resolve=True)
+    except OmegaConfBaseException:  # what cannot be resolved is told by whoever resolves the config
+        return [] if is_own(OmegaConf.to_container(dataset.train, resolve=False)) else None
+    if is_own(train):
+        return own_classes(train)
+    folder = _folder(train)
     if folder is None:
         return None
     return class_folders(folder) if os.path.isdir(folder) else []

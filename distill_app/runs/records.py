@@ -109,9 +109,9 @@ def refuse_other_data(output_dir: str | os.PathLike[str], data: Mapping[str, Any
         old, new = (_images(each) for each in (before.get(stage), now))
         if old is not None and new is not None and old != new:
             raise DataError(
-                f"the images of stage {stage} are not those that this run began with, so it might be tested on what it has "
-                f"trained on: {_told(old)} then, {_told(new)} now ({file}); put the files back as they were, or begin a "
-                f"new run"
+                f"the images of stage {stage} are not those that this run began with, so it might be tested on what it "
+                f"was trained on: {_told(old)} then, {_told(new)} now ({file}); put the files back as they were, or "
+                f"begin a new run"
             )
 
 

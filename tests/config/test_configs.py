@@ -53,6 +53,7 @@ CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
 CANONICAL = {"stem", *TAPS, "pooled", "logits", "output"}
 DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagefolder", "imagenet"}
+UNNAMED = {"csv": "file"}
 HUBCONF = (
     "from torchvision.models import resnet18\n\ndef small(num_classes):\n    return resnet18(num_classes=num_classes)\n"
 )
@@ -112,6 +113,8 @@ def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
     cfg = compose([f"dataset={option}", *FROZEN, "model@teacher=resnet8", "model@student=resnet8"])
     expected = []
+    if option in UNNAMED:
+        expected = [f"dataset.{UNNAMED[option]}: is missing; set it: 'dataset.{UNNAMED[option]}=...'"]
     if option in DATA_ELSEWHERE:
         root = tmp_path / option
         expected = [f"dataset.root: {root} is not there ({root}); to get the data: {cfg.dataset['get']}"]
