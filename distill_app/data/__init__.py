@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
     from distill_app.data.csv_images import CsvImages
     from distill_app.data.folders import ImageFolder
+    from distill_app.data.huggingface import HuggingFaceImages
     from distill_app.data.images import load_image
     from distill_app.data.labels import labels_of
     from distill_app.data.loading import Loader, make_loader
@@ -21,6 +22,7 @@ _HOME = {
     "BundledImages": "bundled_images",
     "CsvImages": "csv_images",
     "FakeImages": "bundled_images",
+    "HuggingFaceImages": "huggingface",
     "ImageFolder": "folders",
     "load_image": "images",
     "Loader": "loading",
@@ -43,6 +45,7 @@ __all__ = [
     "CutMix",
     "EpochOrder",
     "FakeImages",
+    "HuggingFaceImages",
     "ImageFolder",
     "Loader",
     "Mixup",

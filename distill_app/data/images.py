@@ -1,5 +1,6 @@
 """From a file, or from a Pillow image of any depth, to 8 bits a channel: nothing is cut off in silence."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,33 @@ def load_image(
         OSError, RuntimeError: damaged bytes.
     """
     with open_image(path, max_pixels=max_pixels) as image:
-        if decode_image is not None and image.format in ("JPEG", "PNG"):
-            decoded = decode_image(str(path), mode="RGB", apply_exif_orientation=upright)
-            if decoded.dtype == torch.uint8:
-                return decoded
-            return torch.from_numpy(_scaled(decoded.numpy(), white=white or 65535, name=str(path)))
-        return image_tensor(image, white=white, name=str(path), upright=upright)
+        return _decoded(image, str(path), name=str(path), white=white, upright=upright)
+
+
+def image_of(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, upright: bool = False) -> Tensor:
+    """As `load_image`, of the bytes of a file.
+
+    Args:
+        data: The bytes.
+        name: What messages call the image.
+        max_pixels: As there.
+        upright: As there.
+
+    Raises:
+        DataError, ValueError, OSError, RuntimeError: As there.
+    """
+    with _opened(io.BytesIO(data), name=name, max_pixels=max_pixels) as image:
+        source = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return _decoded(image, source, name=name, white=None, upright=upright)
+
+
+def _decoded(image: Image.Image, source: str | Tensor, *, name: str, white: float | None, upright: bool) -> Tensor:
+    if decode_image is not None and image.format in ("JPEG", "PNG"):
+        decoded = decode_image(source, mode="RGB", apply_exif_orientation=upright)
+        if decoded.dtype == torch.uint8:
+            return decoded
+        return torch.from_numpy(_scaled(decoded.numpy(), white=white or 65535, name=name))
+    return image_tensor(image, white=white, name=name, upright=upright)
 
 
 def image_tensor(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Tensor:
@@ -87,16 +109,20 @@ def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         OSError: A file that cannot be opened, or is a fifo or a device.
     """
     open_regular(path, links=True).close()  # data sets of links to images are common
+    return _opened(path, name=str(path), max_pixels=max_pixels)
+
+
+def _opened(source: Any, *, name: str, max_pixels: int) -> Image.Image:
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(source, formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image of the formats {', '.join(FORMATS)}") from error
+        raise ValueError(f"{name} is not an image of the formats {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
     width, height = image.size
     if width * height > max_pixels:
         image.close()
-        raise ValueError(f"{path} would have {width} x {height} pixels; at most {max_pixels} are allowed")
+        raise ValueError(f"{name} would have {width} x {height} pixels; at most {max_pixels} are allowed")
     return image
 
 

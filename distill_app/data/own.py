@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from distill_app.data.hub import hub_classes, hub_listing
 from distill_app.data.listing import folder_listing, found_classes
 from distill_app.data.tables import table_classes, table_listing
 from distill_app.errors import DataError
@@ -16,10 +17,12 @@ from distill_app.words import some
 _LISTED: dict[str, Callable[..., Any]] = {
     "distill_app.data.ImageFolder": folder_listing,
     "distill_app.data.CsvImages": table_listing,
+    "distill_app.data.HuggingFaceImages": hub_listing,
 }
 _CLASSES: dict[str, Callable[..., list[str]]] = {
     "distill_app.data.ImageFolder": found_classes,
     "distill_app.data.CsvImages": table_classes,
+    "distill_app.data.HuggingFaceImages": hub_classes,
 }
 # Keys of a data set's config that only own data have.
 SETTINGS = ("classes", "file", "path", "subset", "columns", "splits", "test_fraction", "split_seed")

@@ -53,7 +53,7 @@ CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
 CANONICAL = {"stem", *TAPS, "pooled", "logits", "output"}
 DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagefolder", "imagenet"}
-UNNAMED = {"csv": "file"}
+UNNAMED = {"csv": "file", "huggingface": "path"}
 HUBCONF = (
     "from torchvision.models import resnet18\n\ndef small(num_classes):\n    return resnet18(num_classes=num_classes)\n"
 )

@@ -18,6 +18,7 @@ FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
 OPEN = {
     "imagefolder": {"num_classes": 2},
     "csv": {"num_classes": 2},
+    "huggingface": {"num_classes": 2},
 }
 OFFLINE = ["digits", "fake", "fashion_mini"]
 
@@ -100,6 +101,7 @@ def test_image_size_reaches_images_and_transforms(name, image_size):
         ("imagenet", Image.new("RGB", (500, 375))),
         ("imagefolder", Image.new("RGB", (500, 375))),
         ("csv", Image.new("L", (100, 375))),
+        ("huggingface", Image.new("RGBA", (40, 30))),
     ],
 )
 def test_transforms_turn_what_the_data_set_yields_into_uint8_of_the_size(name, image, split):

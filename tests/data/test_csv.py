@@ -103,6 +103,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_key(table, text, expected):
     assert errors == [] if expected is None else errors[0].startswith(expected.format(file=file)) and len(errors) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there_or_not_named_is_one_error(table):
     file = table()
     assert quick_errors() == ["dataset.file: is missing; set it: 'dataset.file=...'"]
@@ -114,6 +115,7 @@ def test_a_file_that_is_not_there_or_not_named_is_one_error(table):
     assert error == "dataset.path: nothing of dataset=csv reads it; leave it out"
 
 
+@pytest.mark.slow
 def test_a_share_is_refused_where_the_file_names_parts(table):
     file = table(header="file,label,split", end=",train")
     assert quick_errors(f"dataset.file={file}") == [], "training images alone are shared"

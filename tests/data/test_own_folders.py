@@ -137,6 +137,7 @@ def test_what_is_wrong_with_a_folder_is_told_with_its_key(tmp_path, counts, over
     assert error.startswith(expected)
 
 
+@pytest.mark.slow
 def test_parts_without_training_images_and_classes_that_none_train_are_told(tmp_path):
     write_images(tmp_path / "a" / "val", {"ant": 2, "bee": 2})
     (error,) = quick_errors(tmp_path / "a")
