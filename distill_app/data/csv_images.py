@@ -39,7 +39,7 @@ class CsvImages(FileImages):
         split_seed: int = 0,
         max_pixels: int = MAX_PIXELS,
         white: float | None = None,
-        upright: bool = True,
+        upright: bool = False,
     ) -> None:
         listing = table_listing(
             file,

@@ -38,7 +38,7 @@ class FileImages(DatasetFolder):
         *,
         max_pixels: int = MAX_PIXELS,
         white: float | None = None,
-        upright: bool = True,
+        upright: bool = False,
     ) -> None:
         if split not in (None, "train", "test"):
             raise DataError(f"split: train or test, not {split!r}")
@@ -91,7 +91,7 @@ class ImageFolder(FileImages):
         split_seed: int = 0,
         max_pixels: int = MAX_PIXELS,
         white: float | None = None,
-        upright: bool = True,
+        upright: bool = False,
     ) -> None:
         if split is None:
             if problems := folder_problems(root):

@@ -48,7 +48,7 @@ class HuggingFaceImages(Dataset):
         test_fraction: float | None = None,
         split_seed: int = 0,
         max_pixels: int = MAX_PIXELS,
-        upright: bool = True,
+        upright: bool = False,
     ) -> None:
         if split not in ("train", "test"):
             raise DataError(f"split: train or test, not {split!r}")

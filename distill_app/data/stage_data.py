@@ -133,6 +133,11 @@ class DataSource:
         self._evaluation: dict[str, Loader | ResidentLoader] = {}
         self._stages: dict[str, StageData] = {}
 
+    @property
+    def passes_over(self) -> bool:
+        """Whether images that cannot be read are passed over."""
+        return self._runtime.corrupt_images == "skip"
+
     def stage(self, plan: StagePlan) -> StageData:
         """The loaders of a stage, made when it is first asked for.
 
