@@ -15,8 +15,9 @@ from torchvision.datasets import DatasetFolder
 from torchvision.datasets.folder import default_loader, pil_loader
 
 from distill_app.config.plan import StagePlan
-from distill_app.data.images import is_deep, open_image
+from distill_app.data.images import is_deep
 from distill_app.data.labels import class_names
+from distill_app.data.opening import open_image
 from distill_app.data.samples import Samples
 from distill_app.data.stage_data import DataSource
 from distill_app.errors import ConfigError, CorruptImageError, DistillError

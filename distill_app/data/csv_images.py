@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from distill_app.data.folders import FileImages
-from distill_app.data.images import MAX_PIXELS
+from distill_app.data.opening import MAX_PIXELS
 from distill_app.data.tables import table_listing
 
 

@@ -10,8 +10,9 @@ from torchvision.datasets import DatasetFolder
 
 from distill_app.data.absence import folder_problems
 from distill_app.data.class_folders import ClassFolders
-from distill_app.data.images import MAX_PIXELS, load_image
+from distill_app.data.images import load_image
 from distill_app.data.listing import Listing, folder_listing
+from distill_app.data.opening import MAX_PIXELS
 from distill_app.errors import DataError
 
 

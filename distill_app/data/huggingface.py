@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset
 
 from distill_app.data.hub import LOOKED_AT, hub_listing
-from distill_app.data.images import MAX_PIXELS, image_of, load_image
+from distill_app.data.images import image_of, load_image
+from distill_app.data.opening import MAX_PIXELS
 from distill_app.errors import DataError
 
 

@@ -1,6 +1,5 @@
 """From a file, or from a Pillow image of any depth, to 8 bits a channel: nothing is cut off in silence."""
 
-import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from distill_app.data.opening import MAX_PIXELS, open_bytes, open_image
 from distill_app.errors import DataError
-from distill_app.runs.untrusted import open_regular
 
 try:
     from torchvision.io import decode_image
@@ -22,9 +21,6 @@ except ImportError:  # a torchvision that has given its decoders to torchcodec
 
 # It says with every image that they will go there.
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
-# Where Pillow itself begins to warn: 268 MB as RGB, and larger than any image of ImageNet.
-MAX_PIXELS = 89_478_485
 _BITS_PER_SAMPLE = 258  # the tag of TIFF
 _TURNS = {  # what EXIF says of how the camera was held -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,7 +75,7 @@ def image_of(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, upright: b
     Raises:
         DataError, ValueError, OSError, RuntimeError: As there.
     """
-    with _opened(io.BytesIO(data), name=name, max_pixels=max_pixels) as image:
+    with open_bytes(data, name=name, max_pixels=max_pixels) as image:
         source = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return _decoded(image, source, name=name, white=None, upright=upright)
 
@@ -99,31 +95,6 @@ def image_tensor(image: Image.Image, *, name: str, white: float | None = None, u
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
     shallow = eight_bits(image, white=white, name=name)
     return pil_to_tensor((shallow if turn is None else shallow.transpose(turn)).convert("RGB"))
-
-
-def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads an image's header; its mode and size are known then, and its pixels not yet read.
-
-    Raises:
-        ValueError: Another format, or more pixels than allowed.
-        OSError: A file that cannot be opened, or is a fifo or a device.
-    """
-    open_regular(path, links=True).close()  # data sets of links to images are common
-    return _opened(path, name=str(path), max_pixels=max_pixels)
-
-
-def _opened(source: Any, *, name: str, max_pixels: int) -> Image.Image:
-    try:
-        image = Image.open(source, formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image of the formats {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: {error}") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        image.close()
-        raise ValueError(f"{name} would have {width} x {height} pixels; at most {max_pixels} are allowed")
-    return image
 
 
 def is_deep(image: Image.Image) -> bool:

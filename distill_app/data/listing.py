@@ -38,6 +38,11 @@ class Listing:
         """Of the images: their paths below the root."""
         return [os.path.relpath(path, self.root) for path, _ in self.files]
 
+    @property
+    def labels(self) -> list[int]:
+        """Of the images."""
+        return [self._label[name] for _, name in self.files]
+
     def places(self, split: str | None) -> list[int]:
         """Indices of the images of a split; those of training go before those of validation, which come along."""
         if split is None or self.division is None:

@@ -78,6 +78,18 @@ def own_problems(conf: Mapping[str, Any], *, key: str) -> list[str]:
     return []
 
 
+def own_listing(conf: Mapping[str, Any]) -> Any:
+    """The images of own data: a `Listing`, or a `HubListing`.
+
+    Args:
+        conf: Of the training images, resolved.
+
+    Raises:
+        DataError, OSError: As told by `own_problems`.
+    """
+    return _called(_LISTED[conf["_target_"]], conf)
+
+
 def unread_settings(conf: Mapping[str, Any], *, key: str) -> list[str]:
     """Settings of own data that were given to a data set of this program which does not read them."""
     train = conf.get("train")

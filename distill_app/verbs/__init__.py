@@ -23,6 +23,7 @@ VERBS = {
     "retry": "submits again what of a sweep is neither done nor queued nor running, as one array",
     "wait": "waits until all runs are over; exit code 0 if all are done",
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
+    "data": "check: looks at every image of a data set: counts, sizes, damage, duplicates, a picture of each class",
     "cache": "lists, verifies or clears teacher caches",
 }
 
