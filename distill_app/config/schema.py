@@ -25,6 +25,9 @@ class ModelConf:
     checkpoint_key: str | None = None  # which of several state dicts in the file: model_ema, state_dict.student
     drop_head: bool = False  # leave out the classifier of a checkpoint that has another number of classes
     weights: str | None = None
+    # What it is trained like from scratch: tiny, cifar, imagenet, transformer; null: nobody has said. One that
+    # begins with published weights is for finetune. The check compares it with what a recipe `fits`.
+    trains_as: str | None = None
     allow_random: bool = False  # run it frozen although nothing was loaded into it and no stage trains it
     starts_like: str | None = None  # draws the random numbers, or loads the file, of this network instead of its own
 
@@ -120,9 +123,14 @@ class EmaConf:
 class RecipeConf:
     """How to optimise; every stage of a method inherits the chosen recipe."""
 
+    fits: list[str] = field(
+        default_factory=list
+    )  # which networks it trains well, as models name their recipes; []: any
     epochs: int = MISSING
     lr: float = MISSING
     batch_size: int = MISSING
+    teacher_epochs: int = II("stage.epochs")  # of the prelude's stage, where the teacher is trained first
+    teacher_lr: float = II("stage.lr")
     reference_batch_size: int | None = None  # linear scaling rule: lr x (global batch / this); null: lr as it is
     accumulation_steps: int = 1
     clip_grad_norm: float | None = None
