@@ -123,9 +123,7 @@ class EmaConf:
 class RecipeConf:
     """How to optimise; every stage of a method inherits the chosen recipe."""
 
-    fits: list[str] = field(
-        default_factory=list
-    )  # which networks it trains well, as models name their recipes; []: any
+    fits: list[str] = field(default_factory=list)  # which networks it trains well, by their `trains_as`; []: any
     epochs: int = MISSING
     lr: float = MISSING
     batch_size: int = MISSING
