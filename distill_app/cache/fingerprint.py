@@ -43,10 +43,10 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
         },
         "data": {
             "name": conf.name,
-            "train": _placeless(conf.train, conf.root),
+            "train": _placeless(conf.train, (conf.root, conf.file, conf.path)),
             "samples": len(dataset),
             "labels": None if labels is None else _hash(labels.tobytes()),
-            "files": _files_hash(dataset),
+            "files": getattr(dataset, "fingerprint", None) or _files_hash(dataset),
             "three_images": _content_hash(data, plan, app.cache),
         },
         "transform": {
@@ -69,14 +69,15 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
     }
 
 
-def _placeless(value: Any, root: str | None) -> Any:
+def _placeless(value: Any, roots: tuple[str | None, ...]) -> Any:
     """The same values without the place where the data lie: a copy on another disk is the same data."""
     if isinstance(value, Mapping):
-        return {key: _placeless(item, root) for key, item in value.items()}
+        return {key: _placeless(item, roots) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_placeless(item, root) for item in value]
-    if root and isinstance(value, str) and (value == root or value.startswith(f"{root.rstrip('/')}/")):
-        return value.removeprefix(root.rstrip("/")).lstrip("/")
+        return [_placeless(item, roots) for item in value]
+    for root in filter(None, roots):
+        if isinstance(value, str) and (value == root or value.startswith(f"{root.rstrip('/')}/")):
+            return value.removeprefix(root.rstrip("/")).lstrip("/")
     return value
 
 

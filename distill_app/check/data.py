@@ -15,14 +15,17 @@ from torchvision.datasets import DatasetFolder
 from torchvision.datasets.folder import default_loader, pil_loader
 
 from distill_app.config.plan import StagePlan
-from distill_app.data.images import is_deep, open_image
+from distill_app.data.images import is_deep
 from distill_app.data.labels import class_names
+from distill_app.data.opening import open_image
 from distill_app.data.samples import Samples
 from distill_app.data.stage_data import DataSource
 from distill_app.errors import ConfigError, CorruptImageError, DistillError
 
 HEADERS = 128  # files whose headers are looked at, spread over a data set
 EXAMPLES = 8  # images of a data set that are read
+# Of own data, as many as take a second or two: their headers, and the images as far as this many pixels go.
+_LOOKED_AT, _PIXELS = 2000, 50_000_000
 _SHOWN = 3
 _KEYED = re.compile(r"(dataset|method|prelude|stage|runtime)\b\S*:")
 
@@ -76,7 +79,11 @@ def stage_data_errors(plan: StagePlan, *, source: DataSource, task: Any) -> Iter
         ("train", "train_transform", lambda: source.samples(plan, chosen)),
         ("test", "eval_transform", lambda: source.test_samples(plan)),
     ):
-        errors = list(_depth_errors(source.dataset(plan, part), key=f"{key}.{part}"))
+        dataset = source.dataset(plan, part)
+        errors = [
+            *_depth_errors(dataset, key=f"{key}.{part}"),
+            *_unreadable(dataset, source=source, key=f"{key}.{part}"),
+        ]
         yield from errors or _image_errors(samples, key=f"{key}.{part}", transform=f"{key}.{transform}", alike=alike)
 
 
@@ -184,6 +191,30 @@ def _header(path: str | None) -> Any:
             return image.mode, image.size, is_deep(image)
     except (OSError, ValueError, SyntaxError):
         return None
+
+
+def _unreadable(dataset: Any, *, source: DataSource, key: str) -> Iterator[str]:
+    """Own images that cannot be read; nobody has looked at them before."""
+    if getattr(dataset, "division", None) is None or source.passes_over:
+        return
+    wrong: dict[int, str] = {}
+    positions, pixels = _spread(len(dataset), _LOOKED_AT), 0
+    for position in positions:
+        try:
+            if pixels < _PIXELS:
+                pixels += dataset[position][0][0].numel()
+            elif (file := _file(dataset, position)) is not None:
+                open_image(file).close()
+        except (OSError, ValueError, RuntimeError, SyntaxError) as error:
+            wrong[position] = _line(error)
+    if wrong:
+        position, reason = next(iter(wrong.items()))
+        file = _file(dataset, position)
+        name = f"image {position}{f' ({file})' if file else ''}"
+        yield (
+            f"{key}: {len(wrong)} of the {len(positions)} images that were looked at cannot be read, first {name}: "
+            f"{reason}; mend or remove them, or set runtime.corrupt_images=skip; `distill data check` looks at all"
+        )
 
 
 def _depth_errors(dataset: Any, *, key: str) -> Iterator[str]:

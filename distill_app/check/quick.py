@@ -22,7 +22,7 @@ from distill_app.config.inherit import PARTS, inherit
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
 from distill_app.config.tree import options_of
-from distill_app.data.presence import count_classes, missing_data
+from distill_app.data.presence import classes_of, missing_data
 from distill_app.errors import ConfigError
 from distill_app.words import unknown
 
@@ -101,14 +101,20 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
 
 
 def fill_in(cfg: DictConfig) -> None:
-    """Counts the classes of image folders where the config leaves `num_classes` open; before anything is resolved."""
+    """Finds the classes of own images, and counts them where the config leaves `num_classes` open.
+
+    It is done before anything is resolved, and the names stay with the config: labels mean the same wherever it goes.
+    """
     stages = [stage for part in ("prelude", "method") for stage in cfg[part].stages.values()]
     for data in (cfg.dataset, *(stage.data for stage in stages)):
-        if data is not None and OmegaConf.is_missing(data, "num_classes"):
-            count = count_classes(data)
-            if count is not None:
-                # Without a folder the data are refused; that the rest is checked too, there is some number.
-                data.num_classes = count or 1000
+        if data is None or (data.classes is not None and not OmegaConf.is_missing(data, "num_classes")):
+            continue
+        classes = classes_of(data)
+        if classes is not None and OmegaConf.is_missing(data, "num_classes"):
+            # Without a folder the data are refused; that the rest is checked too, there is some number.
+            data.num_classes = len(classes) or 1000
+        if classes and data.classes is None and "classes" in data.train and len(classes) == data.num_classes:
+            data.classes = classes
 
 
 def _shared(cfg: DictConfig) -> dict[str, str]:

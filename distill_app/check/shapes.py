@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distill_app.check.data import data_errors
+from distill_app.check.recipes import recipe_notes
 from distill_app.check.share import tail_errors
 from distill_app.config.build import Builder
 from distill_app.config.plan import ROLES, StagePlan
@@ -21,7 +22,7 @@ from distill_app.trackers.build import outlet_problems
 from distill_app.training.chance import random_errors
 from distill_app.training.experiment import Experiment
 from distill_app.training.preflight import Look, refuse_what_does_not_fit
-from distill_app.words import unknown
+from distill_app.words import unknown, warn
 from distill_app.world import ALONE, World
 
 
@@ -59,6 +60,8 @@ def opened(
     if not found:
         sound = _before_the_first_error(plans, told)
         found += random_errors(experiment) if len(sound) == len(plans) else []
+        for text in recipe_notes(app, plans):
+            warn(text)
         found += _misfits(experiment, sound, look=look)
     if told or found:
         experiment.close()

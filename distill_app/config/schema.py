@@ -27,6 +27,9 @@ class ModelConf:
     checkpoint_key: str | None = None  # which of several state dicts in the file: model_ema, state_dict.student
     drop_head: bool = False  # leave out the classifier of a checkpoint that has another number of classes
     weights: str | None = None
+    # What it is trained like from scratch: tiny, cifar, imagenet, transformer; null: nobody has said. One that
+    # begins with published weights is for finetune. The check compares it with what a recipe `fits`.
+    trains_as: str | None = None
     allow_random: bool = False  # run it frozen although nothing was loaded into it and no stage trains it
     starts_like: str | None = None  # draws the random numbers, or loads the file, of this network instead of its own
     each: str | None = None  # of a method's networks: one for each name in method.params.<each>, as config.each has it
@@ -48,11 +51,23 @@ class DatasetConf:
     num_classes: int = MISSING
     image_size: int | None = None  # of one side in pixels; null where inputs are no images
     channels: int = 3  # of images as networks get them; 1 makes them grey
+    classes: list[str] | None = None  # in the order of their labels; of own data, null: found, and kept with the run
     root: str | None = None
     get: str | None = None  # what to type when root is not there
+    file: str | None = None  # of dataset=csv
+    path: str | None = None  # of dataset=huggingface: a folder, a parquet file, or the id of a data set on the hub
+    subset: str | None = None  # of a data set on the hub that has several
+    # Own data: what a table's columns for image, label and split are called; part (train, validation, test) -> what the
+    # data call it, where that is no usual name; and without parts, the share of each class that is tested, drawn by a
+    # seed that is not the run's.
+    columns: dict[str, str | None] = field(default_factory=dict)
+    splits: dict[str, str | None] = field(default_factory=dict)
+    test_fraction: float | None = None
+    split_seed: int = 0
     train: Any = MISSING
     test: Any = MISSING
-    validation_fraction: float = 0.0  # share of the training data; 0 evaluates epochs on the test set
+    # Share of the training data that judges epochs, where the data have no images for that; 0 takes the test set.
+    validation_fraction: float = 0.0
     train_transform: list[Any] = field(default_factory=list)
     eval_transform: list[Any] = field(default_factory=list)
     normalize: NormalizeConf = field(default_factory=NormalizeConf)
@@ -113,9 +128,12 @@ class EmaConf:
 class RecipeConf:
     """How to optimise; every stage of a method inherits the chosen recipe."""
 
+    fits: list[str] = field(default_factory=list)  # which networks it trains well, by their `trains_as`; []: any
     epochs: int = MISSING
     lr: float = MISSING
     batch_size: int = MISSING
+    teacher_epochs: int = II("stage.epochs")  # of the prelude's stage, where the teacher is trained first
+    teacher_lr: float = II("stage.lr")
     reference_batch_size: int | None = None  # linear scaling rule: lr x (global batch / this); null: lr as it is
     accumulation_steps: int = 1
     clip_grad_norm: float | None = None

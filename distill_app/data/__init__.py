@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distill_app.data.bundled_images import BundledImages, FakeImages
     from distill_app.data.coco import CocoDetection
+    from distill_app.data.csv_images import CsvImages
     from distill_app.data.fashion_det import FashionDet
     from distill_app.data.flips import KeypointFlip
     from distill_app.data.folders import ImageFolder
+    from distill_app.data.huggingface import HuggingFaceImages
     from distill_app.data.images import load_image
     from distill_app.data.labels import labels_of
     from distill_app.data.loading import Loader, make_loader
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BundledImages": "bundled_images",
+    "CsvImages": "csv_images",
     "FakeImages": "bundled_images",
     "CocoDetection": "coco",
     "FashionDet": "fashion_det",
+    "HuggingFaceImages": "huggingface",
     "ImageFolder": "folders",
     "KeypointFlip": "flips",
     "load_image": "images",
@@ -46,10 +50,12 @@ _HOME = {
 __all__ = [
     "BundledImages",
     "CocoDetection",
+    "CsvImages",
     "CutMix",
     "EpochOrder",
     "FakeImages",
     "FashionDet",
+    "HuggingFaceImages",
     "ImageFolder",
     "KeypointFlip",
     "Loader",

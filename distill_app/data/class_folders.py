@@ -58,6 +58,7 @@ class ClassFolders:
         unread: Paths below the root of files that are not read: no images by their names, or links that lead nowhere.
         hidden: The same of folders that are passed over.
         loops: The same of links to a folder that they lie in, which would repeat their images without end.
+        beside: Folders beside those for training, validation and test.
     """
 
     classes: list[str]
@@ -65,6 +66,7 @@ class ClassFolders:
     unread: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
 
     @classmethod
     def scan(cls, root: str | Path) -> "ClassFolders":

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from distill_app.data.opening import MAX_PIXELS, open_bytes, open_image
 from distill_app.errors import DataError
-from distill_app.runs.untrusted import open_regular
 
 try:
     from torchvision.io import decode_image
@@ -21,13 +21,21 @@ except ImportError:  # a torchvision that has given its decoders to torchcodec
 
 # It says with every image that they will go there.
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
-# Where Pillow itself begins to warn: 268 MB as RGB, and larger than any image of ImageNet.
-MAX_PIXELS = 89_478_485
 _BITS_PER_SAMPLE = 258  # the tag of TIFF
+_TURNS = {  # what EXIF says of how the camera was held -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Tensor:
+def load_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float | None = None, upright: bool = False
+) -> Tensor:
     """Decodes an image to RGB, after its header has shown an expected format and size.
 
     A few kilobytes can claim to be gigabytes of pixels, and every reader of a rare format is more code that
@@ -41,6 +49,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float |
         max_pixels: Images with more are refused.
         white: The value that becomes 255, of images of more than 8 bits a channel. None: 65535 for those of 16 bits,
             whose upper 8 bits are then kept.
+        upright: Turn and mirror it as its EXIF data say, as cameras and phones leave that to the reader.
 
     Returns:
         uint8 (3, H, W).
@@ -51,33 +60,41 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, white: float |
         OSError, RuntimeError: damaged bytes.
     """
     with open_image(path, max_pixels=max_pixels) as image:
-        if decode_image is not None and image.format in ("JPEG", "PNG"):
-            decoded = decode_image(str(path), mode="RGB")
-            if decoded.dtype == torch.uint8:
-                return decoded
-            return torch.from_numpy(_scaled(decoded.numpy(), white=white or 65535, name=str(path)))
-        return pil_to_tensor(eight_bits(image, white=white, name=str(path)).convert("RGB"))
+        return _decoded(image, str(path), name=str(path), white=white, upright=upright)
 
 
-def open_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads an image's header; its mode and size are known then, and its pixels not yet read.
+def image_of(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, upright: bool = False) -> Tensor:
+    """As `load_image`, of the bytes of a file.
+
+    Args:
+        data: The bytes.
+        name: What messages call the image.
+        max_pixels: As there.
+        upright: As there.
 
     Raises:
-        ValueError: Another format, or more pixels than allowed.
-        OSError: A file that cannot be opened, or is a fifo or a device.
+        DataError, ValueError, OSError, RuntimeError: As there.
     """
-    open_regular(path, links=True).close()  # data sets of links to images are common
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image of the formats {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        image.close()
-        raise ValueError(f"{path} would have {width} x {height} pixels; at most {max_pixels} are allowed")
-    return image
+    with open_bytes(data, name=name, max_pixels=max_pixels) as image:
+        source = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return _decoded(image, source, name=name, white=None, upright=upright)
+
+
+def _decoded(image: Image.Image, source: str | Tensor, *, name: str, white: float | None, upright: bool) -> Tensor:
+    if decode_image is not None and image.format in ("JPEG", "PNG"):
+        decoded = decode_image(source, mode="RGB", apply_exif_orientation=upright)
+        if decoded.dtype == torch.uint8:
+            return decoded
+        return torch.from_numpy(_scaled(decoded.numpy(), white=white or 65535, name=name))
+    return image_tensor(image, white=white, name=name, upright=upright)
+
+
+def image_tensor(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Tensor:
+    """A Pillow image of any mode as uint8 RGB (3, H, W); arguments and errors are those of `load_image`."""
+    image.load()  # Pillow turns TIFFs by itself then
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+    shallow = eight_bits(image, white=white, name=name)
+    return pil_to_tensor((shallow if turn is None else shallow.transpose(turn)).convert("RGB"))
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from distill_app.data.absence import SHOWN
 from distill_app.data.class_folders import IMAGE_SUFFIXES, ClassFolders, is_hidden, is_image
 from distill_app.data.folders import folders_of
 from distill_app.data.labels import class_names, kept_labels, numbers
-from distill_app.data.presence import SHOWN
 
 
 def reading_notes(dataset: Any) -> list[str]:
@@ -36,6 +36,7 @@ def _left_out(folders: ClassFolders) -> list[tuple[str, list[str]]]:
     found = [
         (f"files are not read as images ({kinds}; images are {' '.join(IMAGE_SUFFIXES)})", folders.unread),
         ("hidden folders are no classes and are not read", folders.hidden),
+        ("folders beside those for training and test are not read", folders.beside),
         ("links lead back to a folder that they lie in and are not followed", folders.loops),
     ]
     return [(text, names) for text, names in found if names]

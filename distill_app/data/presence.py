@@ -1,6 +1,5 @@
 """Is the data where the config says? Answered before anything is built, without importing torch."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_app.data.class_folders import IMAGE_SUFFIXES, class_folders, has_image, hidden_folders, is_hidden
+from distill_app.data.absence import SHOWN, absence, folder_problems
+from distill_app.data.class_folders import class_folders, hidden_folders
+from distill_app.data.own import is_own, own_classes, own_problems, unread_settings
 
 # What torchvision's data sets expect below their root.
 EXPECTED = {
@@ -18,7 +19,6 @@ EXPECTED = {
     "torchvision.datasets.FashionMNIST": "FashionMNIST/raw",
 }
 TORCHVISION = "torchvision.datasets.ImageFolder"
-SHOWN = 3
 
 
 def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
@@ -41,87 +41,40 @@ def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
         for name in sorted(map(str, expected))
         if root is not None and not Path(root, name).is_dir()
     ]
+    if is_own(conf.get("train")):
+        return own_problems(conf, key=key)
     folders = {name: folder for name, split in splits.items() if (folder := _folder(split)) is not None}
     for name, folder in folders.items():
         problems += [f"{key}.{name}.root: {problem}{hint}" for problem in folder_problems(folder)]
         if splits[name]["_target_"] == TORCHVISION:
             problems += [f"{key}.{name}: {problem}" for problem in _torchvision_problems(folder)]
+    problems += unread_settings(conf, key=key)
     return problems or _class_problems(folders, key=key, num_classes=conf.get("num_classes"))
 
 
-def count_classes(dataset: DictConfig) -> int | None:
-    """How many class folders the training images of a config node lie in; None where they do not lie in folders.
+def classes_of(dataset: DictConfig) -> list[str] | None:
+    """The names of the classes of a config node's data, as far as files say them; None where they do not.
 
-    0 where there is no such folder, which `missing_data` tells.
+    An empty list where there should be some and nothing is, which `missing_data` tells.
     """
-    try:
-        conf = {name: OmegaConf.select(dataset, f"train.{name}") for name in ("_target_", "root")}
-    except OmegaConfBaseException:  # a root that cannot be resolved is told by whoever resolves the config
+    if OmegaConf.is_missing(dataset, "train") or not OmegaConf.is_dict(dataset.train):
         return None
-    folder = _folder(conf)
+    try:
+        train: Any = OmegaConf.to_container(dataset.train, resolve=True)
+    except OmegaConfBaseException:  # what cannot be resolved is told by whoever resolves the config
+        return [] if is_own(OmegaConf.to_container(dataset.train, resolve=False)) else None
+    if is_own(train):
+        return own_classes(train)
+    folder = _folder(train)
     if folder is None:
         return None
-    return len(class_folders(folder)) if os.path.isdir(folder) else 0
+    return class_folders(folder) if os.path.isdir(folder) else []
 
 
 def _folder(conf: Mapping[str, Any]) -> str | None:
     """The root of an image folder's config."""
     is_folder = str(conf.get("_target_")).endswith(".ImageFolder") and isinstance(conf.get("root"), str)
     return conf["root"] if is_folder and conf["root"] != "???" else None
-
-
-def absence(root: str) -> str:
-    """That a folder is not there, and what is: its nearest name beside it, and the nearest folder above it."""
-    place = os.path.abspath(root)
-    if os.path.exists(place):
-        return f"{root} is a file, not a folder"
-    if root.startswith("~"):
-        return f"{root} is not there: ~ is the home folder in a shell only; write {os.path.expanduser(root)}"
-    missing = place
-    while not os.path.isdir(above := os.path.dirname(missing)):
-        missing = above
-    names = os.listdir(above) if os.access(above, os.R_OK) else []
-    near = difflib.get_close_matches(os.path.basename(missing), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {os.path.join(above, near[0])}?" if near else ""
-    there = "" if missing == place else f", nor is {missing}"
-    return f"{root} is not there ({place}{there}){hint}"
-
-
-def folder_problems(root: str | Path) -> list[str]:
-    """What keeps a folder from being a data set of class folders: missing, no classes, or empty classes."""
-    if not os.path.isdir(root):
-        return [f"{root} is not a folder{_beside(Path(root))}"]
-    try:
-        classes = class_folders(root)
-        if not classes:
-            return [f"{root} has no class folders{_contents(root)}"]
-        empty = [name for name in classes if not has_image(os.path.join(root, name))]
-    except OSError as error:
-        return [f"{error.filename} cannot be listed: {error.strerror}"]
-    if not empty:
-        return []
-    more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
-    names = ", ".join(f"{os.path.join(root, name)}{_contents(os.path.join(root, name))}" for name in empty[:SHOWN])
-    return [f"no image in the class folder{'s' if len(empty) > 1 else ''} {names}{more}"]
-
-
-def _beside(root: Path) -> str:
-    """What lies where a folder of class folders was looked for: it may have another name, or none of its own."""
-    if not root.parent.is_dir():
-        return ""
-    names = sorted(name for name in os.listdir(root.parent) if not is_hidden(name))
-    shown = f"{', '.join(names[: 2 * SHOWN])}{', ...' if len(names) > 2 * SHOWN else ''}"
-    return f" ({root.parent} has: {shown or 'nothing'})"
-
-
-def _contents(folder: str | Path) -> str:
-    """What lies in a folder without images."""
-    names = sorted(os.listdir(folder))
-    if not names:
-        return ""
-    suffixes = sorted({os.path.splitext(name)[1].lower() for name in names} - {""} - set(IMAGE_SUFFIXES))
-    kinds = f"; images are {' '.join(IMAGE_SUFFIXES)}, not {' '.join(suffixes[:SHOWN])}" if suffixes else ""
-    return f" (it has {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}{kinds})"
 
 
 def _torchvision_problems(root: str) -> list[str]:

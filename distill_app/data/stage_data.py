@@ -136,6 +136,11 @@ class DataSource:
         self._evaluation: dict[str, Loader | ResidentLoader] = {}
         self._stages: dict[str, StageData] = {}
 
+    @property
+    def passes_over(self) -> bool:
+        """Whether images that cannot be read are passed over."""
+        return self._runtime.corrupt_images == "skip"
+
     def stage(self, plan: StagePlan) -> StageData:
         """The loaders of a stage, made when it is first asked for.
 
@@ -161,6 +166,7 @@ class DataSource:
             "labels_per_class": plan.conf.labels_per_class,
             "root": conf.root,
             "classes": class_names(chosen.dataset),
+            "split": getattr(chosen.dataset, "division", None),
             "label_counts": None if labels is None else np.bincount(labels, minlength=conf.num_classes).tolist(),
         }
         judged_on = "validation" if len(chosen.validation) else "test"
@@ -212,7 +218,10 @@ class DataSource:
         dataset = self.dataset(plan, "train")
         labels = self._labels_of(plan, dataset)
         train, validation = np.arange(len(dataset)), np.arange(0)
-        if conf.validation_fraction:
+        if (own := getattr(dataset, "validation", None)) is not None:
+            validation = np.asarray(own, dtype=np.int64)
+            train = np.setdiff1d(train, validation)
+        elif conf.validation_fraction:
             fraction, alike = conf.validation_fraction, np.zeros(len(dataset), np.int64)
             given = alike if labels is None else labels
             train, validation = hold_out(given, fraction=fraction, key=f"{key}.validation_fraction")

@@ -79,15 +79,15 @@ def write_hydra_records(output_dir: str | os.PathLike[str], *, cfg: DictConfig, 
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
 
 
-def refuse_other_classes(output_dir: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run whose labels would mean other classes than before.
+def refuse_other_data(output_dir: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run whose labels would mean other classes than before, or whose images would be others.
 
     Args:
         output_dir: The run's folder, with the `data.json` of its beginning.
         data: What its stages would see now.
 
     Raises:
-        DataError: The names of classes or their order have changed.
+        DataError: The names of classes or their order have changed, or which images are for training and test.
     """
     file = Path(output_dir) / "data.json"
     before = read_object(file) if file.exists() else {}
@@ -106,10 +106,27 @@ def refuse_other_classes(output_dir: str | os.PathLike[str], data: Mapping[str, 
                 f"{', '.join(changed[:5]) or 'their order is another'} ({file}); put the data back as they were, or "
                 f"begin a new run"
             )
+        old, new = (_images(each) for each in (before.get(stage), now))
+        if old is not None and new is not None and old != new:
+            raise DataError(
+                f"the images of stage {stage} are not those that this run began with, so it might be tested on what it "
+                f"was trained on: {_told(old)} then, {_told(new)} now ({file}); put the files back as they were, or "
+                f"begin a new run"
+            )
 
 
 def _classes(identity: Any) -> Any:
     return identity.get("classes") if isinstance(identity, Mapping) else None
+
+
+def _images(identity: Any) -> Mapping[str, Any] | None:
+    split = identity.get("split") if isinstance(identity, Mapping) else None
+    return split if isinstance(split, Mapping) else None
+
+
+def _told(split: Mapping[str, Any]) -> str:
+    counts = split.get("images")
+    return ", ".join(f"{count} {part}" for part, count in counts.items()) if isinstance(counts, Mapping) else "others"
 
 
 def git_state() -> tuple[dict[str, Any], str]:

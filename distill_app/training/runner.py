@@ -21,7 +21,7 @@ from distill_app.machine.process import causes_told
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.lifecycle import recorded, run_folder
-from distill_app.runs.records import refuse_other_classes, write_records
+from distill_app.runs.records import refuse_other_data, write_records
 from distill_app.runs.saver import Saver
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
@@ -78,7 +78,7 @@ def run_experiment(
 
         def record() -> None:
             if runner.checkpoints.has("last"):
-                refuse_other_classes(folder, data)
+                refuse_other_data(folder, data)
             write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=data)
 
         world.from_main(record)

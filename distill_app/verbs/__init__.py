@@ -24,6 +24,7 @@ VERBS = {
     "wait": "waits until all runs are over; exit code 0 if all are done",
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
     "published": "lists what papers report for the pairs and methods of a benchmark, with sources and commands",
+    "data": "check: looks at every image of a data set: counts, sizes, damage, duplicates, a picture of each class",
     "cache": "lists, verifies or clears teacher caches",
 }
 

@@ -50,7 +50,7 @@ class Size:
             f"model@student={self.student}",
             "prelude=none",
             "teacher.allow_random=true",
-            "stage=sgd_100",
+            "stage=imagenet_sgd",
             f"stage.batch_size={self.batch}",
             "stage.lr=0.01",
             "stage.drop_last=true",

@@ -21,7 +21,7 @@ from .workloads import Plan, result
 STEPS = 2  # in a round
 # A sweep of four methods over one teacher and one baseline, and the same runs alone.
 METHODS = ("kd", "at", "spkd", "pkt")
-STUDY = ("dataset=fashion_mini", "stage=fashion_mini", "stage.epochs=4", "runtime.threads=1", "runtime.device=cpu")
+STUDY = ("dataset=fashion_mini", "stage=small_images", "stage.epochs=4", "runtime.threads=1", "runtime.device=cpu")
 CACHED = ("cache.enabled=true", "cache.views=1")
 
 

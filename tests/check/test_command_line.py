@@ -31,7 +31,7 @@ MEANT = {
     "stage.scheduler=cosine": ["scheduler@stage.scheduler=cosine"],
     "loss=kl": ["loss@method.stages.distill.losses.kd=kl", "loss@method.stages.distill.losses.ce=kl"],
     "method.stages.distill.losses.kd=hint": ["loss@method.stages.distill.losses.kd=hint"],
-    "recipe=sgd_100": ["stage=sgd_100"],
+    "recipe=imagenet_sgd": ["stage=imagenet_sgd"],
     "methd=at": ["method=at"],
     "lr=0.1": ["stage.lr=0.1"],
     "learning_rate=0.1": ["stage.lr=0.1"],

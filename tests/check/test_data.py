@@ -18,7 +18,13 @@ NO_CROP = ("dataset.train_transform=[]", "dataset.eval_transform=[]")
 
 
 def of_folder(root, *overrides):
-    return ("dataset=image_folder", f"dataset.root={root}", "dataset.image_size=32", *PAIR, *overrides)
+    return ("dataset=imagefolder", f"dataset.root={root}", "dataset.image_size=32", *PAIR, *overrides)
+
+
+def of_published(root, *overrides):
+    """As `of_folder`, of class folders in two places, as ImageNet comes."""
+    words = ("dataset=imagenet", f"dataset.root={root}", "dataset.num_classes=???", "dataset.image_size=32")
+    return (*words, *PAIR, *overrides)
 
 
 def labelled(train, test, *, num_classes=3, classes=(None, None)):
@@ -72,6 +78,18 @@ def test_classes_are_counted_wherever_the_number_is_left_open(tmp_path, errors_o
     (error,) = errors_of(*words)
     assert error.startswith("dataset.num_classes: 1000 was given") and error.endswith("set dataset.num_classes=9")
     assert errors_of(*words, "dataset.num_classes=???") == []
+
+
+@pytest.mark.slow
+def test_images_of_own_data_that_cannot_be_read_are_told_before_the_first_batch(tmp_path, errors_of):
+    root = folders(tmp_path)
+    (root / "train" / "cat" / "002.png").write_bytes(b"no image")
+    whole = (root / "train" / "dog" / "003.png").read_bytes()
+    (root / "train" / "dog" / "003.png").write_bytes(whole[: len(whole) // 2])
+    (error,) = errors_of(*of_folder(root))
+    assert error.startswith("dataset.train: 2 of the 12 images that were looked at cannot be read, first image 2 (")
+    assert "cat/002.png" in error and "runtime.corrupt_images=skip" in error
+    assert errors_of(*of_folder(root), "runtime.corrupt_images=skip") == []
 
 
 def test_a_folder_that_is_not_there_is_told_and_not_that_the_number_is_missing(tmp_path, errors_of):
@@ -244,7 +262,8 @@ def test_images_of_sixteen_bits_can_be_learnt_from(tmp_path):
 
 def test_a_reader_that_would_cut_sixteen_bits_off_is_an_error(tmp_path, errors_of):
     root = sixteen_bits(tmp_path)
-    (error,) = errors_of(*of_folder(root, *NO_CROP, "dataset.train._target_=torchvision.datasets.ImageFolder"))
+    words = of_published(root, *NO_CROP, "dataset.train._target_=torchvision.datasets.ImageFolder")
+    (error,) = errors_of(*words)
     assert error.startswith(f"dataset.train: {root}/train/dark/00.png has more than 8 bits a pixel (mode I;16)")
     assert "use distill_app.data.ImageFolder" in error
 
@@ -263,7 +282,7 @@ def test_images_whose_white_nobody_knows_are_an_error_by_name(tmp_path, errors_o
 def test_an_image_that_cannot_be_read_is_left_to_the_policy_of_the_run(tmp_path, errors_of):
     root = folders(tmp_path)
     (root / "train" / "cat" / "004.png").write_bytes(b"no image")
-    assert errors_of(*of_folder(root)) == []
+    assert errors_of(*of_published(root)) == []
 
 
 @pytest.mark.slow
@@ -274,7 +293,7 @@ def test_what_is_not_read_is_told_in_the_plan_and_in_the_log(tmp_path, distill):
     code, out, _ = distill(*of_folder(root), "dry_run=true")
     assert code == 0
     assert out.count("warning: dataset.train: 1 files are not read as images (1 .txt;") == 1
-    assert "warning: dataset.train: 1 hidden folders are no classes and are not read: .ipynb_checkpoints" in out
+    assert "warning: dataset.train: 1 hidden folders are no classes and are not read: train/.ipynb_checkpoints" in out
     code, _, err = distill(*of_folder(root), "debug=one_batch", f"hydra.run.dir={tmp_path / 'run'}")
     assert code == 0 and "cat/notes.txt" in err
     assert (tmp_path / "run" / "train.log").read_text().count("cat/notes.txt") == 1

@@ -55,7 +55,8 @@ CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
 CANONICAL = {"stem", *TAPS, "pooled", "logits", "output", *(f"p{level}" for level in range(2, 6))}
 OBJECTS = {"coco2017", "coco2017_keypoints", "coco_format", "fashion_det", "voc2007", "voc2012"}
-DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "image_folder", "imagenet", *(OBJECTS - {"fashion_det"})}
+DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagefolder", "imagenet", *(OBJECTS - {"fashion_det"})}
+UNNAMED = {"csv": "file", "huggingface": "path"}
 HUBCONF = (
     "from torchvision.models import resnet18\n\ndef small(num_classes):\n    return resnet18(num_classes=num_classes)\n"
 )
@@ -120,6 +121,8 @@ def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
         nets = ["method=own", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn"]
     cfg = compose([f"dataset={option}", *FROZEN, *nets])
     expected = []
+    if option in UNNAMED:
+        expected = [f"dataset.{UNNAMED[option]}: is missing; set it: 'dataset.{UNNAMED[option]}=...'"]
     if option in DATA_ELSEWHERE:
         root = Path(cfg.dataset.root)
         assert tmp_path in root.parents

@@ -14,6 +14,13 @@ from distill_app.config.tree import conf_dir
 from distill_app.data import Samples, budget, hold_out, labels_of
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
+# What the files leave to be found, or said.
+OPEN = {
+    "imagefolder": {"num_classes": 2},
+    "csv": {"num_classes": 2},
+    "huggingface": {"num_classes": 2},
+    "coco_format": {"num_classes": 2},
+}
 OFFLINE = ["digits", "fake", "fashion_mini"]
 
 
@@ -55,7 +62,7 @@ def test_the_promised_data_sets_are_there():
 
 @pytest.mark.parametrize("name", [file.stem for file in FILES])
 def test_file_fits_the_schema_and_its_targets_import(name):
-    conf = OmegaConf.to_container(load(name, **({"num_classes": 2} if name in ("image_folder", "coco_format") else {})))
+    conf = OmegaConf.to_container(load(name, **OPEN.get(name, {})))
     assert conf["name"] == name and conf["num_classes"] >= 1 and len(conf["normalize"]["mean"]) == 3
     assert (conf["root"] is None) == (conf["get"] is None)
     found = [t for t in targets(conf) if t != "distill_app.tasks.Classification"]
@@ -93,11 +100,13 @@ def test_image_size_reaches_images_and_transforms(name, image_size):
         ("cifar100", Image.new("RGB", (32, 32))),
         ("fashion_mnist", Image.new("L", (28, 28))),
         ("imagenet", Image.new("RGB", (500, 375))),
-        ("image_folder", Image.new("RGB", (500, 375))),
+        ("imagefolder", Image.new("RGB", (500, 375))),
+        ("csv", Image.new("L", (100, 375))),
+        ("huggingface", Image.new("RGBA", (40, 30))),
     ],
 )
 def test_transforms_turn_what_the_data_set_yields_into_uint8_of_the_size(name, image, split):
-    conf = load(name)
+    conf = load(name, **OPEN.get(name, {}))
     sample = make_samples(conf, split, [(image, 1)])[(0, 0)]
     assert sample["input"].shape == (3, conf.image_size, conf.image_size)
     assert sample["input"].dtype == torch.uint8

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from distill_app.data import Samples, images, load_image
 from distill_app.data.class_folders import IMAGE_SUFFIXES
-from distill_app.data.images import FORMATS
+from distill_app.data.opening import FORMATS
 from distill_app.errors import DataError
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from distill_app.errors import DataError, RunLocked
 from distill_app.runs import records
 from distill_app.runs.files import write_json
-from distill_app.runs.records import git_state, refuse_other_classes, write_records
+from distill_app.runs.records import git_state, refuse_other_data, write_records
 from distill_app.runs.status import Status, run_lock
 
 _CFG = {"seed": 3, "student": {"net": "a"}, "copy": "${student.net}"}
@@ -124,14 +124,14 @@ def _classes(*names: str) -> dict:
 
 
 def test_a_run_does_not_go_on_with_labels_that_mean_other_classes(tmp_path):
-    refuse_other_classes(tmp_path, _classes("ant", "bee"))  # nothing was recorded yet
+    refuse_other_data(tmp_path, _classes("ant", "bee"))  # nothing was recorded yet
     write_json(tmp_path / "data.json", _classes("ant", "bee"))
-    refuse_other_classes(tmp_path, _classes("ant", "bee"))
-    refuse_other_classes(tmp_path, {"train": {"classes": None}, "later": {"classes": ["ant"]}})
+    refuse_other_data(tmp_path, _classes("ant", "bee"))
+    refuse_other_data(tmp_path, {"train": {"classes": None}, "later": {"classes": ["ant"]}})
     with pytest.raises(DataError, match=r"of stage train .*: ant is gone, aphid is new .*begin a new run"):
-        refuse_other_classes(tmp_path, _classes("aphid", "bee"))
+        refuse_other_data(tmp_path, _classes("aphid", "bee"))
     with pytest.raises(DataError, match="their order is another"):
-        refuse_other_classes(tmp_path, _classes("bee", "ant"))
+        refuse_other_data(tmp_path, _classes("bee", "ant"))
 
 
 def test_second_process_is_refused_until_the_first_is_gone(tmp_path):

@@ -28,12 +28,12 @@ def learning_rates(built: Stage, count: int) -> list[float]:
 @pytest.mark.parametrize(
     ("golden", "overrides"),
     [
-        ("multistep_lr0.1_100ep_30_60_90_g0.1", ["stage=sgd_100"]),
-        ("multistep_lr0.3_100ep_30_60_90_g0.1", ["stage=sgd_100", "stage.lr=0.3"]),
+        ("multistep_lr0.1_100ep_30_60_90_g0.1", ["stage=imagenet_sgd"]),
+        ("multistep_lr0.3_100ep_30_60_90_g0.1", ["stage=imagenet_sgd", "stage.lr=0.3"]),
         (
             "step_lr0.1_90ep_30_g0.1",
             [
-                "stage=sgd_100",
+                "stage=imagenet_sgd",
                 "scheduler@stage.scheduler=constant",  # a dict would be merged with what is there
                 "stage.epochs=90",
                 f"stage.scheduler.schedule={{_target_: {TORCH}.StepLR, _partial_: true, step_size: 30, gamma: 0.1}}",
@@ -41,12 +41,12 @@ def learning_rates(built: Stage, count: int) -> list[float]:
         ),
         (
             "cosine_lr0.1_T50_min0",
-            ["stage=sgd_100", "scheduler@stage.scheduler=cosine", "stage.epochs=50"],
+            ["stage=imagenet_sgd", "scheduler@stage.scheduler=cosine", "stage.epochs=50"],
         ),
         (
             "warmup5_linear0.001_then_cosine45",
             [
-                "stage=sgd_100",
+                "stage=imagenet_sgd",
                 "scheduler@stage.scheduler=cosine",
                 "stage.epochs=50",
                 "stage.warmup_epochs=5",

@@ -45,7 +45,7 @@ def write_run(folder: Path, overrides: list[str], **notes) -> None:
         (["a.b=1"], ["~a.b"], ["~a.b"]),
         (["~a.b"], ["a.b=2"], ["a.b=2"]),
         (["a=1"], ["+b=2"], ["a=1", "+b=2"]),
-        (["stage.lr=0.1"], ["stage=sgd_100"], ["stage.lr=0.1", "stage=sgd_100"]),
+        (["stage.lr=0.1"], ["stage=imagenet_sgd"], ["stage.lr=0.1", "stage=imagenet_sgd"]),
         ([], ["seed=2"], ["seed=2"]),
     ],
 )

@@ -1,0 +1,65 @@
+"""Which networks are trained by a recipe that is for others. No torch."""
+
+from collections.abc import Iterator, Sequence
+
+from omegaconf import OmegaConf
+
+from distill_app.config.plan import StagePlan, model_key, models_of
+from distill_app.config.schema import AppConf
+from distill_app.config.start import asking_argument, chain_of, start_of
+from distill_app.config.tree import conf_dir, options_of
+
+FINETUNE = "finetune"
+# Networks of which the small ones are trained as before when they go on from weights of one's own.
+_LARGE = ("imagenet", "transformer", None)
+
+
+def recipe_notes(app: AppConf, plans: Sequence[StagePlan]) -> Iterator[str]:
+    """A warning for each network that a stage trains by a recipe which is for others, once.
+
+    Args:
+        app: The experiment.
+        plans: Its stages.
+    """
+    told: set[tuple[str | None, ...]] = set()
+    if not app.stage.fits:
+        return
+    for plan in plans:
+        for name in plan.trained:
+            family, pretrained = _family(app, name)
+            if pretrained and plan.conf.skip_if_loaded:
+                continue
+            kind = (family, chain_of(app, name)[-1])  # one that starts like another has its recipe
+            if family is None or family in app.stage.fits or kind in told:
+                continue
+            told.add(kind)
+            yield _told(app, plan, name, family)
+
+
+def _family(app: AppConf, name: str) -> tuple[str | None, bool]:
+    """The kind of recipe that a network needs, and whether it begins with weights."""
+    models = models_of(app)
+    family = next((models[each].trains_as for each in chain_of(app, name) if models[each].trains_as), None)
+    start = start_of(app, name)
+    published = bool(start.weights or asking_argument(start.net))
+    pretrained = published or bool(start.checkpoint and not start.checkpoint_optional)
+    if published or (pretrained and family in _LARGE):
+        return FINETUNE, True
+    return family, pretrained
+
+
+def _told(app: AppConf, plan: StagePlan, name: str, family: str) -> str:
+    what = "begins with weights" if family == FINETUNE else f"is of the kind {family}"
+    fitting = [option for option, fits in recipes().items() if family in fits]
+    remedy = f"; for such there is stage={' or stage='.join(fitting)}" if fitting else ""
+    return (
+        f"{plan.key}: {model_key(app, name)} {what}, and the recipe, at a learning rate of {plan.conf.lr:g}, is for "
+        f"networks of the kind {' or '.join(app.stage.fits)}, so it may learn little, or forget what it knows{remedy}; "
+        f"where you have chosen the rate yourself, stage.fits=[] says so"
+    )
+
+
+def recipes() -> dict[str, list[str]]:
+    """The recipes there are, and which networks each says that it fits."""
+    files = {option: OmegaConf.load(f"{conf_dir()}/stage/{option}.yaml") for option in options_of("stage")}
+    return {option: list(conf.get("fits") or ()) for option, conf in files.items()}  # type: ignore[union-attr]
