@@ -67,8 +67,8 @@ def opened(
 
 
 def _before_the_first_error(plans: list[StagePlan], told: Sequence[str]) -> list[StagePlan]:
-    # What is said of the machine or of the cache, every stage would say again.
-    shared = ("runtime.", "cache.")
+    # What is said of the machine or of the cache, every stage would say again; without its taps no network can be read.
+    shared = ("runtime.", "cache.", *(text for text in told if text.partition(": ")[0].endswith(".taps")))
     wrong = (any(text.startswith((f"{plan.key}.", f"{plan.data_key}.", *shared)) for text in told) for plan in plans)
     return plans[: next((number for number, is_wrong in enumerate(wrong) if is_wrong), len(plans))]
 

@@ -18,6 +18,9 @@ class ModelConf:
     name: str | None = None  # what summaries and plots call it
     net: Any = MISSING
     taps: dict[str, str] = field(default_factory=dict)
+    # Whether taps that are read and not written above are looked for in the network; null: where none are written. The
+    # run's config then holds what was found.
+    find_taps: bool | None = None
     # Where its weights come from: the checkpoint, a file; else torchvision's weights, an enum name; else what its
     # constructor loads; else chance.
     checkpoint: str | None = None

@@ -29,6 +29,7 @@ class Network:
     module: nn.Module
     taps: dict[str, str]
     origin: Origin = field(default_factory=Origin)
+    found: bool = False  # whether nobody wrote all of its taps
 
     @property
     def loaded(self) -> bool:
@@ -137,18 +138,28 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     """
     key, conf, first = model_key(app, name), start_of(app, name), chain_of(app, name)[-1]
     with seeded(app.seed, f"network {first}"), watched() as loadings, one_attempt(conf.net):
-        module = _built(builder, conf, key, channels=app.dataset.channels)
+        module = built(builder, conf, key, channels=app.dataset.channels)
     origin = constructed(module, loadings, conf=conf.net, taps=conf.taps)
     if first != name:
         origin = replace(origin, notes=(*origin.notes, f"as {first} starts"))
     origin = load_weights(module, conf, key=key, built=origin)
     # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
     layout = torch.channels_last if app.runtime.channels_last else torch.preserve_format
-    return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin)
+    return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin, bool(conf.find_taps))
 
 
-def _built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
-    """The network, or one message where its constructor cannot fetch weights that it was asked for."""
+def built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
+    """The network as its constructor makes it.
+
+    Args:
+        builder: Builds it.
+        conf: Its config.
+        key: Its config key.
+        channels: Of the images that it gets.
+
+    Raises:
+        ConfigError: It cannot be built; one message where the constructor cannot fetch weights that it was asked for.
+    """
     try:
         grey = {"in_channels": channels, "in_chans": channels} if channels != 3 else {}
         return builder.build(conf.net, key=f"{key}.net", **grey)

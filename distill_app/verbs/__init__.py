@@ -23,6 +23,7 @@ VERBS = {
     "retry": "submits again what of a sweep is neither done nor queued nor running, as one array",
     "wait": "waits until all runs are over; exit code 0 if all are done",
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
+    "taps": "prints the modules of a network with their outputs and parameters, and where its taps sit",
     "cache": "lists, verifies or clears teacher caches",
 }
 
