@@ -13,12 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.cache import cache_errors
 from distill_app.check.interpolations import interpolation_errors
-from distill_app.check.lookup import fill_in_referred, with_found_taps
+from distill_app.check.lookup import fill_in_referred, with_found_inputs, with_found_taps
 from distill_app.check.share import share_errors
 from distill_app.check.suggest import Suggestions
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
 from distill_app.config.inherit import PARTS, inherit
+from distill_app.config.inputs import input_errors
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
 from distill_app.data.presence import count_classes, missing_data
@@ -95,6 +96,8 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     errors += problems
     errors += unbuildable(app, plans)
     errors += weights_errors(app)
+    errors += with_found_inputs(app, plans)
+    errors += input_errors(app, plans)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += (_of_its_source(text, shared) for text in _values(app, plans))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distill_app.check.data import data_errors
+from distill_app.check.inputs import unfit_images
 from distill_app.check.share import tail_errors
 from distill_app.config.build import Builder
 from distill_app.config.plan import ROLES, StagePlan
@@ -59,6 +60,7 @@ def opened(
     if not found:
         sound = _before_the_first_error(plans, told)
         found += random_errors(experiment) if len(sound) == len(plans) else []
+        found += unfit_images(experiment) if len(sound) == len(plans) else []
         found += _misfits(experiment, sound, look=look)
     if told or found:
         experiment.close()

@@ -11,8 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from distill_app.config.build import Builder
+from distill_app.config.inputs import channels_of, own_input
 from distill_app.config.plan import ROLES, model_key, models_of
-from distill_app.config.schema import AppConf, ModelConf
+from distill_app.config.schema import AppConf, InputConf, ModelConf
 from distill_app.config.start import ASKING
 from distill_app.errors import ConfigError, SettingError
 from distill_app.networks.finding import Found, find_taps
@@ -38,8 +39,9 @@ def fill_in_taps(app: AppConf, wanted: Mapping[str, Sequence[str]]) -> tuple[lis
         conf, key = models_of(app)[name], model_key(app, name)
         if (conf.net, names) in told:  # a network that is configured as another one has its errors
             continue
-        size = app.dataset.image_size
-        about = {"net": conf.net, "channels": app.dataset.channels, "side": size, "allow": list(app.runtime.allow)}
+        data, allow = app.dataset, list(app.runtime.allow)
+        about = {"net": conf.net, "input": own_input(conf.input), "allow": allow}
+        about |= {"channels": channels_of(conf, data), "side": conf.input.size or data.image_size}
         try:
             found, saw = _found(json.dumps(about, default=str), app.dataset.num_classes)
         except ConfigError:
@@ -72,7 +74,9 @@ def fill_in_referred_taps(cfg: DictConfig, role: str) -> None:
     """
     try:
         conf, data = OmegaConf.to_container(cfg[role], resolve=True), cfg.dataset
-        about = {"net": conf["net"], "channels": data.channels, "side": data.image_size}  # type: ignore[index,call-overload]
+        own = conf["input"]  # type: ignore[index,call-overload]
+        about = {"net": conf["net"], "input": {name: value for name, value in own.items() if name != "find"}}  # type: ignore[index,call-overload]
+        about |= {"channels": own["channels"] or data.channels, "side": own["size"] or data.image_size}
         found, _ = _found(json.dumps({**about, "allow": list(cfg.runtime.allow)}, default=str), data.num_classes)
     except (OmegaConfBaseException, ConfigError, SettingError):
         return  # told where the taps are read, or as a reference that fails
@@ -96,7 +100,11 @@ def _found(about: str, num_classes: int) -> tuple[Found, str]:
     """The taps of a network by all that they depend on, so that the points of a sweep look once."""
     conf = json.loads(about)
     module, trace = opened_up(
-        ModelConf(net=conf["net"]), channels=conf["channels"], side=conf["side"], allow=conf["allow"], key="net"
+        ModelConf(net=conf["net"], input=InputConf(**conf["input"])),
+        channels=conf["channels"],
+        side=conf["side"],
+        allow=conf["allow"],
+        key="net",
     )
     return find_taps(module, trace, num_classes=num_classes), seen(trace)
 
