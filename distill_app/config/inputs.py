@@ -66,6 +66,9 @@ def _wrong_values(conf: InputConf, key: str) -> Iterator[str]:
         yield f"{key}.{absent}: is missing; mean and std belong together, both for images scaled to [0, 1]"
         return
     for part, values in (("mean", conf.mean), ("std", conf.std)):
+        if values is not None and not (isinstance(values, list) and all(isinstance(v, int | float) for v in values)):
+            yield f"{key}.{part}: must be a list of numbers, one per channel, got {values!r}"
+            return
         if values is not None and len(values) not in ((conf.channels,) if conf.channels else (1, 3)):
             yield f"{key}.{part}: {len(values)} values, and the network gets {conf.channels or '1 or 3'} channels"
     if conf.std is not None and min(conf.std, default=1.0) <= 0:

@@ -16,8 +16,8 @@ class InputConf:
     """The images that one network gets, made on the device from those of the batch; null: as the data have them."""
 
     size: int | None = None  # of one side in pixels
-    mean: list[float] | None = None  # per channel, of images scaled to [0, 1]; together with std
-    std: list[float] | None = None
+    mean: Any = None  # a list, one number per channel, of images scaled to [0, 1]; together with std
+    std: Any = None
     channels: int | None = None  # 1 or 3; the network's constructor gets them as in_chans or in_channels
     # Whether what is null is taken from timm's config of the network; null: where its published weights are loaded and
     # no stage trains it. The run's config then holds what was found.

@@ -14,6 +14,7 @@ WRONG = {
     "channels": (["teacher.input.channels=2"], "teacher.input.channels: must be 1 or 3"),
     "alone": (["teacher.input.mean=[0.5,0.5,0.5]"], "teacher.input.std: is missing"),
     "count": (["teacher.input={channels: 1, mean: [0,0,0], std: [1,1,1]}"], "teacher.input.mean: 3 values"),
+    "numbers": (["teacher.input={mean: 0.5, std: [1,1,1]}"], "teacher.input.mean: must be a list of numbers"),
     "std": (["teacher.input={mean: [0,0,0], std: [1,0,1]}"], "teacher.input.std: must be above 0"),
     "grey": ([MEAN, "dataset.channels=1"], "teacher.input.channels=3 says how many the network gets"),
     "transform": (
@@ -34,6 +35,11 @@ def test_what_is_wrong_is_told_with_its_key(case, composed):
     overrides, told = WRONG[case]
     errors = [error for error in read(composed(*ALONE, *overrides))[0] if "input" in error]
     assert errors and told in errors[0]
+
+
+def test_networks_that_are_configured_as_another_have_its_input(composed):
+    app = read(composed(*TINY, MEAN.replace("teacher", "student")))[1]
+    assert app.prelude.extra_models["baseline"].input == app.student.input and app.student.input.mean == [0.5] * 3
 
 
 @pytest.mark.slow
