@@ -40,6 +40,7 @@ def fingerprint(network: Network, *, plan: StagePlan, app: AppConf, data: StageD
             "net": models_of(app)[network.name].net,
             # One that runs nothing reads what the whole network said.
             **({"redesign": redesign} if redesign else {}),
+            **({"input": network.input.conf} if network.input is not None else {}),
         },
         "data": {
             "name": conf.name,

@@ -27,6 +27,15 @@ def interpolation_errors(cfg: DictConfig) -> list[str]:
     return [f"{key}: {_words(key, texts[key], failed[key], keys)}" for key in causes]
 
 
+def taps_referred_to(cfg: DictConfig) -> list[str]:
+    """The networks to whose taps keys refer that are not written there, `${student.taps.stage4}`."""
+    texts = dict(_interpolations(cfg, ""))
+    keys = {_absolute(name, key) for key, text in texts.items() for name in REFERENCE.findall(text)}
+    wanted = (key.split(".") for key in sorted(keys) if key.count(".") == 2 and ".taps." in key)
+    absent = (parts[0] for parts in wanted if parts[0] in cfg and parts[2] not in cfg[parts[0]].get("taps", {}))
+    return list(dict.fromkeys(absent))
+
+
 def _failure(cfg: DictConfig, key: str) -> OmegaConfBaseException | None:
     try:
         OmegaConf.select(cfg, key, throw_on_resolution_failure=True)

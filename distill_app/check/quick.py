@@ -13,12 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.cache import cache_errors
 from distill_app.check.interpolations import interpolation_errors
+from distill_app.check.lookup import fill_in_referred, with_found_inputs, with_found_taps
 from distill_app.check.share import share_errors
 from distill_app.check.suggest import Suggestions
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
 from distill_app.config.each import written_out
 from distill_app.config.inherit import PARTS, inherit
+from distill_app.config.inputs import input_errors
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
 from distill_app.config.schema import AppConf, StageConf
 from distill_app.config.tree import options_of
@@ -54,6 +56,11 @@ def check(cfg: DictConfig, *, thorough: bool = True) -> Iterator[str]:
     if app is not None and (thorough or not errors):
         from distill_app.check.shapes import opened
 
+        if errors:
+            plans, problems = with_found_taps(app, plans)
+            new = [text for text in problems if text not in errors]
+            yield from new
+            errors += new
         try:
             opened(app, plans, told=errors).close()
         except ConfigError as error:
@@ -61,16 +68,20 @@ def check(cfg: DictConfig, *, thorough: bool = True) -> Iterator[str]:
 
 
 def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
-    """The quick part: the errors, and the typed config with its plans if it could be read."""
+    """The quick part: the errors, and the typed config with its plans if it could be read.
+
+    Where nothing is wrong, taps that nobody wrote are found in the networks, which takes torch and a forward of each.
+    """
     resolved = cfg.copy()
     OmegaConf.set_struct(resolved, False)
     errors = [*_told(cfg, _dead_keys(resolved, "")), *_ghost_stages(resolved)]
     fill_in(resolved)
     try:
         errors += inherit(resolved)
-        missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(_missing_keys(resolved, ""))]
+        missing = [f"{key}: is missing; set it: '{key}=...'" for key in sorted(missing_keys(resolved, ""))]
         if missing:
             return errors + missing, None, []
+        fill_in_referred(resolved)
         shared = _shared(resolved)
         OmegaConf.missing_keys(resolved)  # names the key whose interpolation fails, which `resolve` does not
         OmegaConf.resolve(resolved)
@@ -92,11 +103,16 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     errors += problems
     errors += unbuildable(app, plans)
     errors += weights_errors(app)
+    errors += with_found_inputs(app, plans)
+    errors += input_errors(app, plans)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += (_of_its_source(text, shared) for text in _values(app, plans))
     errors += (_of_its_source(text, shared) for text in share_errors(app, plans))
     errors += cache_errors(app, plans)
+    if not errors:
+        plans, problems = with_found_taps(app, plans)
+        errors += problems
     return list(dict.fromkeys(errors)), app, plans
 
 
@@ -210,8 +226,8 @@ def _dead_keys(node: Any, key: str) -> Iterator[tuple[str, str, list[str]]]:
             yield from _dead_keys(node._get_node(name), path)
 
 
-def _missing_keys(node: Any, key: str) -> Iterator[str]:
-    """What is left open; OmegaConf's own function names a key that refers to it instead."""
+def missing_keys(node: Any, key: str) -> Iterator[str]:
+    """What is left open in a section, by its key; OmegaConf's own function names a key that refers to it instead."""
     if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_interpolation():
         return
     names = range(len(node)) if isinstance(node, ListConfig) else list(node)
@@ -221,7 +237,7 @@ def _missing_keys(node: Any, key: str) -> Iterator[str]:
         if child._is_missing():
             yield path
         else:
-            yield from _missing_keys(child, path)
+            yield from missing_keys(child, path)
 
 
 def _ghost_stages(cfg: DictConfig) -> Iterator[str]:

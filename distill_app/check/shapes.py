@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distill_app.check.data import data_errors
+from distill_app.check.inputs import unfit_images
 from distill_app.check.recipes import recipe_notes
 from distill_app.check.share import tail_errors
 from distill_app.config.build import Builder
@@ -62,6 +63,7 @@ def opened(
         found += random_errors(experiment) if len(sound) == len(plans) else []
         for text in recipe_notes(app, plans):
             warn(text)
+        found += unfit_images(experiment) if len(sound) == len(plans) else []
         found += _misfits(experiment, sound, look=look)
     if told or found:
         experiment.close()
@@ -70,8 +72,8 @@ def opened(
 
 
 def _before_the_first_error(plans: list[StagePlan], told: Sequence[str]) -> list[StagePlan]:
-    # What is said of the machine or of the cache, every stage would say again.
-    shared = ("runtime.", "cache.")
+    # What is said of the machine or of the cache, every stage would say again; without its taps no network can be read.
+    shared = ("runtime.", "cache.", *(text for text in told if text.partition(": ")[0].endswith(".taps")))
     wrong = (any(text.startswith((f"{plan.key}.", f"{plan.data_key}.", *shared)) for text in told) for plan in plans)
     return plans[: next((number for number, is_wrong in enumerate(wrong) if is_wrong), len(plans))]
 

@@ -74,6 +74,23 @@ def model_key(app: AppConf, network: str) -> str:
     return f"extra_models.{network}"
 
 
+def finds_taps(conf: ModelConf) -> bool:
+    """Whether taps that a network's config does not have are looked for in the network."""
+    return not conf.taps if conf.find_taps is None else conf.find_taps
+
+
+def taps_to_find(app: AppConf, plans: list[StagePlan]) -> dict[str, list[str]]:
+    """The taps that stages read and no config has, by network."""
+    wanted: dict[str, list[str]] = {}
+    models = models_of(app)
+    for plan in plans:
+        for taps in (plan.taps, plan.shape_taps):
+            for network, names in taps.items():
+                open_names = [name for name in names if name not in (*models[network].taps, "output")]
+                wanted.setdefault(network, []).extend(open_names)
+    return {network: list(dict.fromkeys(names)) for network, names in wanted.items() if names}
+
+
 def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
     """Resolves the schedule (prelude, then method) into plans.
 
@@ -209,10 +226,10 @@ def _need(text: str, key: str, need: _Need) -> None:
     if address.space not in models:
         errors.append(f"{key}: {text}: {unknown('network', address.space, [*models, 'batch', 'adapters'])}")
         return
-    known = [*models[address.space].taps, "output"]
-    if address.name not in known:
-        where = f"{model_key(need.app, address.space)}.taps"
-        errors.append(f"{key}: {text}: {unknown('tap', address.name, known)} in {where}")
+    known, model = [*models[address.space].taps, "output"], model_key(need.app, address.space)
+    if address.name not in known and not finds_taps(models[address.space]):
+        there = f"{unknown('tap', address.name, known)} in {model}.taps"
+        errors.append(f"{key}: {text}: {there}; {model}.find_taps=true looks for those that are not written")
         return
     needed = need.taps.setdefault(address.space, [])
     if address.name not in needed:

@@ -14,12 +14,29 @@ from distill_app.config.each import written_out
 
 
 @dataclass
+class InputConf:
+    """The images that one network gets, made on the device from those of the batch; null: as the data have them."""
+
+    size: int | None = None  # of one side in pixels
+    mean: Any = None  # a list, one number per channel, of images scaled to [0, 1]; together with std
+    std: Any = None
+    channels: int | None = None  # 1 or 3; the network's constructor gets them as in_chans or in_channels
+    # Whether what is null is taken from timm's config of the network; null: where its published weights are loaded and
+    # no stage trains it. The run's config then holds what was found.
+    find: bool | None = None
+
+
+@dataclass
 class ModelConf:
     """A network: how to build it, the canonical names of its activations, and where its weights come from."""
 
     name: str | None = None  # what summaries and plots call it
     net: Any = MISSING
     taps: dict[str, str] = field(default_factory=dict)
+    # Whether taps that are read and not written above are looked for in the network; null: where none are written. The
+    # run's config then holds what was found.
+    find_taps: bool | None = None
+    input: InputConf = field(default_factory=InputConf)
     # Where its weights come from: the checkpoint, a file; else torchvision's weights, an enum name; else what its
     # constructor loads; else chance.
     checkpoint: str | None = None

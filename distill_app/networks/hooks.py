@@ -4,7 +4,7 @@
     activations = tapped(images)           # {"mid": (B, 128, 28, 28), "pre": (B, 512, 7, 7)}
     tapped.close()                         # the network is as it was
 
-A tap is a module path with options: `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
+A tap is a module path with options: `path[:in|:out][:all][:clone][:nhwc|:tokens|:flat]`.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class TappedModel(nn.Module):
     Args:
         model: Any module, unmodified. An in-place activation whose input is tapped runs out of place while tapped
             (its output is bit-identical).
-        taps: Name -> `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
+        taps: Name -> `path[:in|:out][:all][:clone][:nhwc|:tokens|:flat]`.
         stop: Whether to end the forward early.
         owner: What the network is called in messages.
         runs: Called in the place of the whole network: a module made of some of its modules, in whose forward the

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from distill_app.config.build import Builder
+from distill_app.config.inputs import channels_of
 from distill_app.config.plan import StagePlan, model_key
 from distill_app.config.schema import AppConf, ModelConf
 from distill_app.config.start import asking_argument, chain_of, start_of
 from distill_app.errors import ConfigError, SettingError, TapError
 from distill_app.networks.constructed import constructed, download_problem, one_attempt, watched
 from distill_app.networks.hooks import TappedModel
+from distill_app.networks.inputs import OwnInput, own_input_of
 from distill_app.networks.layout import layout_of
 from distill_app.networks.origin import Origin
 from distill_app.networks.taps import Tap, resolve
@@ -31,6 +33,8 @@ class Network:
     taps: dict[str, str]
     origin: Origin = field(default_factory=Origin)
     note: str = ""  # on how it runs, for the plan
+    found: bool = False  # whether nobody wrote all of its taps
+    input: OwnInput | None = None  # what is done to images in front of it, by a hook of the module
 
     @property
     def loaded(self) -> bool:
@@ -73,6 +77,8 @@ class Network:
         """
         owner, module = f"{self.name} in stage {stage!r}", self.module if module is None else module
         runs = None if redesign is None else redesigned(module, redesign, taps=self.taps, owner=owner)
+        if runs is not None and self.input is not None:
+            self.input.before(runs)
         return TappedModel(module, self.paths(wanted), owner=owner, runs=runs)
 
 
@@ -139,21 +145,37 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     """
     key, conf, first = model_key(app, name), start_of(app, name), chain_of(app, name)[-1]
     with seeded(app.seed, f"network {first}"), watched() as loadings, one_attempt(conf.net):
-        module = _built(builder, conf, key, channels=app.dataset.channels)
+        module = built(builder, conf, key, channels=channels_of(conf, app.dataset))
     origin = constructed(module, loadings, conf=conf.net, taps=conf.taps)
     if first != name:
         origin = replace(origin, notes=(*origin.notes, f"as {first} starts"))
     origin = load_weights(module, conf, key=key, built=origin)
     # Convolutions with weights in this layout give maps in it, whatever the layout of the images.
     layout, note = layout_of(module, channels_last=app.runtime.channels_last, device=device)
-    return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin, note)
+    module = module.to(device).to(memory_format=layout)
+    own = own_input_of(conf.input, app.dataset, device=device)
+    if own is not None:
+        own.before(module)
+    return Network(name, module, conf.taps, origin, note=note, found=bool(conf.find_taps), input=own)
 
 
-def _built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
-    """The network, or one message where its constructor cannot fetch weights that it was asked for."""
+def built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
+    """The network as its constructor makes it.
+
+    Args:
+        builder: Builds it.
+        conf: Its config.
+        key: Its config key.
+        channels: Of the images that it gets.
+
+    Raises:
+        ConfigError: It cannot be built; one message where the constructor cannot fetch weights that it was asked for.
+    """
     try:
-        grey = {"in_channels": channels, "in_chans": channels} if channels != 3 else {}
-        return builder.build(conf.net, key=f"{key}.net", **grey)
+        names, net = ("in_channels", "in_chans"), conf.net
+        if conf.input.channels is not None:  # and not those of the data, which net may refer to
+            net = {name: channels if name in names else value for name, value in net.items()}
+        return builder.build(net, key=f"{key}.net", **(dict.fromkeys(names, channels) if channels != 3 else {}))
     except ConfigError as error:
         asked, problem = asking_argument(conf.net), download_problem(error.__cause__)
         if asked and "num_classes" in str(error.__cause__):  # torchvision takes its own number of classes only

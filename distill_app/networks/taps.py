@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_app.errors import TapError
+
+_TOKENS = re.compile(r"tokens(\d*)")
 
 
 @dataclass(frozen=True)
@@ -24,21 +27,23 @@ class Tap:
 
     @classmethod
     def parse(cls, name: str, spec: str) -> "Tap":
-        """Reads `path[:in|:out][:all][:clone][:nhwc|:tokens]`.
+        """Reads `path[:in|:out][:all][:clone][:nhwc|:tokens|:flat]`.
 
         Args:
             name: What the activation is called.
             spec: The path of a module ("" is the whole network; negative numbers count from the end) and options.
+                `:nhwc` and `:tokens` make a map of what is stored otherwise, `:tokens5` says that five tokens stand in
+                front of those of the patches; `:flat` makes a vector of each image.
 
         Raises:
             TapError: An option that does not exist.
         """
         path, *options = spec.split(":")
-        known = {"in", "out", "all", "clone", "nhwc", "tokens"}
+        known = {"in", "out", "all", "clone", "nhwc", "tokens", "flat"}
         for option in options:
-            if option not in known:
+            if option not in known and not _TOKENS.fullmatch(option):
                 raise TapError(f"tap {name!r}: unknown option ':{option}' in {spec!r}; known: {sorted(known)}")
-        layout = next((option for option in ("nhwc", "tokens") if option in options), None)
+        layout = next((option for option in options if option in ("nhwc", "flat") or _TOKENS.fullmatch(option)), None)
         edge = "in" if "in" in options else "out"
         return cls(name, path, edge, "all" in options, "clone" in options, layout)
 
@@ -127,18 +132,26 @@ def clone(value: Any) -> Any:
 
 
 def as_map(value: Any, tap: Tap) -> Any:
-    """The activation as a (B, C, H, W) map where the tap's layout says how it is stored."""
+    """The activation as a (B, C, H, W) map, or as vectors, where the tap's layout says how it is stored."""
     if tap.layout is None:
         return value
     if tap.layout == "nhwc":
         if not isinstance(value, Tensor) or value.dim() != 4:
             raise TapError(f"tap {tap.name!r}: ':nhwc' wants a (B, H, W, C) tensor, got {shapes_in(value)}")
         return value.permute(0, 3, 1, 2)
+    if tap.layout == "flat":
+        if not isinstance(value, Tensor) or value.dim() < 2:
+            raise TapError(f"tap {tap.name!r}: ':flat' wants a (B, ...) tensor, got {shapes_in(value)}")
+        return value.flatten(1)
     if not isinstance(value, Tensor) or value.dim() != 3:
         raise TapError(f"tap {tap.name!r}: ':tokens' wants a (B, tokens, D) tensor, got {shapes_in(value)}")
-    count = value.shape[1]
-    for extra in (1, 0, 2):  # a class token, none, or class and distillation tokens in front of the patches
+    count, ahead = value.shape[1], tap.layout.removeprefix("tokens")
+    # A class token, none, or class and distillation tokens in front of the patches.
+    for extra in (int(ahead),) if ahead else (1, 0, 2):
         side = math.isqrt(max(count - extra, 0))
         if side and side * side == count - extra:
             return value[:, extra:].transpose(1, 2).unflatten(2, (side, side))
-    raise TapError(f"tap {tap.name!r}: {count} tokens are not a square of patches; use the tap without ':tokens'")
+    behind = f" behind {ahead} others" if ahead else ""
+    raise TapError(
+        f"tap {tap.name!r}: {count} tokens are not a square of patches{behind}; use the tap without ':{tap.layout}'"
+    )

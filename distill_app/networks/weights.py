@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model_weights
+from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 
 from distill_app.config.schema import ModelConf
 from distill_app.config.start import checkpoint_file
@@ -105,6 +105,8 @@ def _builder_of(conf: Mapping[str, Any], *, key: str) -> str:
     """The dotted path of torchvision's builder, also where a function such as small_stem wraps it."""
     target = str(conf.get("_target_"))
     inner = conf.get("net")
+    if target == "torchvision.models.get_model":
+        return f"torchvision.models.{get_model_builder(str(conf['name'])).__name__}"
     if target.startswith("torchvision.models."):
         return target
     if target == "distill_app.models.detector":

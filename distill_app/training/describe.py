@@ -20,6 +20,11 @@ def origins_text(networks: Mapping[str, Network]) -> str:
     lines = ["networks:"]
     for name, network in networks.items():
         lines.append(f"  {name}: {parameter_count(network.module):,} parameters, {network.origin}")
+        if network.input is not None:
+            lines.append(f"    input of its own: {network.input}")
+        if network.found:
+            found = ", ".join(f"{tap} {path or '(whole network)'}" for tap, path in network.taps.items())
+            lines.append(f"    taps found in it: {found}")
         if network.origin.warning:
             lines.append(f"    warning: {network.origin.warning}")
     return "\n".join(lines)

@@ -62,7 +62,9 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
         if not _of_a_network(error):
             error.add_note(f"while stage {plan.name!r} was assembled on trial, on its first images")
             raise
-        return [f"{plan.key}: a network of this stage cannot run on {_images(plan, trial)}: {_told(error)}"]
+        images = f"a network of this stage cannot run on {_images(plan, trial)}"
+        way = "one that wants others gets them by NETWORK.input.size and channels, such as teacher.input.size=224"
+        return [f"{plan.key}: {images}: {_told(error)}; {way}"]
     return []
 
 

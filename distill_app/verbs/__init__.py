@@ -25,6 +25,7 @@ VERBS = {
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
     "published": "lists what papers report for the pairs and methods of a benchmark, with sources and commands",
     "data": "check: looks at every image of a data set: counts, sizes, damage, duplicates, a picture of each class",
+    "taps": "prints the modules of a network with their outputs and parameters, and where its taps sit",
     "cache": "lists, verifies or clears teacher caches",
 }
 

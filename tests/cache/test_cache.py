@@ -112,6 +112,17 @@ def test_augmented_losses_are_those_of_a_teacher_that_sees_the_same_views(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_network_with_an_input_of_its_own_is_replayed_and_other_inputs_are_another_cache(tmp_path):
+    own = ("teacher.input={size: 16, mean: [0.5,0.5,0.5], std: [0.2,0.2,0.2]}",)
+    plain = losses_of(tmp_path, *PLAIN, *own)
+    replayed = losses_of(tmp_path, *PLAIN, *own, *cached(tmp_path))
+    assert_close(replayed, plain)
+    assert [epoch["ran"] for epoch in replayed] == [True, False, False, False]
+    other = losses_of(tmp_path, *PLAIN, *own, "teacher.input.size=24", *cached(tmp_path), epochs=1)
+    assert other[0]["ran"] and len(list(tmp_path.glob("cache/*/"))) == 2
+
+
+@pytest.mark.slow
 def test_every_batch_of_a_replayed_epoch_gets_what_the_teacher_says_of_its_images(tmp_path):
     with stage(tmp_path, *cached(tmp_path, "cache.views=2", MIXUP)) as built:
         train(built, epochs=2)

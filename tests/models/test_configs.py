@@ -14,16 +14,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from distill_app.config.tree import conf_dir
+from distill_app.networks.finding import find_taps
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.taps import Tap, resolve
+from distill_app.networks.tracing import traced
 
 MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml") if path.stem not in DETECTORS)
 STAGES = [f"stage{i}" for i in range(1, 5)]
 # What transformers have besides: all tokens, patches of single blocks, and the logits of single tokens.
 BESIDES = {"tokens", "block1", "block2", "normed", "class_logits", "token_logits"}
 CANONICAL = {"stem", *STAGES, *(f"{stage}_pre" for stage in STAGES), "pooled", "logits"}
-# Their builders compute with the values of tensors, which the meta device does not have.
-NEEDS_VALUES = {"regnet_y_400mf", "hub_local"}
+# Their builders, or finding their taps, compute with the values of tensors, which the meta device does not have.
+NEEDS_VALUES = {"regnet_y_400mf", "hub_local", "timm", "torchvision", "own"}
 # One small network per family with activations, to run on real values.
 REAL = [
     "resnet18",
@@ -91,7 +93,14 @@ def student_conf(composed, name: str, tmp_path: Path) -> DictConfig:
     if name == "hub_local":
         (tmp_path / "hubconf.py").write_text(HUBCONF)
         more = [f"student.net.repo_or_dir={tmp_path}", "student.net.model=small"]
-    return composed(f"model@student={name}", *more).student
+    if name == "own":
+        more = ["student.net._target_=torchvision.models.resnet34"]
+    conf = composed(f"model@student={name}", *more).student
+    if conf.get("find_taps"):
+        OmegaConf.set_struct(conf, False)  # without the schema
+        net = build(conf)
+        conf.taps = find_taps(net, traced(net, [(3, 224)]), num_classes=10).taps
+    return conf
 
 
 def build(conf: DictConfig, *, device: str = "cpu") -> nn.Module:
@@ -175,11 +184,7 @@ def test_taps_land_at_the_key_the_model_is_mounted_at(composed):
 
 
 def test_taps_of_another_family_can_be_chosen_on_the_command_line(composed):
-    cfg = composed(
-        "model@student=timm",
-        "student.net.model_name=resnet50",
-        "model/taps@student.taps=timm_resnet_bottleneck",
-    )
+    cfg = composed("model@student=torchvision", "student.net.name=resnet50", "model/taps@student.taps=resnet")
     taps = TappedModel(build(cfg.student, device="meta"), dict(cfg.student.taps))
     assert taps(torch.zeros(2, 3, 64, 64, device="meta"))["stage4_pre"].shape == (2, 2048, 2, 2)
 

@@ -20,7 +20,7 @@ from torchvision.models import (
 
 from distill_app.config.build import Builder
 from distill_app.config.schema import ModelConf
-from distill_app.errors import CheckpointError, ConfigError
+from distill_app.errors import CheckpointError, ConfigError, WeightsError
 from distill_app.models import PlainCNN
 from distill_app.networks.origin import Origin
 from distill_app.networks.weights import load_weights
@@ -367,3 +367,9 @@ def test_a_download_is_checked_against_its_hash(hub, monkeypatch):
 def test_weights_that_do_not_exist_are_refused(conf, weights, message):
     with pytest.raises(ValueError, match=message):
         load(nn.Linear(1, 1), conf=conf, weights=weights)
+
+
+def test_weights_of_torchvision_are_found_by_the_name_of_the_network():
+    net = {"_target_": "torchvision.models.get_model", "name": "resnet18", "num_classes": 10}
+    with pytest.raises(WeightsError, match=r"torchvision\.models\.resnet18 has IMAGENET1K_V1, DEFAULT; nearest"):
+        load_weights(nn.Linear(2, 2), ModelConf(net=net, weights="IMAGENET1K_V9"), key="student")

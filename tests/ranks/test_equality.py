@@ -75,6 +75,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "gradient-norms": (SYNC, "runtime.gradient_norms_every=1"),
     "schedule": (SYNC, "stage.epochs=2", "scheduler@stage.scheduler=onecycle"),
     "drop-last": (SYNC, "stage.drop_last=true"),
+    "own-input": (SYNC, "teacher.input={size: 16, mean: [0.5,0.5,0.5], std: [0.2,0.2,0.2]}", "student.input.size=12"),
 }
 
 
