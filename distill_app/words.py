@@ -77,3 +77,8 @@ def size_text(count: float) -> str:
         if count >= 0.1 * size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def printable(text: str) -> str:
+    """A name from a file of others, without control sequences for the terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -147,11 +147,15 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     return Network(name, module.to(device).to(memory_format=layout), conf.taps, origin)
 
 
+def channel_arguments(channels: int) -> dict[str, int]:
+    """What tells the constructor of a network how many channels images have, where it has such a parameter."""
+    return {"in_channels": channels, "in_chans": channels} if channels != 3 else {}
+
+
 def _built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
     """The network, or one message where its constructor cannot fetch weights that it was asked for."""
     try:
-        grey = {"in_channels": channels, "in_chans": channels} if channels != 3 else {}
-        return builder.build(conf.net, key=f"{key}.net", **grey)
+        return builder.build(conf.net, key=f"{key}.net", **channel_arguments(channels))
     except ConfigError as error:
         asked, problem = asking_argument(conf.net), download_problem(error.__cause__)
         if asked and "num_classes" in str(error.__cause__):  # torchvision takes its own number of classes only

@@ -19,14 +19,14 @@ def task_of(plan: StagePlan, builder: Builder) -> Task:
         ConfigError: It cannot be built, or is no task.
     """
     data, key = plan.data, f"{plan.data_key}.task"
-    context = {**{name: getattr(data, name) for name in CONTEXT}, "normalize": _statistics(data)}
+    context = {**{name: getattr(data, name) for name in CONTEXT}, "normalize": statistics_of(data)}
     task = builder.build(data.task, key=key, **context)
     if not isinstance(task, Task):
         raise ConfigError([f"{key}: {type(task).__name__} is no task; derive it from distill_app.tasks.Task"])
     return task
 
 
-def _statistics(data: DatasetConf) -> NormalizeConf:
+def statistics_of(data: DatasetConf) -> NormalizeConf:
     """Mean and deviation of the images as networks get them; those of grey images follow from the colours'."""
     given = data.normalize
     if data.channels != 1 or len(given.mean) != 3:
