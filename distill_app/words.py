@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -82,3 +83,13 @@ def size_text(count: float) -> str:
 def printable(text: str) -> str:
     """A name from a file of others, without control sequences for the terminal."""
     return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def shortest(path: str | os.PathLike[str]) -> str:
+    """A path as it is typed most shortly from here."""
+    whole = os.path.abspath(path)
+    try:
+        below = os.path.relpath(whole)
+    except OSError:  # the working directory is gone
+        return whole
+    return whole if below.startswith("..") else below
