@@ -14,9 +14,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     add_run(parser, checkpoints=True)
     add_network(parser)
-    parser.add_argument(
+    to = parser.add_argument(
         "--to", metavar="FORMAT", help=f"{', '.join(_FORMATS)}; default: what --output ends in, or else state_dict"
     )
+    to.words = _FORMATS  # type: ignore[attr-defined] # for completion
     parser.add_argument(
         "--output",
         type=Path,
