@@ -80,6 +80,14 @@ def size_text(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def count_text(count: float) -> str:
+    """A large number with its prefix: 1.81 G, 45.3 M."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {prefix}"
+    return f"{count:.0f}"
+
+
 def printable(text: str) -> str:
     """A name from a file of others, without control sequences for the terminal."""
     return "".join(each if each.isprintable() else "?" for each in text)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_app.analysis.depth import depth
+from distill_app.analysis.cost import costs
+from distill_app.analysis.depth import depth, told
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.errors import UsageError
 from distill_app.networks.network import Network
@@ -64,6 +65,10 @@ def evaluate_in_depth(
         batches = experiment.data.test(plan) if split == "test" else data.judge
         names = data.identity.get("classes")
         found = depth(experiment.task(plan), loaded, batches, device=experiment.device, teacher=teacher, classes=names)
+        with told(found["left_out"], "cost"):
+            measured = [loaded] if teacher is None else [loaded, teacher]
+            example = data.example_to_judge(device=experiment.device, count=1)
+            found["costs"] = costs(experiment.task(plan), measured, example, device=experiment.device)
     if teacher is None:
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why

@@ -141,6 +141,23 @@ def test_fish_completes_a_line(command):
     assert done.stdout.splitlines() == ["method=fitnet"]
 
 
+ZSH = """
+compdef() { : }; compadd() { print -r -- "${argv[-1]}" }; _files() { print files }
+eval "$(distill completion zsh)"
+for line in "distill method=fitn" "distill stage.opt" "distill evaluate x"; do
+    words=(${=line}); CURRENT=${#words}; _distill
+done
+"""
+
+
+@pytest.mark.slow
+def test_the_function_of_zsh_hands_on_what_fits(command):
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    done = subprocess.run(["zsh", "-f", "-c", ZSH], env=command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["method=fitnet", "stage.optimizer.", "files"]
+
+
 @pytest.mark.slow
 def test_a_shell_that_is_not_known_is_refused(distill):
     code, _, err = distill("completion", "tcsh")
