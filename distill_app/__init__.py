@@ -1,6 +1,6 @@
 """Hydra-composed experiments in knowledge distillation for vision.
 
-    from distill_app import TappedModel, compose, run
+    from distill_app import TappedModel, compose, load, run
 
 Importing the package imports neither torch nor Hydra; the names above are imported when they are first used.
 """
@@ -10,8 +10,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"compose": "distill_app.api", "run": "distill_app.api", "TappedModel": "distill_app.networks.hooks"}
-__all__ = ["TappedModel", "compose", "run"]
+_HOMES = {
+    **dict.fromkeys(("compose", "load", "run"), "distill_app.api"),
+    "TappedModel": "distill_app.networks.hooks",
+}
+__all__ = ["TappedModel", "compose", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

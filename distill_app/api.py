@@ -1,8 +1,10 @@
-"""The application from Python: compose a config from overrides, and run it."""
+"""The application from Python: compose a config from overrides, run it, and use the network that came of it."""
 
+import os
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -10,7 +12,10 @@ from distill_app.check.command_line import composition_errors
 from distill_app.config import tree
 from distill_app.errors import ConfigError, is_of_composition
 
-__all__ = ["compose", "run"]
+if TYPE_CHECKING:
+    from distill_app.deploy.deployed import Deployed
+
+__all__ = ["compose", "load", "run"]
 
 
 def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = ()) -> DictConfig:
@@ -51,3 +56,25 @@ def run(cfg: DictConfig, *, output_dir: str | None = None) -> dict[str, Any]:
 
     folder = output_dir or tempfile.mkdtemp(prefix="distill-")
     return carry_out(cfg.copy(), output_dir=folder, command=["distill_app.run"])
+
+
+def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Sequence[str] = ()) -> "Deployed":
+    """A network of a run, or an export, in eval mode and with its preprocessing.
+
+    Args:
+        place: The folder of a run, a checkpoint or weights in it, or an export: its file or its folder.
+        network: Which network of a run; None: what takes the student's part in its last stage.
+        allow: Packages from which its config may build objects; `torch.export.load` or `torch.jit.load` to run exports
+            that are programs.
+
+    Returns:
+        A module: called with prepared images, it gives the network's answers. `preprocessing` prepares images,
+        `predict` takes paths and gives classes, `module` is the bare network.
+
+    Raises:
+        UsageError: There is no such network.
+        SettingError: A package is missing.
+    """
+    from distill_app.verbs.deployment import open_network
+
+    return open_network(Path(os.path.abspath(place)), network=network, allow=allow)

@@ -73,6 +73,10 @@ class Unusable(Exception):
     """Why one checkpoint cannot be used; another one may."""
 
 
+class ExportError(DistillError, RuntimeError):
+    """A network that cannot be exported, or an export that answers something else; no file of it is left."""
+
+
 class RunLocked(DistillError, RuntimeError):
     """Another process works in the run directory."""
 

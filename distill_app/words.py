@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -77,3 +78,26 @@ def size_text(count: float) -> str:
         if count >= 0.1 * size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def count_text(count: float) -> str:
+    """A large number with its prefix: 1.81 G, 45.3 M."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {prefix}"
+    return f"{count:.0f}"
+
+
+def printable(text: str) -> str:
+    """A name from a file of others, without control sequences for the terminal."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def shortest(path: str | os.PathLike[str]) -> str:
+    """A path as it is typed most shortly from here."""
+    whole = os.path.abspath(path)
+    try:
+        below = os.path.relpath(whole)
+    except OSError:  # the working directory is gone
+        return whole
+    return whole if below.startswith("..") else below

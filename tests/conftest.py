@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from distill_app.check.command_line import composition_errors
 from distill_app.check.quick import check
 from distill_app.cli import main as run_main
-from distill_app.config.tree import compose, options_of
+from distill_app.config.groups import options_of
+from distill_app.config.tree import compose
 from distill_app.errors import is_of_composition
 
 # Teacher 32-64-128 and student 8-16 on digits of 8 x 8: a run of one batch takes a second.

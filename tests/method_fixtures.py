@@ -1,6 +1,6 @@
 """The methods that are tested as a matter of course, and the tiny pairs of networks that they run."""
 
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 
 SPLIT = ("hnd", "ghnd")  # their student is the teacher's architecture with a bottleneck, which they bring along
 POOLING = (

@@ -12,7 +12,7 @@ import torch
 
 import distill_app
 from distill_app import TappedModel, compose, run
-from distill_app.config.tree import groups, options_of
+from distill_app.config.groups import groups, options_of
 from distill_app.errors import ConfigError
 
 

@@ -28,7 +28,9 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     ("arguments", "shows"),
     [
-        (["--help"], ["distill method=fitnet model@teacher=resnet50", "method: afd, at, cat_kd", "seed: 0", *VERBS]),
+        (["--help"], ["distill method=at model@teacher=resnet50", "distill list", "--cfg job", *VERBS]),
+        (["list", "models"], ["resnet18", "mobilenet_v2"]),
+        (["completion", "words", "--", "stage.opt"], ["stage.optimizer."]),
         (["--cfg", "job", "method=at", "stage.lr=0.3"], ["name: at", "lr: 0.3", "_target_: torchvision.datasets"]),
         (["--cfg", "job", "--resolve"], ["_target_: distill_app.models"]),
         (["--version"], [f"distill-app {distill_app.__version__} (torch 2.", "hydra-core 1.3."]),
@@ -53,6 +55,12 @@ def test_what_only_shows_config_imports_nothing_heavy(arguments, shows, tmp_path
 
 def at_home() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@pytest.mark.slow
+def test_help_is_one_screen(distill):
+    lines = distill("--help")[1].splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 80
 
 
 @pytest.mark.slow

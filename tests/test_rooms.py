@@ -13,6 +13,7 @@ FLOORS = (
     ("api", "app"),
     ("verbs", "check", "launch"),
     ("training",),
+    ("deploy",),
     ("analysis", "cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
     ("config", "report", "trackers"),

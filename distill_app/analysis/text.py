@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_app.runs.report import cell_text, summary_table
+from distill_app.words import count_text, size_text
 
 _CLASSES, _CONFUSIONS = 20, 10  # of more, the lowest and the most frequent are told
 
@@ -22,6 +23,8 @@ def depth_text(found: Mapping[str, Any]) -> str:
         parts.append("most frequent confusions\n" + summary_table(confusions, ("class", "taken for", "count")))
     if "similarity" in found:
         parts.append(_similarity(found["similarity"], network=str(found["network"])))
+    if "costs" in found:
+        parts.append(_costs(found["costs"]))
     if found["left_out"]:
         parts.append("\n".join(cell_text("", f"no {what}: {why}") for what, why in found["left_out"].items()))
     return "\n\n".join(parts)
@@ -87,6 +90,16 @@ def _similarity(similarity: Mapping[str, Any], *, network: str) -> str:
     ]
     head = f"linear CKA with the teacher's taps, over {similarity['images']} images"
     return f"{head}\n{summary_table(rows, [network, *columns])}"
+
+
+def _costs(costs: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for each in costs:
+        times = {f"batch {size}": f"{1000 * seconds:.2f} ms" for size, seconds in each["seconds"].items()}
+        size = {"size": size_text(each["bytes"]), "FLOPs": count_text(each["flops"])}
+        rows.append({"network": each["network"], "parameters": each["parameters"], **size, **times})
+    head = f"cost of an image {costs[0]['image']}; time of a forward on {costs[0]['on']}"
+    return f"{head}\n{summary_table(rows, list(rows[0]))}"
 
 
 def _percent(value: float | None) -> str | None:

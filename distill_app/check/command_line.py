@@ -17,7 +17,8 @@ from distill_app.check.quick import check, read
 from distill_app.check.quoting import quoted
 from distill_app.check.suggest import Suggestions, typed
 from distill_app.config import schema
-from distill_app.config.tree import bringing, compose_mounted, groups, options_of
+from distill_app.config.groups import bringing, groups, options_of
+from distill_app.config.tree import compose_mounted
 from distill_app.errors import is_of_composition, one_line
 from distill_app.words import unknown
 

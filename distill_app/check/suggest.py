@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from distill_app.config.tree import groups, mount_line, options_of
+from distill_app.config.groups import groups, options_of
+from distill_app.config.tree import mount_line
 from distill_app.words import unknown
 
 # What other programs call it: what our keys end in.

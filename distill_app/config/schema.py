@@ -216,7 +216,7 @@ class StageConf:
 
 @dataclass
 class AboutConf:
-    """What is told of a method beside its wiring: docs/methods and `distill methods` show it."""
+    """What is told of a method beside its wiring: docs/methods and `distill show` show it."""
 
     title: str | None = None
     paper: str | None = None  # authors and year, then the address

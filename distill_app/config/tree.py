@@ -15,6 +15,9 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from distill_app.config.groups import conf_dir as conf_dir
+from distill_app.config.groups import groups as groups
+from distill_app.config.groups import options_of as options_of
 from distill_app.config.schema import AppConf
 
 # Groups that may be left out: null and none both choose nothing.
@@ -46,15 +49,6 @@ def _with_none(override: str) -> str:
     return f"{key}{equals}{','.join('none' if each.strip() == 'null' else each for each in value.split(','))}"
 
 
-def conf_dir() -> str:
-    """The absolute path of the config tree: the installed one, else the checkout's."""
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "conf", package.parent / "conf"):
-        if (candidate / "config.yaml").is_file():
-            return str(candidate)
-    raise FileNotFoundError(f"no config tree beside {package}: reinstall distill-app")
-
-
 def compose(
     overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = (), config_name: str = "config"
 ) -> DictConfig:
@@ -75,14 +69,20 @@ def compose_mounted(
     overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = (), config_name: str = "config"
 ) -> tuple[DictConfig, dict[str, str]]:
     """As `compose`, with the chosen options by group and place: {"model@teacher": "resnet50", "stage": "digits"}."""
-    search = [f"hydra.searchpath=[{','.join('file://' + str(Path(d).resolve()) for d in config_dirs)}]"]
-    with _own_hydra(), initialize_config_dir(conf_dir(), version_base="1.3"):
-        line = [*(search if config_dirs else []), *with_none(overrides)]
+    with opened(overrides, config_dirs=config_dirs) as line:
         cfg = hydra_compose(config_name, line, return_hydra_config=True)
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, {str(mount): str(option) for mount, option in choices.items()}  # type: ignore[union-attr]
+
+
+@contextmanager
+def opened(overrides: Sequence[str], *, config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
+    """A Hydra of its own that is ready to compose; gives the overrides as it takes them."""
+    search = [f"hydra.searchpath=[{','.join('file://' + str(Path(d).resolve()) for d in config_dirs)}]"]
+    with _own_hydra(), initialize_config_dir(conf_dir(), version_base="1.3"):
+        yield [*(search if config_dirs else []), *with_none(overrides)]
 
 
 @contextmanager
@@ -99,33 +99,6 @@ def _own_hydra() -> Iterator[None]:
         yield
     finally:
         Singleton._instances = before
-
-
-def options_of(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
-    """The options of a config group; those in folders, as experiment's, with the folder."""
-    found = set()
-    for root in (conf_dir(), *config_dirs):
-        folder = Path(root, group)
-        files = list(folder.glob("*.yaml")) or list(folder.glob("**/*.yaml"))
-        found |= {file.relative_to(folder).with_suffix("").as_posix() for file in files}
-    return sorted(found)
-
-
-def bringing(group: str, config_dirs: Sequence[str] = ()) -> list[str]:
-    """The experiments that bring along a group that the primary config has no place for."""
-    found = set()
-    for root in (conf_dir(), *config_dirs):
-        folder = Path(root, "experiment")
-        for file in folder.glob("**/*.yaml"):
-            if f"\n  - /{group}: " in file.read_text(encoding="utf-8"):
-                found.add(file.relative_to(folder).with_suffix("").as_posix())
-    return sorted(found)
-
-
-def groups(config_dirs: Sequence[str] = ()) -> list[str]:
-    """The config groups."""
-    folders = {folder.relative_to(root) for root in (conf_dir(), *config_dirs) for folder in Path(root).glob("**/")}
-    return sorted(folder.as_posix() for folder in folders if folder.parts)
 
 
 def mount_line(

@@ -159,6 +159,11 @@ def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.de
     return Network(name, module, conf.taps, origin, note=note, found=bool(conf.find_taps), input=own)
 
 
+def channel_arguments(channels: int) -> dict[str, int]:
+    """What tells the constructor of a network how many channels images have, where it has such a parameter."""
+    return dict.fromkeys(("in_channels", "in_chans"), channels) if channels != 3 else {}
+
+
 def built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.Module:
     """The network as its constructor makes it.
 
@@ -175,7 +180,7 @@ def built(builder: Builder, conf: ModelConf, key: str, *, channels: int) -> nn.M
         names, net = ("in_channels", "in_chans"), conf.net
         if conf.input.channels is not None:  # and not those of the data, which net may refer to
             net = {name: channels if name in names else value for name, value in net.items()}
-        return builder.build(net, key=f"{key}.net", **(dict.fromkeys(names, channels) if channels != 3 else {}))
+        return builder.build(net, key=f"{key}.net", **channel_arguments(channels))
     except ConfigError as error:
         asked, problem = asking_argument(conf.net), download_problem(error.__cause__)
         if asked and "num_classes" in str(error.__cause__):  # torchvision takes its own number of classes only

@@ -11,6 +11,7 @@ from typing import Any
 from distill_app.report.results import number
 from distill_app.report.sheets import Cell, Column, Sheet
 from distill_app.runs.evaluations import read_all
+from distill_app.words import count_text, size_text
 
 _IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+=*")
 _IMAGE_BYTES = 1_200_000  # of all examples of a page, which is to stay small
@@ -57,6 +58,28 @@ def depth_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
     return Sheet(columns, rows)
 
 
+def networks_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
+    """What the networks of evaluations cost where they are used, a line for each."""
+    sizes = list(dict.fromkeys(size for each in found for cost in each["costs"] for size in cost["seconds"]))
+    columns = [Column("run"), Column("network"), Column("parameters", numeric=True)]
+    columns.append(Column("size", "of parameters and buffers", numeric=True))
+    columns.append(Column("FLOPs", "of one image; a multiplication and an addition are two", numeric=True))
+    for size in sizes:
+        columns.append(Column(f"latency, batch {size}", "median of forwards, in milliseconds", numeric=True))
+    columns += [Column("images/s", f"in batches of {sizes[-1]}" if sizes else "", numeric=True), Column("on")]
+    rows = []
+    for each in found:
+        for cost in each["costs"]:
+            times = [cost["seconds"].get(size) for size in sizes]
+            speed = int(sizes[-1]) / times[-1] if times[-1] else None
+            cells = [Cell(str(each["run"])), Cell(cost["network"]), Cell(f"{cost['parameters']:,}", cost["parameters"])]
+            cells += [Cell(size_text(cost["bytes"]), cost["bytes"]), Cell(count_text(cost["flops"]), cost["flops"])]
+            cells += [Cell("-") if time is None else Cell(f"{1000 * time:.2f} ms", time) for time in times]
+            cells += [Cell("-") if speed is None else Cell(f"{speed:,.0f}", speed), Cell(cost["on"])]
+            rows.append(cells)
+    return Sheet(columns, rows)
+
+
 def _of_logits(each: Mapping[str, Any]) -> float | None:
     similarity = each["similarity"]
     if similarity is None or "logits" not in similarity["rows"] or "logits" not in similarity["columns"]:
@@ -99,6 +122,7 @@ def _read(value: Mapping[str, Any]) -> dict[str, Any]:
         "fidelity": {key: _known(fidelity[key]) for key in (*_SHARES, "kl")} if fidelity else None,
         "similarity": _similarity(value.get("similarity")),
         "examples": [_example(each, classes) for each in (value.get("examples") or [])[:24]],
+        "costs": [_cost(each) for each in (value.get("costs") or [])[:8]],
         "left_out": [f"{what}: {why}" for what, why in (value.get("left_out") or {}).items()],
     }
 
@@ -115,6 +139,12 @@ def _class(line: Mapping[str, Any]) -> dict[str, Any]:
     figures = {key: number(each) for key, each in line.items() if key not in ("class", "count")}
     first = next(iter(figures.values()), None)
     return {"class": str(line["class"]), "count": number(line.get("count")), "accuracy": first, **figures}
+
+
+def _cost(value: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {key: int(value[key]) for key in ("parameters", "bytes", "flops")}
+    times = {str(int(size)): _known(seconds) for size, seconds in list(value["seconds"].items())[:8]}
+    return {"network": str(value["network"]), **counts, "seconds": times, "on": str(value["on"])}
 
 
 def _calibration(value: Any) -> dict[str, Any] | None:

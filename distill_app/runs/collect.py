@@ -20,7 +20,9 @@ from distill_app.runs.status import state_of
 from distill_app.runs.untrusted import read_limited, read_text
 
 BASE = ("dataset", "teacher", "student", "method")  # what every table has a column for
-_SKIPPED_FOLDERS = {".git", ".hydra", "checkpoints", "tensorboard", "submitit", "samples", "evaluation", "wandb"}
+_SKIPPED_FOLDERS = {
+    *(".git", ".hydra", "checkpoints", "tensorboard", "submitit", "samples", "evaluation", "export", "wandb"),
+}
 
 
 def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:

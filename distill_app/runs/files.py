@@ -21,7 +21,7 @@ def _umask() -> int:
     return mask
 
 
-_UMASK = _umask()  # looked at once: for a moment it is that of the whole process, and of its other threads
+UMASK = _umask()  # looked at once: for a moment it is that of the whole process, and of its other threads
 
 
 def now() -> str:
@@ -66,7 +66,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files, but a run is to be read by the group as its other files are.
-        os.chmod(temporary, 0o666 & ~_UMASK)
+        os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

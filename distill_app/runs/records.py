@@ -192,7 +192,7 @@ def environment(cfg: DictConfig) -> dict[str, Any]:
         "python": sys.version,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpu": _processor(),
+        "cpu": processor(),
         "host": socket.gethostname(),
         "versions": {name: packages.get(name) for name in names},
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
@@ -214,7 +214,7 @@ def environment(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
     """The model of the processor, None where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -13,16 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from distill_app.runs.files import finite, write_text
 from distill_app.runs.journal import METRICS, Journal, sealed_line
+from distill_app.runs.lines import CLOCK, WIDTH, duration, epoch_line, figure, in_line, leading_of
+from distill_app.runs.live import LiveStage, on_terminal
 from distill_app.runs.metrics import Metric
 from distill_app.runs.outlets import Outlet, Outlets
 from distill_app.runs.samples import place_of, write_samples
 from distill_app.runs.status import Status
-
-_CLOCK = ("seconds", "images_per_second", "data_wait")
 
 
 class Tracker:
@@ -47,13 +45,13 @@ class Tracker:
     ) -> None:
         self.folder = Path(output_dir)
         self.enabled = enabled
-        on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._progress = on_terminal if progress is None else progress
+        self._progress = on_terminal() if progress is None else progress
         self._line_every, self._line_at = line_every, time.monotonic()
         self._begun, self._first, self._count, self._values = self._line_at, 0, 0, ""
         self._outlets = Outlets(self.folder, (outlets or {}) if enabled else {})
-        self._bar: Any = None
-        self._process = os.getpid()
+        self._live: LiveStage | None = None
+        self._best: float | None = None  # of the stage's leading metric
+        self._epochs_over: list[Mapping[str, Any]] = []  # records of epochs before this process began
         self.count = 0  # of the records
         self._stage, self._epochs, self._steps = "", 0, 0
         self._metrics_of_stage: list[Metric] = []
@@ -95,7 +93,7 @@ class Tracker:
         """Begins a stage, or goes on with it after a resume, at a step of an epoch; `metrics` say how figures show."""
         if not self.enabled:
             return
-        self._end_bar()
+        self._end_live()
         self._stage, self._epochs, self._steps = name, epochs, steps_per_epoch
         self._metrics_of_stage = list(metrics)
         resumed = f", from epoch {first_epoch + 1}" if first_epoch or first_step else ""
@@ -103,37 +101,35 @@ class Tracker:
         self.info(f"stage {name}: {epochs} epochs of {steps_per_epoch} steps{resumed}")
         self._begun, self._values = time.monotonic(), ""
         self._first = self._count = first_epoch * steps_per_epoch + first_step
+        self._best = None
+        for record in self._epochs_over:
+            if record.get("stage") == name and isinstance(record.get("metrics"), Mapping):
+                self._note_best(record["metrics"])
         if self._progress:
-            self._bar = tqdm(
-                total=epochs * steps_per_epoch,
-                initial=self._first,
-                desc=name,
-                unit="step",
-                dynamic_ncols=True,
-                file=sys.stderr,
-                leave=False,
-            )
+            self._live = LiveStage(name, epochs=epochs, steps=steps_per_epoch, done=self._first)
+            self._show_best()
 
     def advance(self, n: int = 1) -> None:
         """Moves the progress bar; where there is none, says now and then how far the stage is."""
         self._count += n
-        if self._bar is not None:
-            self._bar.update(n)
+        if self._live is not None:
+            self._live.advance(n)
         elif self.enabled and time.monotonic() - self._line_at >= self._line_every:
             self._print(self._progress_line(), stream="stdout")
 
     def saving(self, why: str) -> None:
         """Says that the run is saved before it ends."""
         self.info(f"{why}: saving")
-        if self._bar is not None:
-            self._bar.set_postfix_str("saving")
+        if self._live is not None:
+            self._live.word = "saving"
+            self._live.draw()
 
     def _progress_line(self) -> str:
         total = self._epochs * self._steps
         epoch, step = divmod(self._count - 1, max(1, self._steps))
         left = (time.monotonic() - self._begun) / (self._count - self._first) * (total - self._count)
         where = f"{self._stage} epoch {epoch + 1}/{self._epochs} step {step + 1}/{self._steps}"
-        return f"{where}  {self._values}  {_duration(left)} left of the stage".replace("    ", "  ")
+        return f"{where}  {self._values}  {duration(left)} left of the stage".replace("    ", "  ")
 
     def step(
         self,
@@ -161,12 +157,13 @@ class Tracker:
             values["gradient_norms"] = dict(gradient_norms)
         where = {"kind": "step", "stage": self._stage, "epoch": epoch, "step": step}
         self._record({**where, **values}, timing={"images_per_second": images_per_second, "data_wait": data_wait})
-        terms = {"loss": total, **losses}
-        shown = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        self._values = line = f"{shown} lr {lr:.3g} {images_per_second:.0f} images/s, data wait {100 * data_wait:.0f}%"
+        terms = [f"{name} {value:.4g}" for name, value in {"loss": total, **losses}.items()]
+        shown = [*terms, f"lr {lr:.3g}"]
+        wait = f"data wait {100 * data_wait:.0f}%"
+        self._values = line = f"{' '.join(shown)} {images_per_second:.0f} images/s, {wait}"
         self._write_log("INFO", f"{self._stage} epoch {epoch + 1} step {step + 1}/{self._steps}: {line}")
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"epoch {epoch + 1}/{self._epochs} {line}", refresh=False)
+        if self._live is not None:
+            self._live.values([*shown, wait], images_per_second=images_per_second)
 
     def epoch(
         self,
@@ -179,22 +176,43 @@ class Tracker:
         """Records the losses and figures of an epoch; figures are shown as the stage's metrics say."""
         if not self.enabled:
             return
-        clock = {key: metrics[key] for key in metrics if key in _CLOCK} | dict(timing or {})
-        values = {key: value for key, value in metrics.items() if key not in _CLOCK}
+        clock = {key: metrics[key] for key in metrics if key in CLOCK} | dict(timing or {})
+        values = {key: value for key, value in metrics.items() if key not in CLOCK}
         self._record({"kind": "epoch", "stage": stage, "epoch": epoch, "metrics": values}, timing=clock)
-        shown = "  ".join(
-            self._show(key, value) for key, value in {**values, **clock}.items() if self._in_line(key, value)
-        )
-        self.info(f"{stage} epoch {epoch + 1}/{self._epochs}  {shown}")
+        shown = [
+            figure(k, v, self._metrics_of_stage)
+            for k, v in {**values, **clock}.items()
+            if in_line(k, v, self._metrics_of_stage)
+        ]
+        head = f"{stage} epoch {epoch + 1}/{self._epochs}"
+        self._write_log("INFO", "  ".join([head, *shown]))
+        self._note_best(values)
+        width = WIDTH if self._live is None else min(WIDTH, self._live.width)
+        line = epoch_line(head, values, clock, metrics=self._metrics_of_stage, best=self._best, width=width)
+        self._print(line, stream="stdout")
+        self._show_best()
         self._outlets.flush()
+
+    def _note_best(self, values: Mapping[str, Any]) -> None:
+        """Keeps the best of the figure that decides."""
+        leading = leading_of(self._metrics_of_stage, values)
+        value = values.get(leading[0]) if leading is not None else None
+        if leading is not None and isinstance(value, int | float) and leading[1].better(value, self._best):
+            self._best = value
+
+    def _show_best(self) -> None:
+        if self._live is not None and self._best is not None:
+            self._live.best = f"best {self._metrics_of_stage[0].text(self._best)}"
+            self._live.draw()
 
     def final(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Records the test results, one row per network (the table itself is `report.summary_table`)."""
         if not self.enabled:
             return
+        self._end_live()
         for row in rows:
-            clock = {key: row[key] for key in row if key in _CLOCK}
-            values = {key: value for key, value in row.items() if key not in (*_CLOCK, "details")}
+            clock = {key: row[key] for key in row if key in CLOCK}
+            values = {key: value for key, value in row.items() if key not in (*CLOCK, "details")}
             self._record({"kind": "test", **values}, timing=clock)
 
     @property
@@ -239,6 +257,7 @@ class Tracker:
         if loss := Journal(kept, journal.damaged).loss(expected):
             self.warning(f"{path}: {loss}; what is lost stays out, and changes nothing else of the run")
         self.count = len(kept)
+        self._epochs_over = [record for record in kept if record.get("kind") == "epoch"]
         write_text(path, "".join(map(sealed_line, kept)))
         self._open_metrics()
         self._outlets.open(kept)
@@ -257,7 +276,7 @@ class Tracker:
         """Ends the bar and closes the files; calling it again is harmless."""
         if not self.enabled:
             return
-        self._end_bar()
+        self._end_live()
         self._outlets.close(state=str(Status(self.folder).read().get("state")))
         for file in (self._log, self._metrics):
             # What a full disk has not taken was told when it was written; here it would hide what went wrong.
@@ -283,9 +302,8 @@ class Tracker:
 
     def _print(self, text: str, *, stream: str) -> None:
         self._line_at = time.monotonic()
-        # A forked process that loads data has a copy of the bar, and of a lock that nobody there will open.
-        if self._bar is not None and os.getpid() == self._process:
-            tqdm.write(text, file=getattr(sys, stream))
+        if self._live is not None:
+            self._live.write(text, stream=stream)
         else:
             print(text, file=getattr(sys, stream), flush=True)
 
@@ -308,34 +326,10 @@ class Tracker:
         self.count += 1
         self._outlets.add(record)
 
-    def _show(self, key: str, value: Any) -> str:
-        metric = self._metric_of(key)
-        if value is None or not isinstance(value, float):
-            return f"{key} {'-' if value is None else value}"
-        if key == "data_wait":
-            return f"{key} {100 * value:.2f}%"
-        if key in _CLOCK:
-            return f"{key} {value:.1f}"
-        return f"{key} {value:.4g}" if metric is None else f"{key} {metric.text(value)}"
-
-    def _metric_of(self, key: str) -> Metric | None:
-        return next((each for each in self._metrics_of_stage if key.endswith(f"_{each.name}")), None)
-
-    def _in_line(self, key: str, value: Any) -> bool:
-        metric = self._metric_of(key)
-        return not isinstance(value, list) and (metric is None or metric.line)
-
-    def _end_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-def _duration(seconds: float) -> str:
-    """A time to come, to two digits: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
 
 
 def _drop_partial_line(path: Path) -> None:

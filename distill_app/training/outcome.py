@@ -1,7 +1,9 @@
 """What came out of a run: every network on the test set, its weights, and the summary."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from distill_app.config.plan import StagePlan
@@ -14,7 +16,9 @@ from distill_app.runs.settings import fingerprint
 from distill_app.runs.statefile import save_weights
 from distill_app.runs.tracking import Tracker
 from distill_app.tasks.evaluation import evaluate, figure_of
+from distill_app.tasks.images import LogitTask
 from distill_app.training.experiment import Experiment
+from distill_app.words import shortest
 
 Done = Mapping[str, Mapping[str, Any]]
 
@@ -92,7 +96,7 @@ def _label(experiment: Experiment, name: str, plan: StagePlan) -> str:
 
 
 def write_results(
-    experiment: Experiment, done: Done, *, rows: list[dict[str, Any]], tracker: Tracker
+    experiment: Experiment, done: Done, *, rows: list[dict[str, Any]], tracker: Tracker, leads_on: bool = True
 ) -> dict[str, Any]:
     """Writes weights, summary and plot into the run's folder, and shows the table.
 
@@ -101,6 +105,7 @@ def write_results(
         done: Stage -> what it took and reached.
         rows: What `test_rows` gave.
         tracker: Of the run.
+        leads_on: Whether to say what may be done next: not where others follow.
 
     Returns:
         The summary.
@@ -116,8 +121,17 @@ def write_results(
     write_sealed(folder / "summary.json", summary)
     tracker.info("\n" + results_of(summary))
     plot = final_plot(folder)
-    tracker.info(f"\nplot: {plot}\nrun:  {folder}")
+    tracker.info(f"\nplot: {plot}\nrun:  {folder}" + (_next_text(experiment, folder) if leads_on else ""))
     return summary
+
+
+def _next_text(experiment: Experiment, folder: Path) -> str:
+    """What to type next."""
+    run = shlex.quote(shortest(folder))
+    lines = [f"distill report {run}", f"distill evaluate {run} --full"]
+    if isinstance(experiment.task(experiment.plans[-1]), LogitTask):
+        lines += [f"distill predict {run} IMAGES", f"distill export {run} --to onnx"]
+    return "\nnext: " + "\n      ".join(lines)
 
 
 def summarize(

@@ -70,7 +70,9 @@ def run_experiment(
             return finished
         experiment = stack.enter_context(experiment or Experiment.of(config, world=world))
         outlets = outlets_of(experiment.app.tracker, experiment.builder) if world.main else {}
-        tracker = stack.enter_context(Tracker(folder, outlets=outlets, enabled=world.main))
+        # Points of a sweep follow each other, and what they say is read as one.
+        progress = None if shared is None else False
+        tracker = stack.enter_context(Tracker(folder, outlets=outlets, enabled=world.main, progress=progress))
         stop = stack.enter_context(recorded(folder, tracker=tracker, config=config, rank=world.rank))
         stack.enter_context(causes_told(last_words=stop.last_words))
         runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
@@ -376,7 +378,10 @@ class StageRunner:
         for reason in reasons_of(rows):
             self.tracker.warning(reason)
         experiment, done, tracker = self.experiment, self.progress.done, self.tracker
-        return self.world.from_main(lambda: write_results(experiment, done, rows=rows, tracker=tracker))
+        leads_on = self.shared is None
+        return self.world.from_main(
+            lambda: write_results(experiment, done, rows=rows, tracker=tracker, leads_on=leads_on)
+        )
 
     def data_identity(self) -> dict[str, Any]:
         """What data each stage sees, for the records."""

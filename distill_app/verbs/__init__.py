@@ -10,23 +10,26 @@ from importlib import import_module
 
 # Verb: what it does, for --help and at the top of its own -h. Nothing is listed anywhere else.
 VERBS = {
-    "resume": "goes on with an interrupted run where it was saved last; a finished run is left as it is",
-    "continue": "starts a new run from the weights of a finished one; optimiser and schedule begin anew",
-    "rerun": "starts a run again in a new folder, with other values for some of its keys",
-    "reproduce": "runs a finished run again in a new folder and says whether it came out the same, bit for bit",
-    "evaluate": "evaluates a network of a run, or of one of its checkpoints; --full: by class, calibration, CKA ...",
-    "export": "writes the weights of a network, of a run or of one of its checkpoints, as a plain state dict",
-    "report": "tables, a picture and a page in one file of the results of runs, with comparisons by seed",
-    "jobs": "lists submitted runs: what each does, how far it is, its last figure and the time that is left",
-    "logs": "prints what the job of a run said, and its train.log; follows them with -f",
-    "cancel": "ends the jobs of runs that are queued or running; what runs finishes its step and saves",
-    "retry": "submits again what of a sweep is neither done nor queued nor running, as one array",
+    "list": "lists methods, models, datasets, experiments and all other groups",
+    "show": "shows an option in full, and where its values come from",
+    "predict": "says what is in images: with a network of a run, or an export",
+    "export": "writes a verified file: weights, torch.export, TorchScript, ONNX",
+    "evaluate": "evaluates a network of a run; --full: calibration, CKA, cost ...",
+    "report": "tables, a picture and a page of many runs, compared by seed",
+    "resume": "goes on with an interrupted run where it was saved last",
+    "continue": "starts a new run from the weights of a finished one",
+    "rerun": "starts a run again in a new folder, with other values",
+    "reproduce": "runs a run again and says whether it is the same, bit for bit",
+    "jobs": "lists submitted runs: how far each is, and the time left",
+    "logs": "prints what the job of a run said; follows it with -f",
+    "cancel": "ends the jobs of runs; what runs finishes its step and saves",
+    "retry": "submits again what of a sweep is missing or failed",
     "wait": "waits until all runs are over; exit code 0 if all are done",
-    "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
-    "published": "lists what papers report for the pairs and methods of a benchmark, with sources and commands",
-    "data": "check: looks at every image of a data set: counts, sizes, damage, duplicates, a picture of each class",
-    "taps": "prints the modules of a network with their outputs and parameters, and where its taps sit",
+    "published": "lists what papers report for a benchmark's pairs and methods",
+    "data": "check: looks at every image of a data set; a picture of each class",
+    "taps": "prints the modules of a network, and where its taps sit",
     "cache": "lists, verifies or clears teacher caches",
+    "completion": "prints the completion of a shell: bash, zsh or fish",
 }
 
 
@@ -51,4 +54,4 @@ def call(verb: str, words: Sequence[str]) -> int | list[str]:
 def listing() -> str:
     """The verbs and what they do, one a line."""
     width = max(map(len, VERBS))
-    return "\n".join(f"distill {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())

@@ -3,16 +3,15 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from distill_app.runs import evaluations
-from distill_app.verbs.stored import add_run, open_run
+from distill_app.verbs.stored import add_network, add_run, mark_of, network_name, open_run
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     add_run(parser, checkpoints=True)
-    parser.add_argument("--network", default="student", help="student, teacher or another network of the run")
+    add_network(parser)
     parser.add_argument("--split", default="test", choices=("test", "validation"), help="default: test")
     parser.add_argument(
         "--full",
@@ -27,7 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, since torch takes seconds and what is wrong with the folder is told at once.
     from distill_app.verbs.networks import evaluate, evaluate_in_depth
 
-    asked = {"folder": folder, "network": arguments.network, "split": arguments.split}
+    network = network_name(config, arguments.network)
+    asked = {"folder": folder, "network": network, "split": arguments.split}
     if not arguments.full:
         print(json.dumps(evaluate(config, place, **asked), indent=2))
         return 0
@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = evaluate_in_depth(config, place, **asked)
     print(depth_text(found))
-    mark = "" if place == folder else _mark(place, folder)
-    target = evaluations.place_of(folder, network=arguments.network, split=arguments.split, mark=mark)
+    mark = "" if place == folder else mark_of(place, folder)
+    target = evaluations.place_of(folder, network=network, split=arguments.split, mark=mark)
     image = target.with_name(f"{target.name}.png")
     try:
         files = [evaluations.write(target, {**found, "checkpoint": mark})]
@@ -48,10 +48,3 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     print("\n" + "\n".join(f"written: {file}" for file in files) + f"\npage:    distill report {folder}")
     return 0
-
-
-def _mark(place: Path, folder: Path) -> str:
-    """What a checkpoint or file of weights is called in names of files."""
-    inside = place.parent if place.name == "state.pt" else place
-    relative = inside.relative_to(folder)
-    return "-".join(part for part in relative.with_suffix("").parts if part != "checkpoints")

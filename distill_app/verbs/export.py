@@ -1,22 +1,61 @@
-"""`distill export`: a network's weights as a plain state dict."""
+"""`distill export`: a network as a file for other programs, verified, with what says how to use it."""
 
 import argparse
+import shlex
 from pathlib import Path
 
-from distill_app.verbs.stored import add_run, open_run
+from distill_app.errors import UsageError
+from distill_app.verbs.stored import add_network, add_run, mark_of, network_name, open_run
+
+_FORMATS = ("state_dict", "safetensors", "torch_export", "torchscript", "onnx")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     add_run(parser, checkpoints=True)
-    parser.add_argument("--network", default="student", help="student, teacher or another network of the run")
-    parser.add_argument("--output", required=True, help="the file to write, a plain state dict")
+    add_network(parser)
+    to = parser.add_argument(
+        "--to", metavar="FORMAT", help=f"{', '.join(_FORMATS)}; default: what --output ends in, or else state_dict"
+    )
+    to.words = _FORMATS  # type: ignore[attr-defined] # for completion
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="a file (.pt, .safetensors, .pt2, .ts, .onnx), or a folder; default: RUN/export/FORMAT/",
+    )
+    parser.add_argument("--licence", metavar="ID", help="of the weights, for the model card: apache-2.0, mit, ...")
+    parser.epilog = (
+        "Beside the network lie a JSON file (size, mean, std, transforms, classes) and a model card. An export is "
+        "compared with the network for several batch sizes before it is put in its place; a wrong one is an error."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the file and says what is in it."""
+    """Writes the files, and says how far the export is from the network."""
     place, folder, config = open_run(arguments)
-    from distill_app.verbs.networks import export
+    # Imported here, since torch takes seconds and what is wrong with the folder is told at once.
+    from distill_app.deploy.formats import FORMATS, format_of, require
 
-    print(export(config, place, folder=folder, network=arguments.network, output=Path(arguments.output)))
+    network = network_name(config, arguments.network)
+    to = format_of(arguments.to, arguments.output)
+    require(to)
+    output = arguments.output or folder / "export" / _name(arguments, place, folder, to=to)
+    if output.resolve() == folder.resolve():
+        raise UsageError(f"--output: {output} is the run itself; name a folder in it, or none")
+    from distill_app.verbs.deployment import export
+
+    written, which = export(
+        config, place, folder=folder, network=network, to=to, output=output, licence=arguments.licence
+    )
+    difference = f"at most {written.difference:.2g} of the largest one" if written.difference else "nothing"
+    print(f"verified: its answers to {which}, in batches of 1, 2, 5 and 8, differ from the network's by {difference}")
+    print("\n".join(f"written: {file}" for file in written.files))
+    trust = f" --allow {FORMATS[to].code}" if FORMATS[to].code else ""
+    print(f"next:     distill predict {shlex.quote(str(written.files[0]))} IMAGES{trust}")
     return 0
+
+
+def _name(arguments: argparse.Namespace, place: Path, folder: Path, *, to: str) -> str:
+    """What the folder of an export is called: the format, and what tells it from that of the student at the end."""
+    network = [arguments.network] if arguments.network not in (None, "student") else []
+    return "_".join([to, *network, *([mark_of(place, folder)] if place != folder else [])])

@@ -1,16 +1,17 @@
-"""The networks of runs that exist: their weights, evaluated or written to a file."""
+"""The networks of runs that exist: their weights, and what they reach."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_app.analysis.depth import depth
+from distill_app.analysis.cost import costs
+from distill_app.analysis.depth import depth, told
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.data.labels import class_names
 from distill_app.errors import UsageError
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
-from distill_app.runs.statefile import load_file, save_weights, weights_hash
+from distill_app.runs.statefile import load_file, weights_hash
 from distill_app.tasks import evaluation
 from distill_app.training.experiment import Experiment
 from distill_app.words import unknown
@@ -35,7 +36,7 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
     """
     with Experiment.of(config) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
-        plan = _last_plan(experiment.plans, network)
+        plan = last_plan(experiment.plans, network)
         data = experiment.data
         batches = data.test(plan) if split == "test" else data.stage(plan).judge
         trained = any(loaded.name in plan.trained for plan in experiment.plans)
@@ -60,7 +61,7 @@ def evaluate_in_depth(
     """
     with Experiment.of(config) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
-        plan = _last_plan(experiment.plans, network)
+        plan = last_plan(experiment.plans, network)
         teacher = None
         if "teacher" in experiment.network_names and loaded.name != "teacher":
             teacher, _ = stored_network(experiment, folder, folder=folder, name="teacher")
@@ -68,22 +69,14 @@ def evaluate_in_depth(
         batches = experiment.data.test(plan) if split == "test" else data.judge
         names = data.identity.get("classes")
         found = depth(experiment.task(plan), loaded, batches, device=experiment.device, teacher=teacher, classes=names)
+        with told(found["left_out"], "cost"):
+            measured = [loaded] if teacher is None else [loaded, teacher]
+            example = data.example_to_judge(device=experiment.device, count=1)
+            found["costs"] = costs(experiment.task(plan), measured, example, device=experiment.device)
     if teacher is None:
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why
     return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found}
-
-
-def export(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, output: Path) -> str:
-    """Writes a network's weights as a plain state dict; it loads into the bare architecture with `strict=True`.
-
-    Raises:
-        UsageError: No such network, or no weights of it.
-    """
-    with Experiment.of(config) as experiment:
-        loaded, source = stored_network(experiment, place, folder=folder, name=network)
-    save_weights(loaded.module, output)
-    return f"{network} of {source} -> {output}"
 
 
 def stored_network(experiment: Experiment, place: Path, *, folder: Path, name: str) -> tuple[Network, str]:
@@ -159,6 +152,7 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("module."): value for key, value in state.items() if key.startswith("module.")}
 
 
-def _last_plan(plans: list[StagePlan], network: str) -> StagePlan:
+def last_plan(plans: list[StagePlan], network: str) -> StagePlan:
+    """The stage that trained a network last; of one that none trains, the last of all."""
     trained = [plan for plan in plans if network.removesuffix("_ema") in plan.trained]
     return (trained or plans)[-1]

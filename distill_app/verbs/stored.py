@@ -8,7 +8,7 @@ import argparse
 import io
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_app.config.schema import RuntimeConf
-from distill_app.errors import UsageError
+from distill_app.config.plan import plan_stages
+from distill_app.config.schema import RuntimeConf, to_app
+from distill_app.errors import ConfigError, UsageError
 from distill_app.runs.claim import finished_summary, is_as_written, lost_text
 from distill_app.runs.status import Status, state_of
 from distill_app.runs.untrusted import read_text
@@ -57,6 +58,13 @@ def run_folder(place: Path) -> Path:
             if (folder / RESOLVED).is_file():
                 return folder
     raise UsageError(f"{place} is not a run nor in one: no {RESOLVED} there or above")
+
+
+def mark_of(place: Path, folder: Path) -> str:
+    """What a checkpoint or file of weights is called in names of files."""
+    inside = place.parent if place.name == "state.pt" else place
+    relative = inside.relative_to(folder)
+    return "-".join(part for part in relative.with_suffix("").parts if part != "checkpoints")
 
 
 def stored_config(folder: Path, *, allow: Sequence[str]) -> dict[str, Any]:
@@ -115,6 +123,27 @@ def read_yaml(file: Path) -> Any:
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that says which network of a run."""
+    parser.add_argument(
+        "--network", help="student, teacher or another network of the run (default: the student of the last stage)"
+    )
+
+
+def network_name(config: Mapping[str, Any], asked: str | None) -> str:
+    """Which network of a run is meant: what takes the student's part in its last stage, where none was named.
+
+    Raises:
+        ConfigError: The config does not fit this version of the program.
+    """
+    if asked is not None:
+        return asked
+    plans, errors = plan_stages(to_app(config))
+    if errors:
+        raise ConfigError(errors)
+    return plans[-1].network("student") if plans else "student"
 
 
 def refuse_hub(config: Any, *, allow: Sequence[str], place: Path) -> None:

@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.command_line import composition_errors
 from distill_app.check.quick import fill_in, missing_keys
+from distill_app.config.groups import options_of
 from distill_app.config.plan import ROLES
 from distill_app.config.schema import ModelConf, RuntimeConf
-from distill_app.config.tree import compose, options_of
+from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, UsageError, is_of_composition
 
 _HELP = """\

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_app import compose, run
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 from distill_app.errors import DistillError
 
 from ..output import require_folder

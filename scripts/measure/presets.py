@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from distill_app import compose, run
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 
 from ..output import require_folder
 

@@ -4,8 +4,9 @@ import pytest
 
 from distill_app.check.quick import read
 from distill_app.check.recipes import recipe_notes, recipes
+from distill_app.config.groups import options_of
 from distill_app.config.schema import ModelConf
-from distill_app.config.tree import compose, options_of
+from distill_app.config.tree import compose
 
 KINDS = {"tiny", "cifar", "imagenet", "transformer", "finetune"}
 

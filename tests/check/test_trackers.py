@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from distill_app.config.build import Builder
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 from distill_app.runs.outlets import Outlet
 from distill_app.trackers import TensorBoard, Trackio
 from distill_app.trackers.build import outlet_problems, outlets_of

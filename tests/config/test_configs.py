@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 
 from distill_app.check.quick import check, read
 from distill_app.config.build import Builder
+from distill_app.config.groups import groups, options_of
 from distill_app.config.plan import adapter_confs
 from distill_app.config.schema import AppConf
-from distill_app.config.tree import compose, conf_dir, groups, options_of
+from distill_app.config.tree import compose, conf_dir
 from distill_app.errors import ConfigError
 from distill_app.networks.network import Network, build_network
 from distill_app.networks.taps import map_tensors

@@ -1,7 +1,7 @@
 """Every command of the README and of docs, carried out at small size: a batch a stage, small networks, no cluster.
 
-What pages speak of is there: a finished run and a finished sweep in the place of `outputs/2026-11-22/14-03-11`, images in
-folders, the package and the configs that the pages themselves show.
+What pages speak of is there: a finished run and a finished sweep in the place of `outputs/2026-11-22/14-03-11`, images
+in folders, the package and the configs that the pages themselves show.
 """
 
 import os

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 from scripts.make.site import linked
 
 ROOT = Path(__file__).parents[2]

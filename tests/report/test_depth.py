@@ -5,7 +5,7 @@ import json
 import pytest
 from report_fixtures import IMAGE, evaluation, rows, write_run
 
-from distill_app.report.depth import depth_of, depth_sheet
+from distill_app.report.depth import depth_of, depth_sheet, networks_sheet
 from distill_app.runs import evaluations
 from distill_app.runs.collect import collect
 
@@ -37,6 +37,20 @@ def test_an_evaluation_is_a_line_and_has_its_figures(run):
     ]
 
 
+def test_what_networks_cost_is_a_line_for_each_with_time_and_operations(run):
+    evaluations.write(evaluations.place_of(run, network="student", split="test"), evaluation())
+    sheet = networks_sheet(shown(run))
+    heads = [column.head for column in sheet.columns]
+    assert heads == [
+        *("run", "network", "parameters", "size", "FLOPs", "latency, batch 1", "latency, batch 32", "images/s", "on")
+    ]
+    texts = [[cell.text for cell in row] for row in sheet.rows]
+    assert texts[0] == ["a", "student", "1,586", "6.3 kB", "4.76 M", "0.50 ms", "2.00 ms", "16,000", "a processor"]
+    assert texts[1][1:5] == ["teacher", "94,762", "0.4 MB", "284 M"]
+    evaluations.write(evaluations.place_of(run, network="old", split="test"), {**evaluation(), "costs": None})
+    assert len(networks_sheet(shown(run)).rows) == 2
+
+
 def test_names_of_checkpoints_stay_in_the_folder(run):
     place = evaluations.place_of(run, network="../../x", split="test", mark="a/b c")
     assert place.parent == run / "evaluation" and place.name == "..-..-x_test_a-b-c"
@@ -54,6 +68,8 @@ def test_names_of_checkpoints_stay_in_the_folder(run):
         {"network": None, "figures": [1]},
         {"count": float("inf")},
         {"fidelity": {"agreement": None}},
+        {"costs": [{"network": "student", "parameters": 3}]},
+        {"costs": [{**evaluation()["costs"][0], "seconds": {"many": 0.1}}]},
     ],
 )
 def test_an_evaluation_that_is_none_is_left_out(run, wrong):

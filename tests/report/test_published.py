@@ -6,7 +6,7 @@ import io
 import pytest
 from report_fixtures import rows, write_run
 
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 from distill_app.report.comparison import compared
 from distill_app.report.published import benchmarks, outline, pair_in, published
 from distill_app.report.results import aggregate

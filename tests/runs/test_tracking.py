@@ -150,19 +150,6 @@ def test_without_any_stderr_there_is_no_bar(tmp_path, monkeypatch):
     assert (tmp_path / "metrics.jsonl").is_file()
 
 
-def test_bar_shows_terms_and_speed(tmp_path, capsys, monkeypatch):
-    import io
-
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("COLUMNS", "200")
-    _train(tmp_path)
-    shown = terminal.getvalue()
-    assert "distill:" in shown and "6/6" in shown
-    assert "kd 0.5" in shown and "100 images/s" in shown and "lr 0.1" in shown
-
-
 def test_warning_goes_to_stderr_and_the_log(tmp_path, capsys):
     with Tracker(tmp_path) as tracker:
         tracker.warning("checkpoint damaged\nusing the previous one")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from distill_app.config.groups import options_of
 from distill_app.config.methods import Method
 from distill_app.config.schema import AboutConf
-from distill_app.config.tree import options_of
 from scripts.make import method_docs
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,13 @@ def copied(finished, tmp_path):
 def test_a_run_is_evaluated_in_depth_and_the_page_shows_it(distill, copied):
     code, out, err = distill("evaluate", str(copied), "--full")
     assert code == 0, err
-    for word in ("ECE", "KL(teacher || student)", "taken for", "linear CKA with the teacher's taps"):
+    for word in (
+        "ECE",
+        "KL(teacher || student)",
+        "taken for",
+        "linear CKA with the teacher's taps",
+        "cost of an image 3x8x8",
+    ):
         assert word in out
     (name, found), *none = read_all(copied).items()
     rows = {row["network"]: row for row in json.loads((copied / "summary.json").read_text())["rows"]}
@@ -40,8 +46,15 @@ def test_a_run_is_evaluated_in_depth_and_the_page_shows_it(distill, copied):
     assert found["count"] == sum(line["count"] for line in found["per_class"]) == 597
     assert [line["class"] for line in found["per_class"]] == [str(digit) for digit in range(10)]
     assert found["examples"][0]["image"].startswith("data:image/png;base64,")
+    student, teacher = found["costs"]
+    assert (student["parameters"], teacher["parameters"]) == (
+        rows["student"]["parameters"],
+        rows["teacher"]["parameters"],
+    )
+    assert student["seconds"].keys() == {"1", "32"} and student["image"] == "3x8x8"
     assert distill("report", str(copied))[0] == 0
-    assert 'id="depth-table"' in (copied / "report.html").read_text()
+    page = (copied / "report.html").read_text()
+    assert 'id="depth-table"' in page and 'id="networks-table"' in page and "latency, batch 32" in page
 
 
 def test_checkpoints_and_other_networks_have_files_of_their_own(distill, copied):

@@ -13,7 +13,8 @@ from method_fixtures import DETECTION, TOKENS
 from method_fixtures import tokens as vit
 from omegaconf import DictConfig
 
-from distill_app.config.tree import compose, options_of
+from distill_app.config.groups import options_of
+from distill_app.config.tree import compose
 from distill_app.training.progress import Progress
 from distill_app.training.stage import Stage
 

@@ -1,0 +1,137 @@
+"""`distill predict`: what a network says of images, as a table, as JSON or CSV, or as a picture."""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from distill_app.data.found import found_images
+from distill_app.errors import DataError, UsageError
+from distill_app.verbs.stored import add_network
+from distill_app.words import printable
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("network_of", metavar="RUN", help="a run, a checkpoint or weights in it, or an export")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, patterns ('*.jpg') and files")
+    add_network(parser)
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="the K likeliest classes (default: 1)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    how.add_argument("--csv", action="store_true", help="print CSV instead of the table")
+    parser.add_argument("--grid", type=Path, metavar="PICTURE", help="draw the images with their classes into a file")
+    parser.add_argument("--batch-size", type=int, default=32, help="of images that go through together (default: 32)")
+    parser.add_argument("--allow", action="append", default=[], help="a package from which it may build objects")
+    parser.epilog = "Images that cannot be read are named and left out, and the exit code is 1."
+
+
+@dataclass
+class Answer:
+    """What came out for one image.
+
+    Attributes:
+        path: Of the image.
+        guesses: Labels and probabilities, the likeliest first; none where it cannot be read.
+        problem: Why it cannot be read.
+    """
+
+    path: Path
+    guesses: list[tuple[str, float]]
+    problem: str = ""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what is in the images.
+
+    Returns:
+        The exit code: 1 if images could not be read.
+    """
+    for name in ("top", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')}: {getattr(arguments, name)} was given; at least 1 is needed")
+    if arguments.grid is not None and arguments.grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
+        raise UsageError(f"--grid: {arguments.grid} ends in no suffix of a picture; name it PICTURE.png")
+    paths = found_images(arguments.images)
+    # Imported here, since torch takes seconds and what is wrong with the paths is told at once.
+    from distill_app.verbs.deployment import open_network
+
+    network = open_network(
+        Path(os.path.abspath(arguments.network_of)), network=arguments.network, allow=arguments.allow
+    )
+    network.require_classes()
+    answers = list(_answers(network, paths, top=arguments.top, size=arguments.batch_size))
+    show = _as_json if arguments.json else _as_csv if arguments.csv else _as_table
+    show(answers)
+    if arguments.grid is not None:
+        from distill_app.deploy.grid import draw
+
+        draw(arguments.grid, [(answer.path, answer.guesses) for answer in answers if not answer.problem])
+        print(f"written: {arguments.grid}", file=sys.stderr)
+    return _told([answer for answer in answers if answer.problem], len(paths))
+
+
+def _answers(network: Any, paths: Sequence[Path], *, top: int, size: int) -> Iterator[Answer]:
+    """The answers in the order of the paths, batch by batch."""
+    rest = iter(paths)
+    while batch := list(islice(rest, size)):
+        images: list[Any] = []
+        problems: list[str] = []
+        for path in batch:
+            try:
+                images.append(network.preprocessing(path))
+                problems.append("")
+            except DataError:  # of all images alike, such as values whose white nobody knows
+                raise
+            except (OSError, RuntimeError, ValueError, SyntaxError, EOFError) as error:
+                text = next(iter(str(error).splitlines()), type(error).__name__)
+                problems.append(text.removeprefix(str(path)).lstrip(": "))
+        guesses = iter(network.guesses_of(images, top=top))
+        for path, problem in zip(batch, problems, strict=True):
+            yield Answer(path, [] if problem else next(guesses), problem)
+
+
+def _as_table(answers: Sequence[Answer]) -> None:
+    read = [answer for answer in answers if not answer.problem]
+    names = {answer.path: printable(str(answer.path)) for answer in read}
+    wide = max(map(len, names.values()), default=0)
+    labels = [[f"{printable(label)} {100 * share:5.1f}%" for label, share in answer.guesses] for answer in read]
+    columns = [max(map(len, column)) for column in zip(*labels, strict=True)] if labels else []
+    for answer, line in zip(read, labels, strict=True):
+        cells = "  ".join(cell.rjust(width) for cell, width in zip(line, columns, strict=True))
+        print(f"{names[answer.path]:<{wide}}  {cells}")
+
+
+def _as_json(answers: Sequence[Answer]) -> None:
+    entries = [
+        {"image": str(answer.path), "error": answer.problem}
+        if answer.problem
+        else {
+            "image": str(answer.path),
+            "classes": [{"class": label, "probability": share} for label, share in answer.guesses],
+        }
+        for answer in answers
+    ]
+    print(json.dumps(entries, indent=2))
+
+
+def _as_csv(answers: Sequence[Answer]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["image", "rank", "class", "probability"])
+    for answer in answers:
+        for rank, (label, share) in enumerate(answer.guesses, start=1):
+            writer.writerow([answer.path, rank, label, f"{share:.6f}"])
+
+
+def _told(bad: Sequence[Answer], count: int) -> int:
+    for answer in bad:
+        print(f"cannot be read: {printable(str(answer.path))}: {printable(answer.problem)}", file=sys.stderr)
+    if bad:
+        print(f"{len(bad)} of {count} images could not be read", file=sys.stderr)
+    return int(bool(bad))

@@ -1,0 +1,129 @@
+"""`distill predict`: a run or an export and images of all kinds; what is printed, drawn, and said of bad ones."""
+
+import csv
+import io
+import json
+
+import pytest
+from deploy_fixtures import exported, network_of, write_images
+from PIL import Image
+
+import distill_app
+from distill_app.api import run as run_config
+from distill_app.config.tree import compose
+from distill_app.data.found import found_images
+from distill_app.errors import UsageError
+
+CLASSES = [f"class {number}" for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An export of a network that knows its classes."""
+    place = tmp_path_factory.mktemp("export") / "net.safetensors"
+    return str(
+        exported(
+            *network_of("dataset=digits", "model@student=plain_8_16"), place, to="safetensors", classes=CLASSES
+        ).files[0]
+    )
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with four images, one of them deeper, and a text."""
+    folder = tmp_path / "images"
+    paths = write_images(folder)
+    (folder / "deeper").mkdir()
+    paths[3].rename(folder / "deeper" / "3.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_images_of_any_mode_and_size_have_a_line_each(weights, images, distill):
+    code, out, err = distill("predict", weights, str(images), "--top", "3")
+    lines = out.splitlines()
+    assert code == 0 and "cannot be read" not in err and len(lines) == 4
+    assert [line.split()[0] for line in lines] == [
+        str(images / name) for name in ("0.png", "1.png", "2.png", "deeper/3.png")
+    ]
+    assert all(line.count("class ") == 3 and line.count("%") == 3 for line in lines)
+
+
+def test_json_and_csv_hold_the_same_as_python_gives(weights, images, distill):
+    expected = distill_app.load(weights).predict(sorted(images.rglob("*.png")), top=2)
+    told = json.loads(distill("predict", weights, str(images), "--json", "--top", "2")[1])
+    found = [[(each["class"], each["probability"]) for each in entry["classes"]] for entry in told]
+    assert found == [[tuple(guess) for guess in guesses] for guesses in expected]
+    rows = list(csv.DictReader(io.StringIO(distill("predict", weights, str(images), "--csv", "--top", "2")[1])))
+    assert len(rows) == 8 and rows[1]["rank"] == "2" and rows[0]["class"] == expected[0][0].label
+    assert float(rows[0]["probability"]) == pytest.approx(expected[0][0].probability, abs=1e-6)
+
+
+def test_batches_make_no_difference(weights, images, distill):
+    one, many = (distill("predict", weights, str(images), "--batch-size", size)[1] for size in ("1", "4"))
+    assert one == many
+
+
+def test_corrupt_images_are_named_and_counted_and_the_exit_code_says_it(weights, images, distill):
+    (images / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    whole = (images / "0.png").read_bytes()
+    (images / "half.png").write_bytes(whole[: len(whole) // 2])
+    code, out, err = distill("predict", weights, str(images))
+    assert code == 1 and len(out.splitlines()) == 4
+    assert f"cannot be read: {images / 'bad.jpg'}: " in err and f"cannot be read: {images / 'half.png'}: " in err
+    assert "2 of 6 images could not be read" in err
+    told = json.loads(distill("predict", weights, str(images), "--json")[1])
+    assert [entry["image"] for entry in told if "error" in entry] == [
+        str(images / name) for name in ("bad.jpg", "half.png")
+    ]
+
+
+@pytest.mark.slow
+def test_a_grid_is_a_picture_of_the_images_with_their_classes(weights, images, distill, tmp_path):
+    code, _, err = distill("predict", weights, str(images), "--grid", str(tmp_path / "grid.png"))
+    assert code == 0 and "written: " in err
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.width > 600 and len(picture.convert("RGB").getcolors(10**6)) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere"], "there is no file or folder nowhere"),
+        (["*.jpg"], "no image fits the pattern '*.jpg'"),
+        (["."], "has no images in it"),
+        (["a.png", "--top", "0"], "--top: 0 was given"),
+        (["a.png", "--grid", "grid.xyz"], "ends in no suffix of a picture"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_is_typed_wrong_ends_with_2(words, says, weights, distill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("")
+    code, _, err = distill("predict", weights, *words)
+    assert code == 2 and says in err and "Traceback" not in err
+
+
+def test_patterns_files_and_folders_are_found_once_and_in_order(images):
+    names = [str(images / "1.png"), str(images / "**/*.png"), str(images)]
+    found = found_images(names)
+    assert [path.name for path in found] == ["1.png", "0.png", "2.png", "3.png"]
+    assert found_images([str(images / "notes.txt")]) == [images / "notes.txt"]
+    with pytest.raises(UsageError, match=r"there are 1 entries, such as 'deep\.txt'"):
+        (images / "empty").mkdir()
+        (images / "empty" / "deep.txt").touch()
+        found_images([str(images / "empty")])
+
+
+@pytest.mark.slow
+def test_a_run_is_asked_with_its_own_preprocessing_and_class_names(distill, images, tmp_path, tiny, capsys):
+    folder = tmp_path / "run"
+    run_config(compose([*tiny, "prelude=none", "debug=one_batch", "dataset.channels=1"]), output_dir=str(folder))
+    capsys.readouterr()
+    code, out, err = distill("predict", str(folder), str(images), "--json", "--top", "10")
+    assert code == 0, err
+    (first, *_) = json.loads(out)
+    assert sorted(each["class"] for each in first["classes"]) == [str(digit) for digit in range(10)]
+    assert sum(each["probability"] for each in first["classes"]) == pytest.approx(1.0)
+    student = distill_app.load(folder / "checkpoints/distill/best")
+    assert student.preprocessing.batch([images / "0.png"]).shape == (1, 1, 8, 8) and not student.module.training
