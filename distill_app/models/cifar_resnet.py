@@ -26,6 +26,9 @@ class CifarResNet(nn.Module):
         ValueError: A depth other than 6n + 2, or not three widths.
     """
 
+    # Names of modules in files of torchdistill, which builds it of torchvision's blocks.
+    foreign_names = ((r"\bdownsample\.", "shortcut."),)
+
     def __init__(
         self,
         depth: int,

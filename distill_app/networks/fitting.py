@@ -42,6 +42,7 @@ def fitted(
         name for name in own if not name.endswith(_COUNTER) and not (drop_head and name.rpartition(".")[0] == head)
     }
     names = {name: _today(name, net, own) for name in state}
+    others, names = names, {name: _own(today, net, own, taken={*names.values()}) for name, today in names.items()}
     prefix, notes = _prefix(names.values(), needed, source=source), []
     kept = {name: today.removeprefix(prefix) for name, today in names.items() if today.startswith(prefix)}
     notes += [
@@ -49,6 +50,8 @@ def fitted(
     ]
     if prefix:
         notes.append(f"without the prefix {prefix!r}")
+    if names != others:
+        notes.append("with another program's names of modules")
     if len(kept) < len(names):
         beside = dict.fromkeys(name.split(".")[0] for name in names if name not in kept)
         notes.append(f"without the {len(names) - len(kept)} tensors of {some(beside)}, which are beside it in the file")
@@ -71,6 +74,19 @@ def _today(name: str, net: nn.Module, own: Mapping[str, Tensor]) -> str:
         if isinstance(net, DenseNet):
             name = _OLD_DENSENET.sub(r"\1\2", name)
     return name
+
+
+def _own(name: str, net: nn.Module, own: Mapping[str, Tensor], *, taken: set[str]) -> str:
+    """The network's own name of what another program calls otherwise; never one that the file has already.
+
+    Networks say it themselves, as `foreign_names`: (expression, own name).
+    """
+    if name in own:
+        return name
+    changed = name
+    for expression, replacement in getattr(net, "foreign_names", ()):
+        changed = re.sub(expression, replacement, changed)
+    return name if changed in taken else changed
 
 
 def _prefix(names: Iterable[str], needed: set[str], *, source: str) -> str:

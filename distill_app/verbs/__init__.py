@@ -23,6 +23,7 @@ VERBS = {
     "retry": "submits again what of a sweep is neither done nor queued nor running, as one array",
     "wait": "waits until all runs are over; exit code 0 if all are done",
     "methods": "lists the methods, or says what one does: its stages, its losses and what to know",
+    "import-torchdistill": "turns a classification config of torchdistill into an experiment, says what it could not",
     "cache": "lists, verifies or clears teacher caches",
 }
 
@@ -37,7 +38,7 @@ def call(verb: str, words: Sequence[str]) -> int | list[str]:
     Returns:
         The exit code, or the command line of an experiment to go on with.
     """
-    module = import_module(f"distill_app.verbs.{verb}")
+    module = import_module(f"distill_app.verbs.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"distill {verb}", description=f"{VERBS[verb].capitalize()}.")
     module.add(parser)
     # Options may stand between what is positional: distill rerun RUN seed=1 --allow mine
