@@ -131,7 +131,7 @@ def _told(error: yaml.YAMLError) -> str:
         return (
             f"{unknown('tag', tag, TAGS)}{place}; nothing in a config is run here, so a tag of your own cannot be read"
         )
-    return f"no YAML{place}: {problem}"
+    return f"{problem}{place}" if isinstance(error, yaml.constructor.ConstructorError) else f"no YAML{place}: {problem}"
 
 
 def _count(value: Any, most: int) -> int:

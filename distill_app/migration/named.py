@@ -1,7 +1,9 @@
 """Whether imported stages are those of a method that has a name here, but for weights and settings."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -44,32 +46,34 @@ def named(stages: Stages) -> tuple[str, dict[str, dict[str, Any]]] | None:
     Args:
         stages: As in `method.stages`, in the order in which they run.
     """
-    name = METHODS.get(
-        frozenset(_class(term["loss"]) for stage in stages.values() for term in stage["losses"].values())
-    )
-    for overrides in _variants(name):
-        method = _composed([f"method={name}", "prelude=none", *overrides])
-        schedule = method["schedule"]
-        if len(schedule) != len(stages):
-            continue
-        pairs = zip(schedule, stages.values(), strict=True)
-        found = {own: _same(method["stages"][own], stage) for own, stage in pairs}
-        if all(each is not None for each in found.values()):
-            params = {"params": method["params"]} if overrides else {}
-            assert name is not None
-            return name, {**{own: each for own, each in found.items() if each}, **params}
-    return None
+    classes = frozenset(_class(term["loss"]) for stage in stages.values() for term in stage["losses"].values())
+    if (name := METHODS.get(classes)) is None:
+        return None
+    params = _place_of_hint(name, stages)
+    method = _composed(f"method={name}", *(f"method.params.{key}={value}" for key, value in params.items()))
+    if len(schedule := method["schedule"]) != len(stages):
+        return None
+    changes: dict[str, dict[str, Any]] = {}
+    for own, stage in zip(schedule, stages.values(), strict=True):
+        if (change := _same(method["stages"][own], stage)) is None:
+            return None
+        changes |= {own: change} if change else {}
+    return name, changes | ({"params": params} if params else {})
 
 
-def _variants(name: str | None) -> list[list[str]]:
-    """The method as it is, and its places of a hint."""
-    if name is None:
-        return []
-    return [[], *([f"method.params.tap=stage{n}"] for n in (1, 3, 4))] if name == "fitnet" else [[]]
+def _place_of_hint(name: str, stages: Stages) -> dict[str, str]:
+    """FitNets learn at one tap, which is a parameter of the method."""
+    if name != "fitnet":
+        return {}
+    (term, *_) = next(iter(stages.values()))["losses"].values()
+    found = re.fullmatch(r"teacher\.(\w+)", str(term["inputs"].get("target")))
+    return {"tap": found[1]} if found else {}
 
 
-def _composed(overrides: Sequence[str]) -> dict[str, Any]:
-    cfg = compose(overrides)
+@cache
+def _composed(*overrides: str) -> Mapping[str, Any]:
+    """A method of this package as its files say it; nobody changes what is returned."""
+    cfg = compose([*overrides, "prelude=none"])
     OmegaConf.resolve(cfg)
     method: Any = OmegaConf.to_container(cfg.method)
     return dict(method)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18, squeezenet1_1
 
-from distill_app.models import CifarResNet, PlainCNN, WideResNet, small_stem
+from distill_app.models import CifarDenseNet, CifarResNet, PlainCNN, WideResNet, small_stem
 
 
 def parameters(net: nn.Module) -> int:
@@ -39,6 +39,19 @@ def test_wide_variants_have_the_parameters_that_the_distillation_literature_repo
         assert parameters(WideResNet(16, num_classes=100, widening=2)) / 1e6 == pytest.approx(0.70, abs=0.005)
         assert parameters(WideResNet(40, num_classes=100, widening=1)) / 1e6 == pytest.approx(0.57, abs=0.005)
         assert parameters(WideResNet(40, num_classes=100, widening=2)) / 1e6 == pytest.approx(2.26, abs=0.005)
+
+
+# Table 2 of Huang et al. 2017, DenseNet-BC.
+@pytest.mark.parametrize(("depth", "growth", "millions"), [(100, 12, 0.8), (250, 24, 15.3), (190, 40, 25.6)])
+def test_densenet_bc_has_the_parameters_of_the_paper(depth, growth, millions):
+    with torch.device("meta"):
+        count = parameters(CifarDenseNet(depth, growth_rate=growth, num_classes=10))
+    assert count / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_a_depth_that_no_densenet_has_is_refused():
+    with pytest.raises(ValueError, match="6n \\+ 4"):
+        CifarDenseNet(101, growth_rate=12, num_classes=10)
 
 
 def test_stem_stride_halves_every_map():
