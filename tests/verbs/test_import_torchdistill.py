@@ -1,5 +1,7 @@
 """`distill import-torchdistill`: files, what it tells, exit codes, and experiments equal to those typed by hand."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +246,21 @@ def test_it_runs_as_a_command(tmp_path):
         [sys.executable, "-m", "distill_app", "import-torchdistill", file], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0 and Path(tmp_path, "imported/experiment/kd_final.yaml").is_file(), done.stderr
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run_on_its_example(tmp_path, digits):
+    page = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "kd.yaml").write_text(example, encoding="utf-8")
+    shutil.copytree(digits / "digits", tmp_path / "data" / "digits")
+    shutil.copy(digits / "teacher.pt", tmp_path)
+    commands = [line.split("  #")[0].split() for line in re.findall(r"^ {4}distill (.*)", page, re.MULTILINE)]
+    assert len(commands) == 4
+    for words in commands:
+        quiet = [] if words[0] == "import-torchdistill" else ["runtime.device=cpu", "tracker=none"]
+        line = [sys.executable, "-m", "distill_app", *words, *quiet]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    summaries = list(tmp_path.glob("outputs/*/*/summary.json"))
+    assert len(summaries) == 1, "one of them trains"
