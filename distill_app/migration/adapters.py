@@ -209,12 +209,10 @@ def _whitened(node: Node, side: Side, wires: Wires) -> None:
     if source == f"{side.role}.stage4" and taps.get("pooled") == "fc:in" and taps.get("stage4", "").startswith("layer"):
         source = f"{side.role}.pooled"
     else:
-        module = {"_target_": f"{OURS}.AveragedMap"}
-        source = wires.adapter(f"{side.role}_average", module, source)
+        source = wires.adapter(f"{side.role}_average", {"_target_": f"{OURS}.AveragedMap"}, source)
     if linear:
         linear.take("in_features")
-        width = linear.take("out_features")
-        module = {"_target_": f"{OURS}.LinearProjector", "out_features": width}
+        module: dict[str, Any] = {"_target_": f"{OURS}.LinearProjector", "out_features": linear.take("out_features")}
         module |= {} if linear.take("bias", default=True) else {"bias": False}
         source = wires.adapter(f"{side.role}_projection", module, source)
     side.adapters["norm_layer"] = source

@@ -104,7 +104,7 @@ def _matched(method: Mapping[str, Any], stage: Mapping[str, Any], part: str, con
     """The changes of each adapter or term; None where one has no counterpart."""
     theirs = {name: conf for name, conf in (method.get(part) or {}).items() if conf is not None}
     ours = dict(stage.get(part) or {})
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, conf in theirs.items():
         like = _signature(conf, method)
         match = next((own for own, other in ours.items() if _signature(other, stage) == like), None)

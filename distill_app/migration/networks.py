@@ -118,8 +118,8 @@ def _own(key: str, arguments: Node, *, num_classes: int) -> Network | None:
         net |= {"dropout": dropout} if dropout else {}
         _common(arguments, net, num_classes=num_classes)
         name = f"wrn_{depth}_{widening}_input" + (f"_dropout{dropout:g}".replace(".", "") if dropout else "")
-        names = ((r"(layer\d\.-?\d+)\.relu$", r"\1.relu2"), (r"\.shortcut\.0$", ".shortcut"), (r"^bn1$", "bn"))
-        return _made(name, net, taps="wide_resnet", names=names)
+        wide = ((r"(layer\d\.-?\d+)\.relu$", r"\1.relu2"), (r"\.shortcut\.0$", ".shortcut"), (r"^bn1$", "bn"))
+        return _made(name, net, taps="wide_resnet", names=wide)
     if found := re.fullmatch(r"densenet_bc_k(\d+)_depth(\d+)", key):
         growth, depth = int(found[1]), int(found[2])
         net = {"_target_": "distill_app.models.CifarDenseNet", "depth": depth, "growth_rate": growth}

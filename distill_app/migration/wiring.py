@@ -122,8 +122,8 @@ def _pairs(terms: Node) -> Iterator[tuple[str, tuple[str, bool]]]:
         for _, pair in arguments.get("feature_pairs").items():
             yield str(pair.get("student").get("path").value), _end(pair.get("teacher"), "path", "io")
         if arguments.has("teacher_module_path"):
-            own = str(arguments.get("student_module_path").value)
-            yield own, _end(arguments, "teacher_module_path", "teacher_module_io")
+            end = _end(arguments, "teacher_module_path", "teacher_module_io")
+            yield str(arguments.get("student_module_path").value), end
 
 
 def _end(node: Node, path: str, io: str) -> tuple[str, bool]:

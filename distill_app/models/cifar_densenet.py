@@ -40,7 +40,7 @@ class CifarDenseNet(DenseNet):
         layers = (depth - 4) // 6
         super().__init__(
             growth_rate=growth_rate,
-            block_config=(layers, layers, layers),  # type: ignore[arg-type]  # it takes any number
+            block_config=(layers, layers, layers),  # it takes any number
             num_init_features=2 * growth_rate,
             drop_rate=drop_rate,
             num_classes=num_classes,
