@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises instead of printing and exiting; what went wrong is told here, in one place.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    is_verb = bool(arguments) and arguments[0].isidentifier()
+    # A verb may have a hyphen within, as options have one in front.
+    is_verb = bool(arguments) and arguments[0][:1] != "-" and arguments[0].replace("-", "_").isidentifier()
     if not is_verb or any(word.startswith(("--allow", "runtime.allow=")) for word in arguments):
         # For packages of your own in this folder; not where only the config of a run that exists could name them.
         sys.path.append(os.getcwd())

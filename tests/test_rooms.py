@@ -16,7 +16,7 @@ FLOORS = (
     ("deploy",),
     ("analysis", "cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
-    ("config", "report", "trackers"),
+    ("config", "report", "trackers", "migration"),
     ("runs", "losses", "world", "errors", "words", "seeds"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

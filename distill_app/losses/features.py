@@ -98,13 +98,14 @@ class FlowOfSolution(nn.Module):
 
     Args:
         pool: "average", or "max" as the paper does.
-        reduction: "frobenius", the paper's, or "mean" over all elements of G, which divides it by C1 C2.
+        reduction: "frobenius", the paper's; "mean" over all elements of G, which divides it by C1 C2; or "columns", the
+            sum of the L2 norms of the C2 columns of G_s - G_t, as in torchdistill.
     """
 
     def __init__(self, *, pool: str = "average", reduction: str = "frobenius"):
         super().__init__()
         require_choice(pool, ("average", "max"), argument="pool")
-        require_choice(reduction, ("frobenius", "mean"), argument="reduction")
+        require_choice(reduction, ("frobenius", "mean", "columns"), argument="reduction")
         self.pool, self.reduction = pool, reduction
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -122,6 +123,8 @@ class FlowOfSolution(nn.Module):
                 f"{[tuple(feature.shape) for feature in teacher]}: read each student map through an adapter "
                 f"(distill_app.adapters.MatchChannels)"
             )
+        if self.reduction == "columns":
+            return torch.linalg.vector_norm(student_flow - teacher_flow, dim=1).sum(dim=1).mean()
         squares = (student_flow - teacher_flow).square()
         return squares.mean() if self.reduction == "mean" else squares.sum(dim=(1, 2)).mean()
 

@@ -156,16 +156,22 @@ class SimilarityPreserving(nn.Module):
 
     L = ||N(F_t F_t^T) - N(F_s F_s^T)||_F^2 / B^2, F flattened to (B, D), N divides every row by its L2 norm.
 
-    Tung, Mori 2019, https://arxiv.org/abs/1907.09682. One public framework divides rows by their L1 norm by accident.
+    Tung, Mori 2019, https://arxiv.org/abs/1907.09682.
+
+    Args:
+        p: The norm by which rows are divided: 2, the paper's; torchdistill has 1, by accident.
     """
 
     whole_batch = True
+
+    def __init__(self, p: float = 2.0):
+        super().__init__()
+        self.p = p
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar, of features (B, ...)."""
         student, teacher = _embeddings(student, teacher, loss="SimilarityPreserving")
         return (self._similarity(student) - self._similarity(teacher)).square().mean()
 
-    @staticmethod
-    def _similarity(feature: Tensor) -> Tensor:
-        return F.normalize(feature @ feature.T, dim=1)
+    def _similarity(self, feature: Tensor) -> Tensor:
+        return F.normalize(feature @ feature.T, p=self.p, dim=1)

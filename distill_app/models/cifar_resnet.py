@@ -26,7 +26,7 @@ class CifarResNet(nn.Module):
         ValueError: A depth other than 6n + 2, or not three widths.
     """
 
-    # Names in files of RepDistiller and mdistiller.
+    # Names in files of RepDistiller and mdistiller, and of torchdistill, which builds it of torchvision's blocks.
     foreign_names = ((r"\bdownsample\.", "shortcut."),)
 
     def __init__(

@@ -28,6 +28,7 @@ VERBS = {
     "published": "lists what papers report for a benchmark's pairs and methods",
     "data": "check: looks at every image of a data set; a picture of each class",
     "taps": "prints the modules of a network, and where its taps sit",
+    "import-torchdistill": "turns a config of torchdistill into an experiment",
     "cache": "lists, verifies or clears teacher caches",
     "completion": "prints the completion of a shell: bash, zsh or fish",
 }
@@ -43,7 +44,7 @@ def call(verb: str, words: Sequence[str]) -> int | list[str]:
     Returns:
         The exit code, or the command line of an experiment to go on with.
     """
-    module = import_module(f"distill_app.verbs.{verb}")
+    module = import_module(f"distill_app.verbs.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"distill {verb}", description=f"{VERBS[verb].capitalize()}.")
     module.add(parser)
     # Options may stand between what is positional: distill rerun RUN seed=1 --allow mine

@@ -56,6 +56,7 @@ LOSSES = {
     "ft": (losses.FactorTransfer, lambda b: inputs(b, (4, 8, 8), (4, 4, 4))),
     "fsp": (losses.FlowOfSolution, maps),
     "fsp_max": (lambda: losses.FlowOfSolution(pool="max"), maps),
+    "fsp_columns": (lambda: losses.FlowOfSolution(pool="max", reduction="columns"), maps),
     "dab": (losses.ActivationBoundary, lambda b: inputs(b, (4, 4, 4))),
     "vid": (
         lambda: losses.VariationalInformation({"teacher": (8, 4, 8, 8)}),

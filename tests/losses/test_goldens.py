@@ -126,6 +126,8 @@ TABLE = {
         (["paper_down"], flow("2h")),
         (["repdistiller_same", "aberhu_same"], flow("2", reduction="mean")),
         (["repdistiller_down", "aberhu_down"], flow("2h", reduction="mean")),
+        (["td_same"], flow("2", pool="max", reduction="columns")),
+        (["td_down"], flow("2h", pool="max", reduction="columns")),
     ],
     "pkt": [
         (["td", "repdistiller", "mdistiller", "authors"], pair(losses.ProbabilisticTransfer())),
@@ -148,7 +150,10 @@ TABLE = {
         (["td_gaussian_g0.4_P2_batchmean"], cckd(normalize=False, norm="frobenius")),
         (["td_bilinear_batchmean"], cckd(normalize=False, norm="frobenius", kernel="bilinear")),
     ],
-    "spkd": [(["repdistiller", "mdistiller", "aberhu"], pair(losses.SimilarityPreserving()))],
+    "spkd": [
+        (["repdistiller", "mdistiller", "aberhu"], pair(losses.SimilarityPreserving())),
+        (["td_batchmean"], pair(losses.SimilarityPreserving(p=1))),
+    ],
     "hnd": [
         (["td_sum"], lambda g: nn.MSELoss(reduction="sum")(input=g.student_feat, target=g.teacher_feat)),
         (["td_mean"], lambda g: MSE(input=g.student_feat, target=g.teacher_feat)),

@@ -6,6 +6,7 @@ from torch import nn
 from torchvision.models import mobilenet_v2, resnet18, squeezenet1_1
 
 from distill_app.models import (
+    CifarDenseNet,
     CifarResNet,
     MobileNetV1,
     PlainCNN,
@@ -63,6 +64,19 @@ def test_shufflenet_v2_is_as_wide_as_asked_for():
     with torch.device("meta"):
         widths = [SmallShuffleNetV2(num_classes=100, width=width).fc.in_features for width in (0.5, 1, 1.5, 2.0)]
     assert widths == [1024, 1024, 1024, 2048]
+
+
+# Table 2 of Huang et al. 2017, DenseNet-BC.
+@pytest.mark.parametrize(("depth", "growth", "millions"), [(100, 12, 0.8), (250, 24, 15.3), (190, 40, 25.6)])
+def test_densenet_bc_has_the_parameters_of_the_paper(depth, growth, millions):
+    with torch.device("meta"):
+        count = parameters(CifarDenseNet(depth, growth_rate=growth, num_classes=10))
+    assert count / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_a_depth_that_no_densenet_has_is_refused():
+    with pytest.raises(ValueError, match="6n \\+ 4"):
+        CifarDenseNet(101, growth_rate=12, num_classes=10)
 
 
 def test_stem_stride_halves_every_map():

@@ -1,0 +1,1 @@
+"""Configs of torchdistill, read as data and turned into experiments of this program."""
