@@ -13,6 +13,7 @@ from distill_app.config.schema import AppConf, DatasetConf, MethodConf, ModelCon
 from distill_app.words import unknown
 
 ROLES = ("student", "teacher")
+AVERAGE = "_ema"  # behind the name of a network: the average of its weights
 
 
 @dataclass
@@ -31,6 +32,7 @@ class StagePlan:
     roles: dict[str, str] = field(default_factory=dict)
     taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps that are read
     shape_taps: dict[str, list[str]] = field(default_factory=dict)  # read once, for the shape of an adapter's target
+    average_taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps read of its average of weights
     adapters: list[str] = field(default_factory=list)  # those that are read, sources before readers
     declared: list[str] = field(default_factory=list)  # the adapters that this stage itself declares
     trained: list[str] = field(default_factory=list)  # networks
@@ -49,6 +51,11 @@ class StagePlan:
     def terms(self) -> dict[str, Any]:
         """The loss terms that are switched on."""
         return {name: term for name, term in self.conf.losses.items() if term is not None}
+
+    def reads_average(self, term: str) -> bool:
+        """Whether a term reads an average of weights, which begins where the network does."""
+        read = addresses(self.terms[term].inputs)
+        return any(Address.parse(text, self.roles).space.removesuffix(AVERAGE) in self.average_taps for text in read)
 
     @property
     def wrappers(self) -> dict[str, tuple[Any, str]]:
@@ -163,13 +170,17 @@ def _completed(conf: StageConf) -> StageConf:
 def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str]) -> None:
     """Fills in what the stage reads and trains; `known` holds the adapters declared so far."""
     models = models_of(app)
-    for part, entries in (("roles", plan.roles), ("init_from", plan.conf.init_from)):
-        wrong = {role: network for role, network in entries.items() if network not in models}
+    averages = [f"{name}{AVERAGE}" for name in models]
+    for part, entries, known_here in (
+        ("roles", plan.roles, [*models, *averages]),
+        ("init_from", plan.conf.init_from, [*models]),
+    ):
+        wrong = {role: network for role, network in entries.items() if network not in known_here}
         errors += [f"{plan.key}.{part}.{role}: {unknown('network', name, models)}" for role, name in wrong.items()]
     for part, given in (("init_from", plan.conf.init_from), ("redesign", plan.conf.redesign)):
         named = [plan.network(role) for role in given]
         errors += [f"{plan.key}.{part}: {unknown('network', name, models)}" for name in named if name not in models]
-    plan.roles = {role: network for role, network in plan.roles.items() if network in models}
+    plan.roles = {role: network for role, network in plan.roles.items() if network in [*models, *averages]}
     plan.declared = [name for name, adapter in plan.conf.adapters.items() if adapter is not None]
     known.update({name: plan.conf.adapters[name] for name in plan.declared})
     if not plan.terms:
@@ -223,17 +234,31 @@ def _need(text: str, key: str, need: _Need) -> None:
                 errors += _borrowing_problems(adapter.borrows, f"{where}.borrows", need)
             plan.adapters.append(address.name)
         return
-    if address.space not in models:
-        errors.append(f"{key}: {text}: {unknown('network', address.space, [*models, 'batch', 'adapters'])}")
+    network, taps = address.space, need.taps
+    if network not in models and network.removesuffix(AVERAGE) in models:
+        network, taps = network.removesuffix(AVERAGE), plan.average_taps
+        errors += _average_problems(network, f"{key}: {text}", need)
+    if network not in models:
+        errors.append(f"{key}: {text}: {unknown('network', network, [*models, 'batch', 'adapters'])}")
         return
-    known, model = [*models[address.space].taps, "output"], model_key(need.app, address.space)
-    if address.name not in known and not finds_taps(models[address.space]):
+    known, model = [*models[network].taps, "output"], model_key(need.app, network)
+    if address.name not in known and not finds_taps(models[network]):
         there = f"{unknown('tap', address.name, known)} in {model}.taps"
         errors.append(f"{key}: {text}: {there}; {model}.find_taps=true looks for those that are not written")
         return
-    needed = need.taps.setdefault(address.space, [])
+    needed = taps.setdefault(network, [])
     if address.name not in needed:
         needed.append(address.name)
+
+
+def _average_problems(network: str, told: str, need: _Need) -> list[str]:
+    """Why there is no average of a network's weights to read."""
+    plan = need.plan
+    if network not in [plan.network(entry) for entry in plan.conf.train or ()]:
+        return [f"{told}: the stage does not train {network!r}, so there is no average of its weights"]
+    if plan.conf.ema.decay is None:
+        return [f"{told}: there is no average of weights; set {plan.key}.ema.decay=0.99"]
+    return []
 
 
 def _borrowing_problems(text: str, key: str, need: _Need) -> list[str]:

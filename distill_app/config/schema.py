@@ -136,7 +136,12 @@ class SchedulerConf:
 
 @dataclass
 class EmaConf:
-    """An average of a trained network's weights over the steps: a <- decay a + (1 - decay) w."""
+    """An average of a trained network's weights over the steps: a <- decay a + (1 - decay) w.
+
+    Its stage may learn from it: addresses `student_ema.<tap>`, or `roles: {teacher: student_ema}`. It is then a mean
+    teacher, which runs in train mode with batch norm statistics of its own, begins with the weights before the first
+    step, averages all of them until decay is reached, and is what epochs are selected by.
+    """
 
     decay: float | None = None  # in [0, 1), such as 0.999; null: no average
 

@@ -133,18 +133,20 @@ def networks_read(plans: Iterable[StagePlan]) -> list[str]:
     return list(names)
 
 
-def build_network(app: AppConf, name: str, *, builder: Builder, device: torch.device | str) -> Network:
+def build_network(
+    app: AppConf, name: str, *, builder: Builder, device: torch.device | str, drawn_as: str | None = None
+) -> Network:
     """Builds one network.
 
     Its random numbers are those of its name, so that two students of one architecture differ from the start, or those
-    of the network that it `starts_like`.
+    of the network that it `starts_like`, or of the name `drawn_as`.
 
     Raises:
         ConfigError: It cannot be built.
         SettingError: Its weights cannot be loaded.
     """
     key, conf, first = model_key(app, name), start_of(app, name), chain_of(app, name)[-1]
-    with seeded(app.seed, f"network {first}"), watched() as loadings, one_attempt(conf.net):
+    with seeded(app.seed, f"network {drawn_as or first}"), watched() as loadings, one_attempt(conf.net):
         module = built(builder, conf, key, channels=channels_of(conf, app.dataset))
     origin = constructed(module, loadings, conf=conf.net, taps=conf.taps)
     if first != name:

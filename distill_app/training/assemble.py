@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill_app.config.addresses import bind, fetch
 from distill_app.config.binding import accepts
 from distill_app.config.build import Builder
-from distill_app.config.plan import StagePlan
+from distill_app.config.plan import AVERAGE, StagePlan
 from distill_app.config.schema import AdapterConf, LossTermConf
 from distill_app.errors import ConfigError, TapError
 from distill_app.networks.modes import evaluating, untouched
@@ -55,6 +55,10 @@ def example_namespace(
                 if redesign is None or isinstance(error, TapError | torch.OutOfMemoryError):
                     raise
                 raise ConfigError([f"{plan.key}.redesign: {_no_chain(name, error)}"]) from error
+    for name, taps in plan.average_taps.items():  # where the network begins
+        tapped = networks[name].tapped(taps, stage=plan.name)
+        with tapped, evaluating(tapped), torch.no_grad():
+            namespace[f"{name}{AVERAGE}"] = call(tapped, batch, name=name)
     return namespace
 
 

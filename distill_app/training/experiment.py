@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import StagePlan, plan_stages
+from distill_app.config.plan import AVERAGE, StagePlan, plan_stages
 from distill_app.config.schema import AppConf, to_app
 from distill_app.data.stage_data import DataSource
 from distill_app.errors import CheckpointError, ConfigError
@@ -181,6 +181,15 @@ class Experiment:
             if each is not plan and not self.is_skipped(each) and name in each.trained:
                 text = f"from stage {each.name}"
         return text
+
+    def start_of_average(self, name: str, plan: StagePlan) -> dict[str, Tensor] | None:
+        """Random weights of its own for an average that teaches; None where the network begins with others."""
+        network = self.network(name)
+        if name not in plan.average_taps or network.loaded or self.origin(name, plan) != str(network.origin):
+            return None
+        drawn = f"{name}{AVERAGE}"
+        own = build_network(self.app, name, builder=self.builder, device=self.device, drawn_as=drawn)
+        return own.module.state_dict()
 
     def trial(self) -> "Experiment":
         """The same experiment with adapters and losses of its own, to assemble stages on trial."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distill_app.cache.replay import StageCache
-from distill_app.config.plan import StagePlan
+from distill_app.config.plan import AVERAGE, StagePlan
 from distill_app.config.schema import RuntimeConf
 from distill_app.machine.sharding import sharded
 from distill_app.networks.folding import FrozenForm
@@ -38,6 +38,7 @@ class FrozenNetworks:
         cache: Knows what has been said of a batch before.
         world: The ranks, on which a network may lie in parts.
         device: Where it runs.
+        averages: Of the weights of trained networks, by network, which the stage reads.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FrozenNetworks:
         cache: StageCache,
         world: World,
         device: torch.device,
+        averages: Mapping[str, nn.Module] | None = None,
     ):
         self.names = [name for name in plan.taps if name not in plan.trained]
         self.cache = cache
@@ -61,6 +63,10 @@ class FrozenNetworks:
         self.tapped = {name: self._hooked(name) for name in self.names}
         self.forms = {name: self._form(name) for name in self.names}
         self._ready: set[str] = set()
+        self._averages = {
+            name: networks[name].tapped(plan.average_taps[name], stage=plan.name, module=module)
+            for name, module in (averages or {}).items()
+        }
         self._world, self._device, self._give_back = world, device, ExitStack()
 
     def activations(self, batch: Mapping[str, Any]) -> Namespace:
@@ -70,27 +76,40 @@ class FrozenNetworks:
             Network -> tap -> activation, without gradient.
         """
         found = self.cache.find(batch)
-        return self.cache.merge(found, self.run(batch, (name for name in self.names if name not in found.whole)))
+        said = self.cache.merge(found, self.run(batch, (name for name in self.names if name not in found.whole)))
+        return {**said, **self._of_averages(batch)}
 
     @torch.no_grad()
     def run(self, batch: Mapping[str, Any], names: Iterable[str] | None = None) -> Namespace:
         """The same of some of them, or of all, computed."""
         with self._precision.forward():
             wanted = self.names if names is None else names
-            return {name: self._call(self.running(name), batch, name=name) for name in wanted}
+            said = {name: self._call(self.running(name), batch, name=name) for name in wanted}
+        return {**said, **self._of_averages(batch)} if names is None else said
+
+    @torch.no_grad()
+    def _of_averages(self, batch: Mapping[str, Any]) -> Namespace:
+        """What averages of weights say, which are others in every step: in train mode, as mean teachers are."""
+        with self._precision.forward():
+            return {f"{name}{AVERAGE}": self._call(tapped, batch, name=name) for name, tapped in self._averages.items()}
 
     @torch.no_grad()
     def on_examples(self, batch: Mapping[str, Any]) -> Namespace:
         """What they say of the first example images, before their weights are final and without the cache."""
         count, of = len(batch["index"]), len(self._examples["batch"]["index"])
+        with ExitStack() as stack:
+            for tapped in self._averages.values():
+                stack.enter_context(untouched(tapped))
+            averages = self._of_averages(batch)
         if count == of:
-            return {name: self._examples[name] for name in self.names}
-        return {
+            return {**averages, **{name: self._examples[name] for name in self.names}}
+        said = {
             name: first_rows(self._examples[name], count, of=of)
             if self._redesigns[name] == []  # runs nothing
             else self._call(self.tapped[name], batch, name=name)
             for name in self.names
         }
+        return {**averages, **said}
 
     def running(self, name: str) -> TappedModel:
         """A network as it runs in training; its weights must be final by now."""
@@ -144,15 +163,17 @@ class FrozenNetworks:
         return FrozenForm(network.module, paths, run=run, fold=fold, dtype=self._precision.dtype, own=own)
 
     def eval(self) -> None:
-        """Eval mode for all of them."""
+        """Eval mode for all of them but averages of weights."""
         for network in self.tapped.values():
             network.eval()
+        for network in self._averages.values():
+            network.train()
 
     def close(self) -> None:
         """Takes the hooks out and gives the cache's files back."""
         self.cache.close()
         self._give_back.close()
-        for network in self.tapped.values():
+        for network in (*self.tapped.values(), *self._averages.values()):
             network.close()
 
 

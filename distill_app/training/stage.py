@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from distill_app.cache.replay import StageCache
-from distill_app.config.plan import StagePlan, adapter_confs
+from distill_app.config.plan import AVERAGE, StagePlan, adapter_confs
 from distill_app.data.stage_data import prepared
 from distill_app.machine.parallel import Parallel
 from distill_app.networks.hooks import TappedModel
@@ -56,7 +56,10 @@ class Stage:
 
         # Copies of networks, for averages of their weights, are made before there are hooks that would be copied along.
         averaged = plan.trained if plan.conf.ema.decay is not None else []
-        self.averages = {name: WeightAverage.of(name, plan, experiment.parts) for name in averaged}
+        self.averages = {
+            name: WeightAverage.of(name, plan, experiment.parts, start=experiment.start_of_average(name, plan))
+            for name in averaged
+        }
         call = self.task.call
 
         # One forward of example images: from here on shapes are known, and nobody has to type any.
@@ -81,6 +84,7 @@ class Stage:
             cache=cache,
             world=self.world,
             device=device,
+            averages={name: self.averages[name].module for name in plan.average_taps},
         )
 
         # The step is the one module that is trained: networks, adapters, terms.
@@ -99,11 +103,20 @@ class Stage:
         on_examples = self.frozen.on_examples
         self.unread = freeze(self.step, plan, self.examples["batch"], on_examples(self.examples["batch"]))
         self.together = self.world.size > 1 and bool(app.runtime.sync_batch_norm)
-        self._norms = normalise_together(self.step) if self.together else []
+        teaching = (self.averages[name].module for name in plan.average_taps)
+        whole = (self.step, *teaching) if self.together else ()
+        self._norms = [norm for each in whole for norm in normalise_together(each)]
         least = self.batch_sizes if self.together else [size // self.world.size for size in self.batch_sizes]
         refuse_single_sample(self.step, plan, least, example=self.example_batch, activations=on_examples)
         more = all(self.redesigns[name] != [] for name in self.frozen.names)
-        idle = idle_terms(self.step, self.examples, example=self.example_batch, activations=on_examples, more=more)
+        idle = idle_terms(
+            self.step,
+            self.examples,
+            example=self.example_batch,
+            activations=on_examples,
+            more=more,
+            sparing=[name for name in plan.terms if plan.reads_average(name)],
+        )
         self.warnings = list(idle)
 
         # Only what has run knows where to stop, and only what is left to train goes to the optimiser.
@@ -213,7 +226,7 @@ class Stage:
         self.parallel.mean_statistics()
         networks = {name: self.networks[name] for name in self.plan.trained}
         networks |= {
-            f"{name}_ema": replace(self.networks[name], module=average.module)
+            f"{name}{AVERAGE}": replace(self.networks[name], module=average.module)
             for name, average in self.averages.items()
         }
         metrics: dict[str, Any] = {}
@@ -224,8 +237,13 @@ class Stage:
         return metrics
 
     def value_of(self, metrics: Mapping[str, Any]) -> float:
-        """What epochs are selected by, larger is better: the first network's leading metric, else the total loss."""
-        return score(self.task, metrics, split=self.data.judged_on)
+        """What epochs are selected by, larger is better: the first network's leading metric, else the total loss.
+
+        Where the network learns from the average of its weights, it is that one's metric.
+        """
+        first = self.plan.trained[0] if self.plan.trained else ""
+        prefix = f"{first}{AVERAGE}_" if first in self.plan.average_taps else ""
+        return score(self.task, metrics, split=f"{prefix}{self.data.judged_on}")
 
     def close(self) -> None:
         """Takes the hooks out and ends the processes that load."""

@@ -1,6 +1,6 @@
 """What of a stage works and is not what anybody wants, told with the plan and in the log."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,7 @@ def idle_terms(
     example: Callable[[int], Mapping[str, Any]],
     activations: Callable[[Mapping[str, Any]], Namespace],
     more: bool,
+    sparing: Collection[str] = (),
 ) -> Iterator[str]:
     """Terms that teach nothing: their value and gradient are exactly zero on the first images.
 
@@ -28,13 +29,14 @@ def idle_terms(
         example: Makes a prepared batch of so many samples.
         activations: What networks outside of the step say of it.
         more: Whether those can say it of more than the examples.
+        sparing: Terms that are zero before the first step and not after it.
     """
     batch = examples["batch"]
     idle = step.idle_terms(batch, activations(batch))
     if idle and more:
         batch = example(SAMPLES)
         idle = step.idle_terms(batch, activations(batch))
-    for name in idle:
+    for name in (name for name in idle if name not in sparing):
         reason = _reason(fetch(step.inputs_of(name), examples))
         yield f"term {name} teaches nothing: its value and gradient are exactly zero on the first images{reason}"
 

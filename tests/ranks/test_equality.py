@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from engine_fixtures import resolved
-from method_fixtures import ALL, PAIR, base
+from method_fixtures import ALL, PAIR, TOKENS, base
 from ranks_fixtures import gap, outcomes
 
 from distill_app.runs.checkpoint import Checkpoints
@@ -23,6 +23,8 @@ GENTLE = dict.fromkeys(("semckd", "nst"), ("stage.lr=0.002",))  # which are not 
 
 def frozen(config: dict[str, Any]) -> dict[str, Any]:
     """The config with the batch norms of trained networks in eval mode, which know nothing of the batch."""
+    if config["method"]["name"] in TOKENS:  # which have none
+        return config
     for stage in config["method"]["stages"].values():
         trained = [name for name in stage["train"] or ["student"] if not name.startswith("adapters")]
         stage["freeze"] = [*(stage["freeze"] or []), *(f"{name}:torch.nn.BatchNorm2d" for name in trained)]

@@ -250,6 +250,18 @@ SINCE = {
         77.28,
     ),
     "cifar100/simkd_r32x4_r8x4": ((240, 0.05, 64), {"simkd": 1}, {"simkd": {}}, 78.08),
+    "cifar100/crd_kd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "crd": 0.8, "kd": 1},
+        {"crd": {"negatives": 16384}, "kd": {"temperature": 4.0}},
+        75.46,
+    ),
+    "cifar100/lskd_dkd_r32x4_r8x4": (
+        (240, 0.05, 64),
+        {"ce": 1, "dkd": {**WARMUP, "epochs": 20}},
+        {"dkd": {"temperature": 2.0, "alpha": 9.0, "beta": 72.0, "standardize": True}},
+        77.01,
+    ),
     "cifar100/lskd_r32x4_r8x4": ((240, 0.05, 64), {"ce": 0.1, "kd": 9}, {"kd": {"temperature": 2.0}}, 76.62),
 }
 
@@ -404,6 +416,25 @@ def test_a_preset_of_a_later_method_has_the_published_settings(name):
 def test_mobilenet_v1_learns_from_resnet50_of_torchvision(name):
     cfg = compose([f"experiment={name}"])
     assert (cfg.teacher.name, cfg.teacher.weights, cfg.student.name) == ("resnet50", "IMAGENET1K_V1", "mobilenet_v1")
+
+
+@pytest.mark.slow
+def test_dkd_on_top_of_reviewkd_has_the_terms_of_both_presets():
+    (both,), (dkd,), (review,) = (
+        plans_of(f"cifar100/{name}_r32x4_r8x4") for name in ("dkd_reviewkd", "dkd", "reviewkd")
+    )
+    assert both.terms == {**review.terms, "dkd": dkd.terms["dkd"]} and both.adapters == review.adapters
+    assert (both.conf.lr, both.conf.batch_size) == (review.conf.lr, review.conf.batch_size)
+
+
+@pytest.mark.slow
+def test_logit_standardisation_on_mlkd_is_of_the_instance_level_alone():
+    (plan,) = plans_of("cifar100/lskd_mlkd_r32x4_r8x4")
+    assert (plan.conf.epochs, list(plan.scheduler.schedule["milestones"])) == (480, [300, 360, 420])
+    assert {name: term.weight for name, term in plan.terms.items()} == {"ce": 1, "instance": 9, "batch": 9, "class": 9}
+    own = {name: term.loss for name, term in plan.terms.items() if name != "ce"}
+    assert all(loss["temperatures"] == [2.0, 3.0, 5.0, 2.0, 6.0] for loss in own.values())
+    assert [name for name, loss in own.items() if loss.get("standardize")] == ["instance"]
 
 
 def test_the_cifar_teacher_is_trained_as_long_as_the_student_unless_its_file_is_there():
