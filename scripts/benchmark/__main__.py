@@ -24,9 +24,11 @@ from typing import Any
 import torch
 import torchvision
 
+from distill_app.config.tree import options_of
+
 from ..output import require_folder
 from .cache import cache, crd_setup, store
-from .methods import methods, methods_section
+from .methods import methods, methods_section, with_kept
 from .product import Size
 from .ranks import ranks, study
 from .report import BEGIN, EMPTY_PAGE, END, OF_METHODS, paper_table, placed, seconds_table, table
@@ -63,11 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=_names, default=list(WORKLOADS), help=f"of {','.join({**WORKLOADS, **METHODS})}")
     parser.add_argument("--rounds", type=int, default=15, help="that are counted (default: %(default)s)")
+    parser.add_argument("--methods", default="", help="of the workload methods: these alone; others keep their figures")
     parser.add_argument("--quick", action="store_true", help="small images, 3 rounds, no files written")
     parser.add_argument("--profile", type=_names, default=[], help="workloads to print profiles of, instead")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the results go")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # file for the result of the workload in --only
     arguments = parser.parse_args()
+    if wrong := [name for name in filter(None, arguments.methods.split(",")) if name not in options_of("method")]:
+        parser.error(f"--methods: {', '.join(wrong)}: no method, see distill methods")
     if arguments.worker or arguments.profile:
         return work(arguments)
     if not arguments.quick:
@@ -85,7 +90,7 @@ def main() -> None:
         print(f"{name} ...", flush=True)
         found = in_process(name, arguments)
         if name in METHODS:
-            record[name] = {**found, "machine": machine()}
+            record[name] = with_kept({**found, "machine": machine()}, record.get(name))
         else:
             record["workloads"][name] = found
         if not arguments.quick:
@@ -136,7 +141,7 @@ def in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         command = [sys.executable, "-m", "scripts.benchmark", "--worker", str(file)]
-        command += ["--only", name, "--rounds", str(arguments.rounds)]
+        command += ["--only", name, "--rounds", str(arguments.rounds), "--methods", arguments.methods]
         one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         paths = [str(OLD_TORCHDISTILL)] if name in OF_OLD else []
         paths += [path for path in [os.environ.get("PYTHONPATH")] if path]
@@ -159,7 +164,9 @@ def work(arguments: argparse.Namespace) -> None:
         sizes = {**sizes, "image_size": min(64, sizes.get("image_size", 64))} if arguments.quick else sizes
         with tempfile.TemporaryDirectory() as folder:
             profile = bool(arguments.profile)
-            plan = Plan(Path(folder), rounds=rounds, size=Size(**sizes), profile=profile, **entries)
+            named = tuple(filter(None, arguments.methods.split(",")))
+            size = Size(**sizes)
+            plan = Plan(Path(folder), rounds=rounds, size=size, profile=profile, methods=named, **entries)
             found = function(plan)
         if arguments.worker:
             rounded = {key: [float(f"{second:.5g}") for second in times] for key, times in found["times"].items()}

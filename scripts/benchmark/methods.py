@@ -30,12 +30,13 @@ DEAR = 1.5  # times KD from which a method has to say why
 
 
 def methods(plan: Plan) -> dict[str, Any]:
-    """Every method that learns with these networks, each in turn with KD; the others with the reason."""
+    """Those asked for, or all, each in turn with KD; of methods that do not learn with these networks the reason."""
     times: dict[str, list[float]] = {}
     values: dict[str, Any] = {}
     missing, stages = dict(ELSEWHERE), {}
     kd, values["kd_bytes"] = _measured(lambda: _product("kd", plan))
-    for name in [method.name for method in methods_of() if method.name not in ELSEWHERE]:
+    names = plan.methods or [method.name for method in methods_of()]
+    for name in [name for name in names if name not in ELSEWHERE]:
         try:
             ours, values[f"{name}_bytes"] = _measured(lambda name=name: _product(name, plan))
         except (DistillError, RuntimeError) as error:
@@ -47,6 +48,16 @@ def methods(plan: Plan) -> dict[str, Any]:
         ours.close()
     kd.close()
     return result(times, values=values, missing=missing, stages=stages)
+
+
+def with_kept(found: dict[str, Any], kept: dict[str, Any] | None) -> dict[str, Any]:
+    """What was found, with the methods of an earlier measurement that it leaves out; none of other sizes or rounds."""
+    if kept is None or any(kept[key] != found[key] for key in ("machine", "size", "rounds")):
+        return found
+    # Memory is told against KD's, which every measurement has.
+    both = {part: {**kept[part], **found[part]} for part in ("times", "values", "missing", "stages")}
+    both["missing"] = {name: reason for name, reason in both["missing"].items() if name not in both["stages"]}
+    return {**found, **both}
 
 
 def _product(name: str, plan: Plan) -> Product:
@@ -88,7 +99,8 @@ def methods_table(found: Mapping[str, Any]) -> str:
         memory = f"{taken / found['values']['kd_bytes']:.2f} | {taken / 2**20:,.0f} MB"
         rows.append((measured.median, f"| `{name}` | {stage} | {cell.text(found)} | {memory} |"))
     lines = [line for _, line in sorted(rows, key=lambda row: -row[0])]
-    absent = [f"- `{name}`: {reason}" for name, reason in found["missing"].items()]
+    reasons = {method.name: "not yet" for method in methods_of()} | found["missing"]
+    absent = [f"- `{name}`: {reason}" for name, reason in reasons.items() if name not in found["stages"]]
     return "\n".join([HEADER, *lines, "", "Not measured:", "", *absent])
 
 

@@ -10,7 +10,8 @@ from .timing import Spread, ratio, spread
 BEGIN, END = "<!-- made by: make bench -->", "<!-- end -->"
 # Of the table of methods, which may be measured on another machine than the rest.
 OF_METHODS = ("<!-- made by: python -m scripts.benchmark --only methods -->", "<!-- end of methods -->")
-EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n\n{END}\n\n{OF_METHODS[0]}\n\n{OF_METHODS[1]}\n"
+NO_METHODS = "Not measured yet."
+EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n\n{END}\n\n{OF_METHODS[0]}\n\n{NO_METHODS}\n\n{OF_METHODS[1]}\n"
 HEADER = (
     "| goal | workload | against torchdistill: goal | measured | against the limit: goal | measured | reached |\n"
     "|---|---|---|---|---|---|---|"

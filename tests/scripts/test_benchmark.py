@@ -228,7 +228,7 @@ def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
     record = json.loads((ROOT / "docs" / "performance.json").read_text(encoding="utf-8"))
     assert set(record["workloads"]) == set(benchmark.WORKLOADS), "every workload was measured"
     assert report.placed(page, benchmark.report(record)) == page, "and the page shows it"
-    section = by_method.methods_section(record["methods"])
+    section = by_method.methods_section(record["methods"]) if "methods" in record else report.NO_METHODS
     assert report.placed(page, section, marks=report.OF_METHODS) == page, "that of methods too"
 
 
@@ -272,6 +272,29 @@ def test_a_method_that_is_refused_is_told_with_the_reason(tmp_path, monkeypatch)
     monkeypatch.setattr(by_method, "ELSEWHERE", {})
     found = by_method.methods(workloads.Plan(tmp_path, rounds=1, size=SMALLEST))
     assert found["stages"] == {} and "cannot start from teacher" in found["missing"]["ghnd"]
+
+
+def test_methods_that_are_measured_later_join_the_table_of_the_same_machine_and_sizes():
+    def found(name: str, seconds: float, **more):
+        times = {name: [seconds], f"kd_beside_{name}": [1.0]}
+        about = {"stages": {name: "distill"}, "missing": {}, "date": "2026-01-01", "rounds": 1, **more}
+        described = workloads.Plan(Path(), size=SMALLEST).described()
+        values = {"kd_bytes": 2**20, f"{name}_bytes": 2**21}
+        return {"times": times, "values": values, "size": described, "machine": benchmark.machine(), **about}
+
+    both = by_method.with_kept(found("at", 1.5), found("crd", 2.0, missing={"at": "refused"}))
+    lines = by_method.methods_table(both).splitlines()
+    assert lines[2:4] == ["| `crd` | distill | 2.00 | 2.00 | 2 MB |", "| `at` | distill | 1.50 | 2.00 | 2 MB |"]
+    assert "- `dkd`: not yet" in lines and not any("refused" in line for line in lines)
+    for change in ({"rounds": 2}, {"machine": {}}, {"size": {}}):
+        assert set(by_method.with_kept(found("at", 1.5), found("crd", 2.0, **change))["stages"]) == {"at"}
+
+
+def test_a_method_that_there_is_not_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark", "--only", "methods", "--methods", "kd,crdd"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "crdd: no method" in capsys.readouterr().err
 
 
 def test_methods_leave_the_figures_of_other_machines_alone(tmp_path, monkeypatch):
