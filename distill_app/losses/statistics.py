@@ -14,6 +14,8 @@ from distill_app.losses.numerics import (
     require_same_shape,
 )
 
+TINY = 1e-12  # the least length that rows are divided by, as in torch.nn.functional.normalize
+
 
 class NeuronSelectivity(nn.Module):
     """Neuron selectivity transfer (NST): the channels of both networks, as points in space, are distributed alike.
@@ -57,7 +59,8 @@ class ChannelCorrelation(nn.Module):
 
     Liu, Huang, Tian, Liu, Wei, Wu, Wu 2021, https://arxiv.org/abs/2202.03680. As in the authors' code for CIFAR; theirs
     for ImageNet, and torchdistill, divide by B once more, which makes the term depend on the batch size. Maps
-    (B, C, H, W) of equal channels; sizes may differ.
+    (B, C, H, W) of equal channels; sizes may differ. The matrices (C, C) are formed only where there are more positions
+    than channels: else all that is needed of them, products of their rows, follows from matrices (HW, HW).
     """
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -67,13 +70,32 @@ class ChannelCorrelation(nn.Module):
             ValueError: A tensor is no map, or the channels differ.
         """
         require_same_channels(student, teacher, loss="ChannelCorrelation")
-        difference = self._correlation(full_precision(student)) - self._correlation(as_target(teacher))
-        return difference.square().sum() / (difference.shape[0] * difference.shape[1])
+        ours, theirs = full_precision(student).flatten(2), as_target(teacher).flatten(2)
+        samples, channels, positions = ours.shape
+        few = max(positions, theirs.shape[2]) <= channels
+        total = self._by_positions(ours, theirs) if few else self._by_channels(ours, theirs)
+        return total / (samples * channels)
 
     @staticmethod
-    def _correlation(feature: Tensor) -> Tensor:
-        rows = feature.flatten(2)
-        return F.normalize(rows @ rows.transpose(1, 2), dim=2)
+    def _by_channels(ours: Tensor, theirs: Tensor) -> Tensor:
+        rows = [F.normalize(feature @ feature.transpose(1, 2), dim=2) for feature in (ours, theirs)]
+        return (rows[0] - rows[1]).square().sum()
+
+    @staticmethod
+    def _by_positions(ours: Tensor, theirs: Tensor) -> Tensor:
+        """The same from <a, a> + <b, b> - 2 <a, b> of rows a, b: in float64, since they may be nearly equal."""
+        kind = ours.dtype
+        if ours.device.type != "mps":  # which has no float64
+            ours, theirs = ours.double(), theirs.double()
+        own, wanted, common = (_row_products(x, y) for x, y in ((ours, ours), (theirs, theirs), (ours, theirs)))
+        length, other = (square.clamp(min=TINY**2).sqrt() for square in (own, wanted))
+        total = own / (length * length) + wanted / (other * other) - 2 * common / (length * other)
+        return total.sum().to(kind)
+
+
+def _row_products(first: Tensor, second: Tensor) -> Tensor:
+    """The product of row i of X X^T with row i of Y Y^T: (B, C, N) x (B, C, M) -> (B, C)."""
+    return (first @ (first.transpose(1, 2) @ second) * second).sum(dim=2)
 
 
 class AffinityDistance(nn.Module):

@@ -31,9 +31,8 @@ NEUTRAL = {
     "cache.max_gb": "a limit",
     "cache.reuse": "a place; refused where something else lies there",
     "benchmark": "which published figures are shown; what it sets stands where it is set",
-    "pair": "numbers that other keys refer to, and count there",
-    "maps": "as pair",
-    "setting@method": "as pair",
+    "maps": "as benchmark",
+    "setting@method": "as benchmark",
     "dataset.get": "what to type when data are not there",
     "eval_batch_size": "the same figures",  # as the next one
     "resident": "the same batches, bit for bit",  # of every data set, wherever it stands in the config

@@ -2,6 +2,7 @@
 
     make bench                                       # installs torchdistill, measures all, writes docs/performance.*
     python -m scripts.benchmark --only kd,hint         # some workloads; the others keep their figures
+    python -m scripts.benchmark --only methods --rounds 1  # every method beside KD; a table of its own
     python -m scripts.benchmark --quick                # small images, few rounds; prints, writes nothing
     python -m scripts.benchmark --profile kd           # where the time goes, by operator
 
@@ -23,11 +24,14 @@ from typing import Any
 import torch
 import torchvision
 
+from distill_app.config.tree import options_of
+
 from ..output import require_folder
 from .cache import cache, crd_setup, store
+from .methods import methods, methods_section, with_kept
 from .product import Size
 from .ranks import ranks, study
-from .report import EMPTY_PAGE, paper_table, placed, seconds_table, table
+from .report import BEGIN, EMPTY_PAGE, END, OF_METHODS, paper_table, placed, seconds_table, table
 from .workloads import Plan, crd, data, fixed, hint, kd, saving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,18 +56,23 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     "cache_paper": (cache, {"teacher": "resnet152"}, {}),
     "hint_paper": (hint, {"teacher": "resnet152"}, {}),
 }
+# Measured by itself, since it takes long: with the machine that it was measured on, and a table of its own.
+METHODS = {"methods": (methods, {"image_size": 64, "batch": 32, "classes": 100}, {})}
 OF_OLD = ("cache", "cache_paper", "store")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=_names, default=list(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
+    parser.add_argument("--only", type=_names, default=list(WORKLOADS), help=f"of {','.join({**WORKLOADS, **METHODS})}")
     parser.add_argument("--rounds", type=int, default=15, help="that are counted (default: %(default)s)")
+    parser.add_argument("--methods", default="", help="of the workload methods: these alone; others keep their figures")
     parser.add_argument("--quick", action="store_true", help="small images, 3 rounds, no files written")
     parser.add_argument("--profile", type=_names, default=[], help="workloads to print profiles of, instead")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the results go")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # file for the result of the workload in --only
     arguments = parser.parse_args()
+    if wrong := [name for name in filter(None, arguments.methods.split(",")) if name not in options_of("method")]:
+        parser.error(f"--methods: {', '.join(wrong)}: no method, see distill methods")
     if arguments.worker or arguments.profile:
         return work(arguments)
     if not arguments.quick:
@@ -72,16 +81,22 @@ def main() -> None:
     path = arguments.docs / "performance.json"
     if path.is_file() and not arguments.quick:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["machine"] == record["machine"]:
-            record["workloads"] = kept["workloads"]
+        record |= {name: kept[name] for name in METHODS if name in kept}
+        if kept["machine"] == record["machine"] or set(arguments.only) <= set(METHODS):
+            record |= {name: kept[name] for name in ("machine", "workloads")}
         else:
             print("the figures there are of another machine, or of other versions, and are left out", flush=True)
     for name in arguments.only:
         print(f"{name} ...", flush=True)
-        record["workloads"][name] = in_process(name, arguments)
+        found = in_process(name, arguments)
+        if name in METHODS:
+            record[name] = with_kept({**found, "machine": machine()}, record.get(name))
+        else:
+            record["workloads"][name] = found
         if not arguments.quick:
             save(record, arguments.docs)
-    print(report(record))
+    tables = [report(record)] if record["workloads"] else []
+    print("\n\n".join([*tables, *(methods_section(record[name]) for name in METHODS if name in record)]))
     return None
 
 
@@ -90,7 +105,10 @@ def save(record: dict[str, Any], docs: Path) -> None:
     record["workloads"] = {name: record["workloads"][name] for name in WORKLOADS if name in record["workloads"]}
     (docs / "performance.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     page = docs / "performance.md"
-    page.write_text(placed(page.read_text(encoding="utf-8"), report(record)), encoding="utf-8")
+    text = placed(page.read_text(encoding="utf-8"), report(record))
+    if "methods" in record:
+        text = placed(text, methods_section(record["methods"]), marks=OF_METHODS)
+    page.write_text(text, encoding="utf-8")
 
 
 def require_page(parser: argparse.ArgumentParser, docs: Path) -> None:
@@ -104,15 +122,17 @@ def require_page(parser: argparse.ArgumentParser, docs: Path) -> None:
     if not page.exists():
         page.write_text(EMPTY_PAGE, encoding="utf-8")
     try:
-        placed(page.read_text(encoding="utf-8"), "")
+        for marks in ((BEGIN, END), OF_METHODS):
+            placed(page.read_text(encoding="utf-8"), "", marks=marks)
     except (OSError, ValueError) as error:
         parser.error(f"{page}: {error}")
 
 
 def _names(text: str) -> list[str]:
     names = text.split(",")
-    if wrong := [name for name in names if name not in WORKLOADS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: not among {', '.join(WORKLOADS)}")
+    known = {**WORKLOADS, **METHODS}
+    if wrong := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: not among {', '.join(known)}")
     return names
 
 
@@ -121,7 +141,7 @@ def in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         command = [sys.executable, "-m", "scripts.benchmark", "--worker", str(file)]
-        command += ["--only", name, "--rounds", str(arguments.rounds)]
+        command += ["--only", name, "--rounds", str(arguments.rounds), "--methods", arguments.methods]
         one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         paths = [str(OLD_TORCHDISTILL)] if name in OF_OLD else []
         paths += [path for path in [os.environ.get("PYTHONPATH")] if path]
@@ -139,12 +159,14 @@ def work(arguments: argparse.Namespace) -> None:
     """Runs one workload in this process, or prints profiles."""
     torch.set_num_threads(1)
     for name in arguments.profile or arguments.only:
-        function, sizes, entries = WORKLOADS[name]
+        function, sizes, entries = {**WORKLOADS, **METHODS}[name]
         rounds = 3 if arguments.quick else arguments.rounds
         sizes = {**sizes, "image_size": min(64, sizes.get("image_size", 64))} if arguments.quick else sizes
         with tempfile.TemporaryDirectory() as folder:
             profile = bool(arguments.profile)
-            plan = Plan(Path(folder), rounds=rounds, size=Size(**sizes), profile=profile, **entries)
+            named = tuple(filter(None, arguments.methods.split(",")))
+            size = Size(**sizes)
+            plan = Plan(Path(folder), rounds=rounds, size=size, profile=profile, methods=named, **entries)
             found = function(plan)
         if arguments.worker:
             rounded = {key: [float(f"{second:.5g}") for second in times] for key, times in found["times"].items()}

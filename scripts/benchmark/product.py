@@ -61,7 +61,7 @@ class Size:
 
 
 class Product:
-    """The first stage of an experiment, built and trained by what `distill` builds and trains it with.
+    """The first stage of an experiment, or the last, built and trained by what `distill` builds and trains it with.
 
     Nothing is left out of a step: it fetches and collates its batch, looks for losses that are not finite, and
     reports to a tracker with TensorBoard at every `runtime.log_every`-th step.
@@ -71,9 +71,10 @@ class Product:
         overrides: What else a user would type: the method, the precision.
         folder: For the log, and for the cache if there is one.
         world: The processes that share its batches.
+        last: Take the last stage; what stages before it would have taught is random then.
     """
 
-    def __init__(self, size: Size, overrides: Sequence[str], *, folder: Path, world: World = ALONE):
+    def __init__(self, size: Size, overrides: Sequence[str], *, folder: Path, world: World = ALONE, last: bool = False):
         cfg = compose([*size.overrides(), f"cache.folder={folder}/cache", *overrides])
         errors, app, plans = read(cfg)
         if errors or app is None:
@@ -82,7 +83,7 @@ class Product:
         outlets = outlets_of(app.tracker, self.experiment.builder) if world.main else {}
         self.tracker = Tracker(folder, outlets=outlets, progress=False, enabled=world.main)
         self.runner = StageRunner(self.experiment, folder=folder, tracker=self.tracker)
-        self.stage = Stage(plans[0], self.experiment)
+        self.stage = Stage(plans[-1 if last else 0], self.experiment)
         self.runner.begin(self.stage, None)
         self.training: EpochTraining | None = None
         self._epoch = 0

@@ -8,7 +8,10 @@ from typing import Any
 from .timing import Spread, ratio, spread
 
 BEGIN, END = "<!-- made by: make bench -->", "<!-- end -->"
-EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n\n{END}\n"
+# Of the table of methods, which may be measured on another machine than the rest.
+OF_METHODS = ("<!-- made by: python -m scripts.benchmark --only methods -->", "<!-- end of methods -->")
+NO_METHODS = "Not measured yet."
+EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n\n{END}\n\n{OF_METHODS[0]}\n\n{NO_METHODS}\n\n{OF_METHODS[1]}\n"
 HEADER = (
     "| goal | workload | against torchdistill: goal | measured | against the limit: goal | measured | reached |\n"
     "|---|---|---|---|---|---|---|"
@@ -221,14 +224,19 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
-def placed(page: str, text: str) -> str:
-    """The page with its generated part replaced.
+def placed(page: str, text: str, *, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """The page with a generated part replaced.
+
+    Args:
+        page: The page.
+        text: What stands there from now on.
+        marks: The lines before and behind it.
 
     Raises:
         ValueError: The page has no place for it.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"the page needs the lines {BEGIN} and {END}, between which the tables go")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+        raise ValueError(f"the page needs the lines {marks[0]} and {marks[1]}, between which the tables go")
+    return f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}"

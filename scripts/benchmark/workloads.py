@@ -46,6 +46,7 @@ class Plan:
         rows: Rows in a round of the cache's rates.
         batches: Batches of an epoch, where whole epochs are timed.
         profile: Print profiles, time nothing.
+        methods: Those that the table of methods shall have; all if none are named.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Plan:
     rows: int = 1024
     batches: int = 2
     profile: bool = False
+    methods: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
         """What a reader of the figures has to know of it."""

@@ -32,6 +32,30 @@ def test_nst_does_not_mind_which_channel_is_which_and_ickd_does():
         assert torch.isclose(value, turned) != minds
 
 
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 1), (3, 3), (2, 4)])
+def test_ickd_is_its_definition_whether_positions_or_channels_are_fewer(sizes, dead):
+    student, teacher = (tensor(3, 6, size, size, seed=seed) for seed, size in enumerate(sizes))
+    if dead:
+        student[0, 1], teacher[1, 2], student[2], teacher[2] = 0.0, 0.0, 0.0, 0.0
+    rows = [torch.nn.functional.normalize(x.flatten(2) @ x.flatten(2).mT, dim=2) for x in (student, teacher)]
+    value = losses.ChannelCorrelation()(student=student, teacher=teacher)
+    torch.testing.assert_close(value, (rows[0] - rows[1]).square().sum() / 18)
+
+
+def test_ickd_has_the_gradient_of_its_definition_and_none_where_maps_agree():
+    student, teacher = tensor(2, 8, 2, 2, seed=1).requires_grad_(), tensor(2, 8, 2, 2, seed=2)
+    loss = losses.ChannelCorrelation()
+    (found,) = torch.autograd.grad(loss(student=student, teacher=teacher), student)
+    ours, theirs = student.flatten(2), teacher.flatten(2)
+    (wanted,) = torch.autograd.grad(loss._by_channels(ours, theirs) / 16, student)
+    torch.testing.assert_close(found, wanted)
+    same = student.detach().float().requires_grad_()
+    value = loss(student=same, teacher=same.detach())
+    value.backward()
+    assert value == 0 and value.dtype == torch.float32 and same.grad.abs().max() < 1e-7
+
+
 def test_ickd_compares_maps_of_any_size():
     teacher = tensor(2, 4, 6, 6, seed=1)
     tiled = teacher.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill_app.config.methods import Method
+from distill_app.config.schema import AboutConf
 from scripts.benchmark import __main__ as benchmark
 from scripts.benchmark import cache as stored
 from scripts.benchmark import limit as by_hand
+from scripts.benchmark import methods as by_method
 from scripts.benchmark import report, timing, workloads
 from scripts.benchmark.product import Product, Size
 
@@ -20,6 +23,10 @@ ROOT = Path(__file__).parents[2]
 
 TINY = Size(image_size=32, batch=4, samples=40, stored=8, classes=4, teacher="resnet34", student="resnet18")
 SMALLEST = Size(image_size=8, batch=4, samples=40, stored=8, classes=4, teacher="plain_32_64_128", student="plain_8_16")
+KD_FOUND = {
+    "times": {"ours": [1.0]}, "values": {}, "missing": {}, "size": {**vars(TINY), "negatives": 16}, "rounds": 1,
+    "date": "2026-01-01",
+}  # fmt: skip
 HINT = ["method=fitnet", *workloads.REGRESSOR]
 NEGATIVES = "method.stages.distill.losses.crd.loss.negatives=16"
 
@@ -221,6 +228,8 @@ def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
     record = json.loads((ROOT / "docs" / "performance.json").read_text(encoding="utf-8"))
     assert set(record["workloads"]) == set(benchmark.WORKLOADS), "every workload was measured"
     assert report.placed(page, benchmark.report(record)) == page, "and the page shows it"
+    section = by_method.methods_section(record["methods"]) if "methods" in record else report.NO_METHODS
+    assert report.placed(page, section, marks=report.OF_METHODS) == page, "that of methods too"
 
 
 def test_what_the_paper_compares_is_shown_for_every_pair_of_networks():
@@ -229,3 +238,76 @@ def test_what_the_paper_compares_is_shown_for_every_pair_of_networks():
     cached, filling = report.paper_table({"cache_paper": found}).splitlines()[2:]
     assert cached.endswith("| big to small | not measured | 1.50 |")
     assert filling.endswith("| 1.07 | big to small |  | 1.10 |")
+
+
+def test_methods_run_in_turn_with_kd_and_stand_in_a_table_with_their_memory(tmp_path, monkeypatch):
+    names = ["kd", "at", "uskd", "ghnd"]
+    monkeypatch.setattr(by_method, "methods_of", lambda: [Method(name, AboutConf(), shipped=True) for name in names])
+    found = by_method.methods(workloads.Plan(tmp_path, rounds=2, size=SMALLEST))
+    assert found["stages"] == {"kd": "distill", "at": "distill", "uskd": "distill"}
+    assert all(len(times) == 2 and min(times) > 0 for times in found["times"].values())
+    # Of the tensors of a plain network of 94,762 parameters and one of 1,586, its gradients and momentum.
+    assert 4 * 94_762 < found["values"]["kd_bytes"] < found["values"]["at_bytes"] < 100 * 4 * 94_762
+    size = workloads.Plan(tmp_path, size=SMALLEST).described()
+    section = by_method.methods_section(
+        {**found, "size": size, "rounds": 2, "date": "2026-01-01", "machine": benchmark.machine()}
+    )
+    lines = section.splitlines()
+    assert "plain_32_64_128 to plain_8_16, 8 px, batch 4, 4 classes" in lines[0]
+    assert sum(line.startswith("| `") for line in lines) == 3
+    assert "- `ghnd`: its student is the teacher with a bottleneck" in lines
+
+
+def test_memory_is_the_most_that_tensors_take_at_one_time():
+    with torch.profiler.profile(profile_memory=True) as profile:
+        kept = torch.zeros(250_000)
+        for _ in range(3):
+            passing = kept + 1
+            del passing
+    assert 2_000_000 <= by_method.peak_bytes(profile) < 2_100_000
+
+
+def test_a_method_that_is_refused_is_told_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(by_method, "methods_of", lambda: [Method("ghnd", AboutConf(), shipped=True)])
+    monkeypatch.setattr(by_method, "ELSEWHERE", {})
+    found = by_method.methods(workloads.Plan(tmp_path, rounds=1, size=SMALLEST))
+    assert found["stages"] == {} and "cannot start from teacher" in found["missing"]["ghnd"]
+
+
+def test_methods_that_are_measured_later_join_the_table_of_the_same_machine_and_sizes():
+    def found(name: str, seconds: float, **more):
+        times = {name: [seconds], f"kd_beside_{name}": [1.0]}
+        about = {"stages": {name: "distill"}, "missing": {}, "date": "2026-01-01", "rounds": 1, **more}
+        described = workloads.Plan(Path(), size=SMALLEST).described()
+        values = {"kd_bytes": 2**20, f"{name}_bytes": 2**21}
+        return {"times": times, "values": values, "size": described, "machine": benchmark.machine(), **about}
+
+    both = by_method.with_kept(found("at", 1.5), found("crd", 2.0, missing={"at": "refused"}))
+    lines = by_method.methods_table(both).splitlines()
+    assert lines[2:4] == ["| `crd` | distill | 2.00 | 2.00 | 2 MB |", "| `at` | distill | 1.50 | 2.00 | 2 MB |"]
+    assert "- `dkd`: not yet" in lines and not any("refused" in line for line in lines)
+    for change in ({"rounds": 2}, {"machine": {}}, {"size": {}}):
+        assert set(by_method.with_kept(found("at", 1.5), found("crd", 2.0, **change))["stages"]) == {"at"}
+
+
+def test_a_method_that_there_is_not_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark", "--only", "methods", "--methods", "kd,crdd"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "crdd: no method" in capsys.readouterr().err
+
+
+def test_methods_leave_the_figures_of_other_machines_alone(tmp_path, monkeypatch):
+    old = {"machine": {**benchmark.machine(), "processor": "another"}, "workloads": {"kd": KD_FOUND}}
+    (tmp_path / "performance.json").write_text(json.dumps(old))
+    size = workloads.Plan(tmp_path, size=SMALLEST).described()
+    made = {"times": {"kd": [1.0], "kd_beside_kd": [1.0]}, "values": {"kd_bytes": 1}, "missing": {}}
+    made |= {"stages": {"kd": "distill"}, "size": size, "rounds": 1, "date": "2026-01-01"}
+    monkeypatch.setattr(benchmark, "in_process", lambda name, arguments: made)
+    monkeypatch.setattr("sys.argv", ["benchmark", "--only", "methods", "--docs", str(tmp_path)])
+    benchmark.main()
+    record = json.loads((tmp_path / "performance.json").read_text())
+    assert record["machine"] == old["machine"] and record["workloads"] == old["workloads"]
+    assert record["methods"]["machine"] == benchmark.machine()
+    page = (tmp_path / "performance.md").read_text()
+    assert "| `kd` | distill | 1.00 | 1.00 |" in page and f"another, {old['machine']['cores']} cores" in page

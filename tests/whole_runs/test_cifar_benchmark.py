@@ -158,6 +158,16 @@ def test_a_dry_run_passes_with_the_published_figures_beside_the_plan(pair, image
 
 
 @pytest.mark.slow
+def test_pairs_and_methods_are_swept(images, capsys):
+    sweep = ["pair=resnet56_resnet20,resnet32x4_resnet8x4", "method=kd,dkd", "dry_run=true"]
+    assert distill("-m", BENCHMARK, *sweep, f"hydra.sweep.dir={images}/sweep") == 0
+    out = capsys.readouterr().out
+    assert out.count("published, cifar100, ") == 4
+    for figure in ("KD: 70.66 %", "DKD: 71.97 %", "KD: 73.33 %", "DKD: 76.32 %"):
+        assert figure in out
+
+
+@pytest.mark.slow
 def test_a_run_trains_the_teacher_or_takes_its_file_and_is_reported_beside_papers(images, capsys):
     short = ["runtime.max_epochs=1", "runtime.max_steps_per_epoch=2", "tracker=none", "runtime.threads=1"]
     line = [

@@ -73,7 +73,9 @@ def test_the_wheel_holds_all_modules_configs_data_and_licences_and_nothing_else(
     assert {"digits.npz", "fashion_mini.npz", "LICENSE.digits.txt"} <= {name.rsplit("/", 1)[1] for name in bundled}
     packaged = {name for name in names if ".dist-info/" not in name}
     assets = {path.relative_to(source).as_posix() for path in source.glob("distill_app/report/assets/*")}
-    assert len(assets) == 6 and packaged == modules | configs | bundled | assets | {"distill_app/py.typed"}
+    figures = {path.relative_to(source).as_posix() for path in source.glob("distill_app/report/figures/*.yaml")}
+    assert len(assets) == 6 and len(figures) == 1
+    assert packaged == modules | configs | bundled | assets | figures | {"distill_app/py.typed"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
