@@ -73,14 +73,14 @@ def fill_in_referred_taps(cfg: DictConfig, role: str) -> None:
         role: Its key.
     """
     try:
-        conf, data = OmegaConf.to_container(cfg[role], resolve=True), cfg.dataset
-        own = conf["input"]  # type: ignore[index,call-overload]
-        about = {"net": conf["net"], "input": {name: value for name, value in own.items() if name != "find"}}  # type: ignore[index,call-overload]
+        conf: Any = OmegaConf.to_container(cfg[role], resolve=True)
+        data, own = cfg.dataset, conf["input"]
+        about = {"net": conf["net"], "input": {name: value for name, value in own.items() if name != "find"}}
         about |= {"channels": own["channels"] or data.channels, "side": own["size"] or data.image_size}
         found, _ = _found(json.dumps({**about, "allow": list(cfg.runtime.allow)}, default=str), data.num_classes)
     except (OmegaConfBaseException, ConfigError, SettingError):
         return  # told where the taps are read, or as a reference that fails
-    cfg[role].taps = {**found.taps, **conf["taps"]}  # type: ignore[index,call-overload,dict-item]
+    cfg[role].taps = {**found.taps, **conf["taps"]}
     cfg[role].find_taps = True
 
 

@@ -64,6 +64,7 @@ TIMM = ("model@teacher=timm", "teacher.net.model_name=vit_tiny_patch16_224", "te
 
 @pytest.mark.slow
 def test_timm_says_what_a_published_network_takes_and_it_stands_in_the_config(composed):
+    pytest.importorskip("timm")
     errors, app, _ = read(composed(*ALONE, *TIMM, "dataset=fashion_mini", "method=at"))
     own = app.teacher.input
     assert not errors and (own.size, own.mean, own.std, own.channels) == (224, [0.5] * 3, [0.5] * 3, None)
@@ -85,5 +86,6 @@ def test_timm_says_what_a_published_network_takes_and_it_stands_in_the_config(co
     ],
 )
 def test_no_network_that_is_trained_or_from_scratch_gets_other_images(composed, overrides):
+    pytest.importorskip("timm")
     app = read(composed(*ALONE, *TIMM, "dataset=fashion_mini", *overrides))[1]
     assert app.teacher.input.size is None and app.teacher.input.mean is None

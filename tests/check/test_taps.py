@@ -63,6 +63,7 @@ def test_a_tap_that_is_not_there_is_told_with_those_that_are(composed):
 
 @pytest.mark.slow
 def test_no_weights_are_loaded_for_a_look(composed, monkeypatch):
+    pytest.importorskip("timm")
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: pytest.fail("it loaded weights"))
     line = ("model@student=timm", "student.net.model_name=resnet10t", "student.net.pretrained=true")
     errors, app, _ = read(composed(*TINY, *line, "dataset=fashion_mini"))
@@ -79,5 +80,6 @@ def test_taps_that_other_keys_refer_to_are_found_before(composed):
 
 @pytest.mark.slow
 def test_a_network_that_cannot_be_built_is_told_once(composed, errors_of):
+    pytest.importorskip("timm")
     errors = errors_of(*TINY, "model@student=timm", "student.net.model_name=nosuchnet", "dataset=fashion_mini")
     assert len(errors) == 1 and "Unknown model (nosuchnet)" in errors[0]

@@ -64,6 +64,8 @@ HUBCONF = (
 
 
 def model_overrides(name: str, role: str, folder: Path) -> list[str]:
+    if name == "own":
+        return [f"model@{role}={name}", f"{role}.net._target_=torchvision.models.resnet18"]
     if name != "hub_local":
         return [f"model@{role}={name}"]
     (folder / "hubconf.py").write_text(HUBCONF)
