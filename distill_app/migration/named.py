@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -135,19 +135,16 @@ def _read(value: Any, stage: Mapping[str, Any]) -> str:
 
 
 def _changed(shipped: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that differ; what the imported one leaves at the default of the class is set to that."""
-    changes = {key: value for key, value in wanted.items() if key != "_target_" and shipped.get(key) != value}
-    for key, default in _defaults(wanted["_target_"]):
-        if key in shipped and key not in wanted and shipped[key] != default:
-            changes[key] = default
-    return changes
+    """The arguments that differ, where those that one of the two does not name are at the default of the class."""
+    defaults = _defaults(wanted["_target_"])
+    ours, theirs = {**defaults, **wanted}, {**defaults, **shipped}
+    return {key: ours[key] for key in {**shipped, **wanted} if key in ours and ours[key] != theirs.get(key)}
 
 
-def _defaults(target: str) -> Iterator[tuple[str, Any]]:
+def _defaults(target: str) -> dict[str, Any]:
     module, _, name = target.rpartition(".")
-    for parameter in inspect.signature(getattr(import_module(module), name)).parameters.values():
-        if parameter.default is not inspect.Parameter.empty:
-            yield parameter.name, parameter.default
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
 
 
 def _class(conf: Mapping[str, Any]) -> str:

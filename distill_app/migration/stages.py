@@ -12,7 +12,7 @@ from distill_app.migration.networks import Network
 from distill_app.migration.wiring import Side, Wires
 
 PROCESSES = ("pre_epoch_process", "pre_forward_process", "post_forward_process", "post_epoch_process")
-FORWARDS = ("forward_batch_only", "forward_all", "forward_batch_supp_dict", "forward_batch4sskd")
+FORWARDS = ("forward_batch_only", "forward_batch_supp_dict", "forward_batch4sskd")
 CONSTANT = {"interval": "epoch", "schedule": None}
 PER_PROCESS = (
     "of each process there where torchrun starts several, of all of them together here (stage.batch_size); with "

@@ -283,6 +283,7 @@ def test_frozen_modules_and_a_longer_way_through_the_network_are_taken_over(tmp_
     assert "batch norms stay in eval mode" in found.ledger.differs["train.student.frozen_modules"]
 
 
+@pytest.mark.slow
 def test_a_hint_in_a_stage_of_its_own_is_fitnet(tmp_path):
     convreg = {"num_input_channels": 32, "num_output_channels": 32, "kernel_size": 1, "stride": 1, "padding": 0}
     path = ["conv1", "bn1", "relu", "layer1", "layer2"]
