@@ -150,7 +150,7 @@ def _examples(samples: Any) -> dict[int, Tensor]:
     for position in positions:
         kinds.setdefault(_header(_file(_base(samples).dataset, int(samples.indices[position]))), position)
     chosen = sorted({*list(kinds.values())[:EXAMPLES], *_spread(len(samples), EXAMPLES)})
-    loaded = {}
+    loaded: dict[int, Any] = {}
     for position in chosen:
         try:
             found = samples.__getitems__([(position, 0)])

@@ -168,8 +168,8 @@ class Detection(Task):
 
     def _record(self, index: int, image: Tensor, target: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         """What the statistics need to know of an image, on the host, and small."""
-        truth = {key: _array(target[key]) for key in ("boxes", "labels", "area", "iscrowd")}
-        detections = {key: _array(found[key]) for key in ("boxes", "labels", "scores")}
+        truth: dict[str, Any] = {key: _array(target[key]) for key in ("boxes", "labels", "area", "iscrowd")}
+        detections: dict[str, Any] = {key: _array(found[key]) for key in ("boxes", "labels", "scores")}
         if "segm" in self.kinds:
             truth["masks"] = rle_of(_array(target["masks"]))
             detections["masks"] = rle_of(_array(found["masks"][:, 0] > 0.5))
