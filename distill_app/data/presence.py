@@ -1,6 +1,7 @@
 """Is the data where the config says? Answered before anything is built, without importing torch."""
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ EXPECTED = {
     "torchvision.datasets.CIFAR100": "cifar-100-python",
     "torchvision.datasets.FashionMNIST": "FashionMNIST/raw",
 }
+OBJECTS = "distill_app.data.CocoDetection"
 TORCHVISION = "torchvision.datasets.ImageFolder"
 SHOWN = 3
 
@@ -41,6 +43,7 @@ def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
         for name in sorted(map(str, expected))
         if root is not None and not Path(root, name).is_dir()
     ]
+    problems += [f"{problem}{hint}" for problem in _object_problems(splits, key=key)]
     folders = {name: folder for name, split in splits.items() if (folder := _folder(split)) is not None}
     for name, folder in folders.items():
         problems += [f"{key}.{name}.root: {problem}{hint}" for problem in folder_problems(folder)]
@@ -50,18 +53,43 @@ def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
 
 
 def count_classes(dataset: DictConfig) -> int | None:
-    """How many class folders the training images of a config node lie in; None where they do not lie in folders.
+    """How many classes the training images of a config node have: class folders, or categories of a file of objects.
 
-    0 where there is no such folder, which `missing_data` tells.
+    None where they lie in neither; 0 where there is no such folder or file, which `missing_data` tells.
     """
     try:
-        conf = {name: OmegaConf.select(dataset, f"train.{name}") for name in ("_target_", "root")}
+        names = ("_target_", "root", "annotations", "labels")
+        conf = {name: OmegaConf.select(dataset, f"train.{name}") for name in names}
     except OmegaConfBaseException:  # a root that cannot be resolved is told by whoever resolves the config
         return None
+    if str(conf["_target_"]).endswith(OBJECTS):
+        return _count_categories(str(conf["annotations"]), ids=conf["labels"] == "ids")
     folder = _folder(conf)
     if folder is None:
         return None
     return len(class_folders(folder)) if os.path.isdir(folder) else 0
+
+
+def _count_categories(path: str, *, ids: bool) -> int:
+    """Categories that a file of objects declares, or the highest of their ids; 0 where it is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = {int(each["id"]) for each in content["categories"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return 0
+    return max(found, default=0) if ids else len(found)
+
+
+def _object_problems(splits: Mapping[str, Any], *, key: str) -> list[str]:
+    """Folders of images and files of objects that are not there."""
+    problems = []
+    for name, split in splits.items():
+        if not str(split.get("_target_")).endswith(OBJECTS):
+            continue
+        root, file = str(split.get("root")), str(split.get("annotations"))
+        problems += [] if os.path.isdir(root) else [f"{key}.{name}.root: {absence(root)}"]
+        problems += [] if os.path.isfile(file) else [f"{key}.{name}.annotations: there is no file {file}"]
+    return problems
 
 
 def _folder(conf: Mapping[str, Any]) -> str | None:

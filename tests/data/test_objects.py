@@ -330,3 +330,36 @@ def test_groups_are_of_like_aspect_ratio():
     ]
     groups = Detection(num_classes=10, aspect_groups=2).groups(data)
     assert groups.tolist() == [3, 0, 5, 3, 5] and Detection(num_classes=10).groups(data) is None
+
+
+def coco_tree(folder):
+    for split in ("train", "val"):
+        made = content()
+        images = folder / split
+        images.mkdir(parents=True)
+        coco_files(images, made)
+        (images / "objects.json").rename(folder / f"{split}.json")
+    return ("dataset=coco_format", f"dataset.root={folder}", "dataset.validation_fraction=0", "method=own")
+
+
+NETS = ("model@student=tiny_fasterrcnn", "model@teacher=tiny_fasterrcnn", "prelude=none", "dataset.image_size=64")
+
+
+@pytest.mark.slow
+def test_any_set_in_cocos_format_is_named_by_its_paths_and_its_classes_are_counted(tmp_path, errors_of):
+    overrides = coco_tree(tmp_path)
+    assert errors_of(*overrides, *NETS, "stage.batch_size=1", "dataset.train_transform=[]") == []
+    errors = errors_of(*overrides, *NETS, "dataset.num_classes=3", "stage.batch_size=1")
+    assert any(
+        "dataset.num_classes: 3 was given, and CocoDetection of dataset.train has 2 classes" in e for e in errors
+    )
+    made = content()
+    made["images"][0]["file_name"] = "../../secret.jpg"
+    (tmp_path / "train.json").write_text(json.dumps(made))
+    errors = errors_of(*overrides, *NETS)
+    assert len(errors) == 1, errors
+    (error,) = errors
+    assert error.startswith("dataset.train: ") and "image 7 ('../../secret.jpg') lies outside of" in error
+    (tmp_path / "val.json").unlink()
+    errors = errors_of(*overrides, *NETS, "dataset.get=null")
+    assert f"dataset.test.annotations: there is no file {tmp_path / 'val.json'}" in errors
