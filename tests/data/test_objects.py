@@ -207,6 +207,22 @@ def test_boxes_without_an_area_leave_with_all_that_belongs_to_them_and_are_count
     assert task.notes() == [f"{before - after} boxes had no area behind the transforms, and were left out"]
 
 
+def test_boxes_are_judged_as_they_were_drawn_and_learnt_within_the_image(tmp_path):
+    made = content()
+    made["annotations"][0]["bbox"] = [50.0, 30.0, 10.5, 10.25]
+    samples, task = samples_of(CocoDetection(*coco_files(tmp_path, made)))
+    batch = task.prepare(task.collate([samples[(0, 0)]]), device=torch.device("cpu"))
+    assert batch["target"][0]["boxes"][0].tolist() == [50, 30, 60.5, 40.25] and batch["target"][0]["area"][0] == 300
+    asked = []
+
+    class Network(torch.nn.Module):
+        def forward(self, images, targets):
+            asked.extend(targets)
+
+    task.call(Network(), batch, name="student")
+    assert asked[0]["boxes"].tolist() == [[50, 30, 60, 40]], "and the crowd is not learnt"
+
+
 def test_a_target_that_would_stay_behind_is_refused():
     data = FashionDet("train", count=1)
 
