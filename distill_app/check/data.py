@@ -5,6 +5,7 @@ Data sets are built, their lists of labels are looked at, and a few images are r
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
@@ -106,7 +107,10 @@ def _class_errors(plan: StagePlan, part: str, *, source: DataSource) -> Iterator
     """Names of classes, where a data set has them: as many as there are classes, and in train and test the same."""
     dataset, key = source.dataset(plan, part), plan.data_key
     names, count = class_names(dataset), plan.data.num_classes
-    train = class_names(source.dataset(plan, "train")) if part == "test" else None
+    train = None
+    if part == "test":
+        with suppress(ConfigError, DistillError):  # told of train itself
+            train = class_names(source.dataset(plan, "train"))
     if names is None:
         return
     if train is not None and train != names:
@@ -157,7 +161,7 @@ def _examples(samples: Any) -> dict[int, Tensor]:
     for position in positions:
         kinds.setdefault(_header(_file(_base(samples).dataset, int(samples.indices[position]))), position)
     chosen = sorted({*list(kinds.values())[:EXAMPLES], *_spread(len(samples), EXAMPLES)})
-    loaded = {}
+    loaded: dict[int, Any] = {}
     for position in chosen:
         try:
             found = samples.__getitems__([(position, 0)])

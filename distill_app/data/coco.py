@@ -134,7 +134,7 @@ def _image_problem(each: Any, root: str, found: Mapping[Any, ImageRecord]) -> st
         return f"{name} has the id of another one"
     if not _inside(each["file_name"]):
         return f"{name} lies outside of {root}"
-    sides = [each.get(side) for side in ("height", "width")]
+    sides: list[Any] = [each.get(side) for side in ("height", "width")]
     if not all(type(side) is int and side > 0 for side in sides) or math.prod(sides) > MAX_PIXELS:
         return f"{name} has no height and width in pixels, or too many of them: {_short(sides)}"
     if not os.path.isfile(os.path.join(root, each["file_name"])):
@@ -201,7 +201,7 @@ def _object_problems(
     category = each.get("category_id")
     if type(category) is not int or category not in label_of:
         yield f"is of a category {_short(category)}, which is not declared"
-    box = each.get("bbox")
+    box: Any = each.get("bbox")
     if not _numbers(box, 4):
         yield f"has no bbox of four numbers: {_short(box)}"
         return
@@ -216,7 +216,7 @@ def _object_problems(
     if "segm" in kinds and (problem := _shape_problem(each.get("segmentation"), size)):
         yield problem
     if "keypoints" in kinds:
-        given = each.get("keypoints")
+        given: Any = each.get("keypoints")
         if not _numbers(given, 3 * points) or any(value not in (0, 1, 2) for value in given[2::3]):
             yield f"has no {points} keypoints of x, y and 0, 1 or 2: {_short(given)}"
 
@@ -236,7 +236,7 @@ def _shape_problem(shape: Any, size: tuple[int, int]) -> str | None:
     if tuple(shape.get("size") or ()) != size:
         return f"has a mask of {_short(shape.get('size'))} in an image of {list(size)} (height, width)"
     runs = shape.get("counts")
-    lengths = _run_lengths(runs) if isinstance(runs, str) else runs
+    lengths: Any = _run_lengths(runs) if isinstance(runs, str) else runs
     fits = isinstance(lengths, list) and all(type(run) is int and run >= 0 for run in lengths)
     return None if fits and sum(lengths) == math.prod(size) else f"has run lengths that do not fill it: {_short(runs)}"
 

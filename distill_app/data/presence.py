@@ -1,5 +1,6 @@
 """Is the data where the config says? Answered before anything is built, without importing torch."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ EXPECTED = {
     "torchvision.datasets.CIFAR100": "cifar-100-python",
     "torchvision.datasets.FashionMNIST": "FashionMNIST/raw",
 }
+OBJECTS = "distill_app.data.CocoDetection"
 TORCHVISION = "torchvision.datasets.ImageFolder"
 
 
@@ -43,6 +45,7 @@ def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
     ]
     if is_own(conf.get("train")):
         return own_problems(conf, key=key)
+    problems += [f"{problem}{hint}" for problem in _object_problems(splits, key=key)]
     folders = {name: folder for name, split in splits.items() if (folder := _folder(split)) is not None}
     for name, folder in folders.items():
         problems += [f"{key}.{name}.root: {problem}{hint}" for problem in folder_problems(folder)]
@@ -55,7 +58,8 @@ def missing_data(dataset: Any, *, key: str = "dataset") -> list[str]:
 def classes_of(dataset: DictConfig) -> list[str] | None:
     """The names of the classes of a config node's data, as far as files say them; None where they do not.
 
-    An empty list where there should be some and nothing is, which `missing_data` tells.
+    Those of objects are the categories that a file declares. An empty list where there should be some and nothing is,
+    which `missing_data` tells.
     """
     if OmegaConf.is_missing(dataset, "train") or not OmegaConf.is_dict(dataset.train):
         return None
@@ -65,10 +69,41 @@ def classes_of(dataset: DictConfig) -> list[str] | None:
         return [] if is_own(OmegaConf.to_container(dataset.train, resolve=False)) else None
     if is_own(train):
         return own_classes(train)
+    if str(train.get("_target_")).endswith(OBJECTS):
+        return _categories(str(train.get("annotations")), ids=train.get("labels") == "ids")
     folder = _folder(train)
     if folder is None:
         return None
     return class_folders(folder) if os.path.isdir(folder) else []
+
+
+def _categories(path: str, *, ids: bool) -> list[str]:
+    """Names of the categories that a file of objects declares, in the order of their ids; none where it is no such file.
+
+    Args:
+        path: The file.
+        ids: Whether ids are the labels: then ids that no category has are classes, too, named by their number.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        names = {int(each["id"]): str(each.get("name", each["id"])) for each in content["categories"]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return []
+    if not ids:
+        return [names[number] for number in sorted(names)]
+    return [names.get(number, str(number)) for number in range(1, max(names, default=0) + 1)]
+
+
+def _object_problems(splits: Mapping[str, Any], *, key: str) -> list[str]:
+    """Folders of images and files of objects that are not there."""
+    problems = []
+    for name, split in splits.items():
+        if not str(split.get("_target_")).endswith(OBJECTS):
+            continue
+        root, file = str(split.get("root")), str(split.get("annotations"))
+        problems += [] if os.path.isdir(root) else [f"{key}.{name}.root: {absence(root)}"]
+        problems += [] if os.path.isfile(file) else [f"{key}.{name}.annotations: there is no file {file}"]
+    return problems
 
 
 def _folder(conf: Mapping[str, Any]) -> str | None:

@@ -70,7 +70,9 @@ def mask_of(shape: Any, size: tuple[int, int], *, name: str) -> Tensor:
 
 
 def checked_target(target: Any, image: Tensor, *, name: str, pad_to: int | None = None) -> dict[str, Any]:
-    """A target behind the transforms: boxes as corners within the image, areas of its size, hidden keypoints marked.
+    """A target behind the transforms: boxes as corners, areas in pixels of the image, hidden keypoints marked.
+
+    Boxes may lie out of the image by a little, as their annotators drew them: they are judged so.
 
     Args:
         target: As a data set and its transforms give it.
@@ -105,7 +107,7 @@ def checked_target(target: Any, image: Tensor, *, name: str, pad_to: int | None 
     if wrong:
         raise DataError(f"dataset: {wrong[0]!r} of {name} has {len(target[wrong[0]])} rows for {len(boxes)} boxes")
     checked = dict(target)
-    checked["boxes"] = clamp_bounding_boxes(convert_bounding_box_format(boxes, new_format="XYXY"))
+    checked["boxes"] = convert_bounding_box_format(boxes, new_format="XYXY")
     _complete(checked, (height, width))
     return checked
 
@@ -126,11 +128,11 @@ def _complete(target: dict[str, Any], size: tuple[int, int]) -> None:
 
 
 def without_empty_boxes(target: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """The target without objects whose box has no width or no height, and how many these were.
+    """The target without objects whose box has no width or no height in the image, and how many these were.
 
     Transforms that crop leave such boxes, and networks cannot learn from them. All rows of such an object leave.
     """
-    corners = target["boxes"].as_subclass(Tensor)
+    corners = clamp_bounding_boxes(target["boxes"]).as_subclass(Tensor)
     kept = (corners[:, 2:] > corners[:, :2]).all(dim=1)
     count = int((~kept).sum())
     if not count:

@@ -128,7 +128,7 @@ def resizing(network: nn.Module, *, enabled: bool, pad_to: int | None = None) ->
             if part.fixed_size is not None:
                 continue
             if not enabled:
-                part.resize = _as_given  # type: ignore[method-assign]
+                part.resize = _as_given
                 changed.append(partial(delattr, part, "resize"))
             if pad_to is not None:
                 changed.append(partial(setattr, part, "size_divisible", part.size_divisible))

@@ -180,7 +180,8 @@ def _has_hooks(module: nn.Module) -> bool:
 
 def _fits(first: nn.Module, norm: nn.Module) -> bool:
     channels = first.out_features if isinstance(first, nn.Linear) else first.out_channels
-    return norm.running_mean is not None and len(norm.running_mean) == channels
+    mean: Any = norm.running_mean
+    return mean is not None and len(mean) == channels
 
 
 def _fold(form: nn.Module, first: str, norm: str) -> None:

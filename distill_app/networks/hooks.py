@@ -163,6 +163,11 @@ class TappedModel(nn.Module):
         values = {}
         for tap in self.taps:
             calls = [as_map(value, tap) for other, value in captured if other is tap]
+            if not calls:
+                raise TapError(
+                    f"tap {tap.name!r} of {self.owner}: runtime.compile=true cannot trace up to {tap}, since what runs "
+                    f"depends on values there, as in detectors; set runtime.compile=false"
+                )
             values[tap.name] = calls if tap.every_call else calls[-1]
         return values
 

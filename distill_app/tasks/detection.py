@@ -132,7 +132,8 @@ class Detection(Task):
 
     def prepare(self, batch: Mapping[str, Any], *, device: torch.device) -> Batch:
         """Moves a batch to the device, as plain tensors; images become floats in [0, 1]."""
-        plain = map_tensors(dict(batch), lambda tensor: tensor.as_subclass(Tensor))
+        wide = device.type != "mps"  # which has no float64
+        plain = map_tensors(dict(batch), lambda tensor: _plain(tensor, wide=wide))
         prepared = super().prepare(plain, device=device)
         prepared["input"] = [_scaled(image) for image in prepared["input"]]
         return prepared
@@ -168,8 +169,8 @@ class Detection(Task):
 
     def _record(self, index: int, image: Tensor, target: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         """What the statistics need to know of an image, on the host, and small."""
-        truth = {key: _array(target[key]) for key in ("boxes", "labels", "area", "iscrowd")}
-        detections = {key: _array(found[key]) for key in ("boxes", "labels", "scores")}
+        truth: dict[str, Any] = {key: _array(target[key]) for key in ("boxes", "labels", "area", "iscrowd")}
+        detections: dict[str, Any] = {key: _array(found[key]) for key in ("boxes", "labels", "scores")}
         if "segm" in self.kinds:
             truth["masks"] = rle_of(_array(target["masks"]))
             detections["masks"] = rle_of(_array(found["masks"][:, 0] > 0.5))
@@ -208,6 +209,11 @@ class Detection(Task):
         return found
 
 
+def _plain(tensor: Tensor, *, wide: bool) -> Tensor:
+    plain = tensor.as_subclass(Tensor)
+    return plain if wide or plain.dtype != torch.float64 else plain.float()
+
+
 def _scaled(image: Tensor) -> Tensor:
     return image.float().div_(255.0) if image.dtype == torch.uint8 else image
 
@@ -217,8 +223,12 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _for_networks(target: Mapping[str, Any]) -> dict[str, Any]:
-    """The target as torchvision's detectors take it: keypoints with their visibility, and no crowds to learn."""
+    """The target as torchvision's detectors take it: boxes within the image, keypoints with their visibility, and no
+    crowds to learn.
+    """
     kept = {key: value for key, value in target.items() if isinstance(value, Tensor)}
+    height, width = target["size"]
+    kept["boxes"] = kept["boxes"].clamp(min=0).minimum(kept["boxes"].new_tensor([width, height, width, height]))
     if "iscrowd" in kept and bool(kept["iscrowd"].any()):
         single = kept["iscrowd"] == 0
         kept = {key: value[single] for key, value in kept.items() if len(value) == len(single)}

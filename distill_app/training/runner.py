@@ -290,8 +290,8 @@ class StageRunner:
         losses = {f"loss_{name}": value for name, value in training.losses.items()}
         metrics = losses | (stage.judge() if judged else {})
         with self.stop.held():
-            loss = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
-            value, loss = self.world.from_main(lambda: (stage.value_of(metrics) if judged else None, loss))
+            own: Any = metrics.get(f"{stage.data.judged_on}_loss", metrics["loss_total"])
+            value, loss = self.world.from_main(lambda: (stage.value_of(metrics) if judged else None, own))
             progress.end_epoch(value)
             stage.optimization.end_epoch(value=value, loss=loss)
             self._count_seconds()

@@ -207,6 +207,22 @@ def test_boxes_without_an_area_leave_with_all_that_belongs_to_them_and_are_count
     assert task.notes() == [f"{before - after} boxes had no area behind the transforms, and were left out"]
 
 
+def test_boxes_are_judged_as_they_were_drawn_and_learnt_within_the_image(tmp_path):
+    made = content()
+    made["annotations"][0]["bbox"] = [50.0, 30.0, 10.5, 10.25]
+    samples, task = samples_of(CocoDetection(*coco_files(tmp_path, made)))
+    batch = task.prepare(task.collate([samples[(0, 0)]]), device=torch.device("cpu"))
+    assert batch["target"][0]["boxes"][0].tolist() == [50, 30, 60.5, 40.25] and batch["target"][0]["area"][0] == 300
+    asked = []
+
+    class Network(torch.nn.Module):
+        def forward(self, images, targets):
+            asked.extend(targets)
+
+    task.call(Network(), batch, name="student")
+    assert asked[0]["boxes"].tolist() == [[50, 30, 60, 40]], "and the crowd is not learnt"
+
+
 def test_a_target_that_would_stay_behind_is_refused():
     data = FashionDet("train", count=1)
 
@@ -330,3 +346,36 @@ def test_groups_are_of_like_aspect_ratio():
     ]
     groups = Detection(num_classes=10, aspect_groups=2).groups(data)
     assert groups.tolist() == [3, 0, 5, 3, 5] and Detection(num_classes=10).groups(data) is None
+
+
+def coco_tree(folder):
+    for split in ("train", "val"):
+        made = content()
+        images = folder / split
+        images.mkdir(parents=True)
+        coco_files(images, made)
+        (images / "objects.json").rename(folder / f"{split}.json")
+    return ("dataset=coco_format", f"dataset.root={folder}", "dataset.validation_fraction=0", "method=own")
+
+
+NETS = ("model@student=tiny_fasterrcnn", "model@teacher=tiny_fasterrcnn", "prelude=none", "dataset.image_size=64")
+
+
+@pytest.mark.slow
+def test_any_set_in_cocos_format_is_named_by_its_paths_and_its_classes_are_counted(tmp_path, errors_of):
+    overrides = coco_tree(tmp_path)
+    assert errors_of(*overrides, *NETS, "stage.batch_size=1", "dataset.train_transform=[]") == []
+    errors = errors_of(*overrides, *NETS, "dataset.num_classes=3", "stage.batch_size=1")
+    assert any(
+        "dataset.num_classes: 3 was given, and CocoDetection of dataset.train has 2 classes" in e for e in errors
+    )
+    made = content()
+    made["images"][0]["file_name"] = "../../secret.jpg"
+    (tmp_path / "train.json").write_text(json.dumps(made))
+    errors = errors_of(*overrides, *NETS)
+    assert len(errors) == 1, errors
+    (error,) = errors
+    assert error.startswith("dataset.train: ") and "image 7 ('../../secret.jpg') lies outside of" in error
+    (tmp_path / "val.json").unlink()
+    errors = errors_of(*overrides, *NETS, "dataset.get=null")
+    assert f"dataset.test.annotations: there is no file {tmp_path / 'val.json'}" in errors
