@@ -1,6 +1,7 @@
 """Images of each class after the transforms, as training and test see them, in one picture."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,16 @@ def seen_items(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str]
             for index in range(len(dataset)):
                 part = "validation" if name == "train" and index in held else name
                 label = 0 if labels is None else int(labels[index])
-                yield seen(lambda d=dataset, i=index: _picture(d[i]), name=f"image {index}", part=part, label=label)
+                yield seen(partial(_picture, dataset, index), name=f"image {index}", part=part, label=label)
 
     fraction = app.dataset.validation_fraction
     how = f"its own training and test images{f'; {fraction:g} of each class for validation' if fraction else ''}"
     return items(), class_names(chosen.dataset) or [str(label) for label in range(count)], how
 
 
-def _picture(item: Any) -> Image.Image:
+def _picture(dataset: Any, index: int) -> Image.Image:
     """An item of a data set as an image that Pillow holds."""
+    item = dataset[index]
     image = item["input"] if isinstance(item, dict) else item[0]
     return (
         image if isinstance(image, Image.Image) else _of_tensor(finished_image({"input": image, "index": 0})["input"])

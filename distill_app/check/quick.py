@@ -5,6 +5,7 @@ What only building can find, `check.shapes` does; all of it is told before the f
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -123,14 +124,19 @@ def fill_in(cfg: DictConfig) -> None:
     """
     stages = [stage for part in ("prelude", "method") for stage in cfg[part].stages.values()]
     for data in (cfg.dataset, *(stage.data for stage in stages)):
-        if data is None or (data.classes is not None and not OmegaConf.is_missing(data, "num_classes")):
-            continue
-        classes = classes_of(data)
-        if classes is not None and OmegaConf.is_missing(data, "num_classes"):
-            # Without a folder the data are refused; that the rest is checked too, there is some number.
-            data.num_classes = len(classes) or 1000
-        if classes and data.classes is None and "classes" in data.train and len(classes) == data.num_classes:
-            data.classes = classes
+        with suppress(OmegaConfBaseException):  # what cannot be resolved is told by whoever resolves the config
+            if data is not None:
+                _fill_in(data)
+
+
+def _fill_in(data: DictConfig) -> None:
+    counted = not OmegaConf.is_missing(data, "num_classes")
+    classes = None if counted and data.classes is not None else classes_of(data)
+    if classes is not None and not counted:
+        # Without a folder the data are refused; that the rest is checked too, there is some number.
+        data.num_classes = len(classes) or 1000
+    if classes and data.classes is None and "classes" in data.train and len(classes) == data.num_classes:
+        data.classes = classes
 
 
 def _shared(cfg: DictConfig) -> dict[str, str]:

@@ -63,4 +63,4 @@ def _told(app: AppConf, plan: StagePlan, name: str, family: str) -> str:
 def recipes() -> dict[str, list[str]]:
     """The recipes there are, and which networks each says that it fits."""
     files = {option: OmegaConf.load(f"{conf_dir()}/stage/{option}.yaml") for option in options_of("stage")}
-    return {option: list(conf.get("fits") or ()) for option, conf in files.items()}  # type: ignore[union-attr]
+    return {option: list(OmegaConf.select(conf, "fits", default=())) for option, conf in files.items()}

@@ -52,7 +52,7 @@ class FileImages(DatasetFolder):
         """The classes and their labels."""
         return self.listing.classes, {name: label for label, name in enumerate(self.listing.classes)}
 
-    def make_dataset(self, directory: str | Path, *_: Any, **__: Any) -> list[tuple[str, int]]:  # type: ignore[override]
+    def make_dataset(self, directory: str | Path, *_: Any, **__: Any) -> list[tuple[str, int]]:
         """The images and their labels."""
         return self.listing.samples(self.split)
 

@@ -74,7 +74,7 @@ def hub_listing(
     flat = [(name, row, word) for name, column in words.items() for row, word in enumerate(column)]
     part_of = {name: part for part, name in names.items()}
     division = divided(
-        [part_of[name] for name, *_ in flat] if len(names) > 1 or "train" in names else None,
+        [part_of[name] for name, *_ in flat],
         names,
         labels=[word for *_, word in flat],
         images=[f"{name}/{row}" for name, row, _ in flat],
@@ -162,6 +162,8 @@ def _column(table: Any, role: str, columns: Mapping[str, str | None] | None, *, 
     """The column of the images or of the labels: the one that is said, the one of that type, or by its name."""
     if odd := [each for each in columns or {} if each not in USUAL]:
         raise DataError(f"columns: {unknown('column', odd[0], USUAL)}")
+    if (columns or {}).get("split"):
+        raise DataError("columns.split: the parts are those of the data set itself; dataset.splits names them")
     kind = {"image": "Image", "label": "ClassLabel"}[role]
     fitting = [name for name, feature in table.features.items() if type(feature).__name__ == kind]
     if (columns or {}).get(role) is None and len(fitting) == 1:

@@ -70,7 +70,7 @@ class HuggingFaceImages(Dataset):
         self.targets = [found.labels[place] for place in places]
         self.rows = [found.rows[place] for place in places]
         self._tables, self._image = found.tables, found.image
-        self._reading = {"max_pixels": max_pixels, "upright": upright}
+        self._reading: dict[str, Any] = {"max_pixels": max_pixels, "upright": upright}
         self.fingerprint = self._fingerprint()
         names = [f"{name}/{row}" for name, row in found.rows]
         self.division = {**found.division.record(names), "of": self.fingerprint}

@@ -78,7 +78,7 @@ def classes_of(dataset: DictConfig) -> list[str] | None:
 
 
 def _categories(path: str, *, ids: bool) -> list[str]:
-    """Names of the categories that a file of objects declares, in the order of their ids; none where it is no such file.
+    """Names of the categories that a file of objects declares, in the order of their ids; none where it is no file.
 
     Args:
         path: The file.

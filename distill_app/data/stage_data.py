@@ -218,7 +218,7 @@ class DataSource:
         dataset = self.dataset(plan, "train")
         labels = self._labels_of(plan, dataset)
         train, validation = np.arange(len(dataset)), np.arange(0)
-        if (own := getattr(dataset, "validation", None)) is not None:
+        if isinstance(own := getattr(dataset, "validation", None), list | np.ndarray):
             validation = np.asarray(own, dtype=np.int64)
             train = np.setdiff1d(train, validation)
         elif conf.validation_fraction:

@@ -88,6 +88,8 @@ def test_images_as_plain_bytes_in_a_column_that_is_said(tmp_path):
     assert grey(train, 0) == 10 * train.rows[0][1]
     (error,) = quick_errors(tmp_path / "d", "dataset.columns.image=note", "dataset.test_fraction=0.5")
     assert error.startswith("dataset.columns.image: ") and "of row 0 is not there: x; name another column" in error
+    with pytest.raises(DataError, match="the parts are those of the data set itself"):
+        HuggingFaceImages(str(tmp_path / "d"), split="train", columns={"image": "bytes", "split": "note"})
     (error,) = quick_errors(tmp_path / "d", "dataset.columns.image=label", "dataset.test_fraction=0.5")
     assert error.startswith("dataset.columns.image: ") and "the column label holds no images, but Value(" in error
 

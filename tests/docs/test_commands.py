@@ -60,7 +60,7 @@ def place(tmp_path_factory) -> Path:
     package.mkdir()
     (package / "losses.py").write_text(block_after("own_method.md", "python", "CosineGap"))
     (package / "tasks.py").write_text(block_after("own_method.md", "python", "class Depth"))
-    own = [block_after("data.md", "python", "WithBrightness"), block_after("trackers.md", "python", "class Lines")]
+    own = [block_after("loading.md", "python", "WithBrightness"), block_after("trackers.md", "python", "class Lines")]
     (package / "__init__.py").write_text("\n".join(own))
     methods = folder / "myconf" / "method"
     methods.mkdir(parents=True)
