@@ -25,7 +25,7 @@ from distill_app.runs.files import read_object
 from distill_app.tasks.images import ImageTask
 from distill_app.training.experiment import Experiment
 from distill_app.verbs.networks import last_plan, stored_network
-from distill_app.verbs.stored import network_name, run_folder, stored_config
+from distill_app.verbs.stored import network_name, refuse_hub, run_folder, stored_config
 
 
 @dataclass
@@ -57,6 +57,7 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
         file, told = found
         if not file.is_file() or not same_bytes(file, told):
             raise UsageError(f"{file} is not the file that was exported: it is missing, damaged or another one")
+        refuse_hub(told.get("net"), allow=allow, place=file)
         return loaded(file, told, allow=allow)
     folder = run_folder(place)
     config = _at_home(stored_config(folder, allow=allow))
