@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_app.config.plan import StagePlan, models_of
+from distill_app.config.schema import RuntimeConf
 from distill_app.deploy import timm_files
 from distill_app.deploy.card import card
 from distill_app.deploy.deployed import Deployed
@@ -58,7 +59,7 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
         if not file.is_file() or not same_bytes(file, told):
             raise UsageError(f"{file} is not the file that was exported: it is missing, damaged or another one")
         refuse_hub(told.get("net"), allow=allow, place=file)
-        return loaded(file, told, allow=allow)
+        return loaded(file, told, allow=[*RuntimeConf().allow, *allow])  # as a stored config has it
     folder = run_folder(place)
     config = _at_home(stored_config(folder, allow=allow))
     with Experiment.of(config) as experiment:
