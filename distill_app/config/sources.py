@@ -45,7 +45,8 @@ class Traced:
     def _lines(self, section: Any, place: str) -> Iterator["Line"]:
         value = OmegaConf.to_container(section)
         for name, item in value.items() if isinstance(value, Mapping) else ():
-            key = f"{place}.{name}" if place else str(name)
+            name = str(name)
+            key = f"{place}.{name}" if place else name
             if isinstance(item, Mapping) and item:
                 yield Line(key, f"{name}:")
                 yield from self._lines(OmegaConf.select(self.cfg, key), key)
@@ -108,4 +109,5 @@ def _text(value: Any) -> str:
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if isinstance(plain, list | dict):
         return json.dumps(plain, default=str)
-    return yaml.safe_dump(plain, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
+    text: str = yaml.safe_dump(plain, width=10**6, allow_unicode=True)
+    return text.removesuffix("...\n").strip()

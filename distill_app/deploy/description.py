@@ -86,8 +86,9 @@ def architecture_of(described: Mapping[str, Any], *, allow: Iterable[str]) -> Ca
     """What builds the bare network of a description."""
 
     def build() -> nn.Module:
-        channels = int((described.get("preprocessing") or {}).get("channels", 3))
-        built: nn.Module = Builder(allow).build(described.get("net"), key="student.net", **channel_arguments(channels))
+        net: Any = described.get("net")
+        channels = int(described["preprocessing"]["channels"])
+        built: nn.Module = Builder(allow).build(net, key="student.net", **channel_arguments(channels))
         return built
 
     return build

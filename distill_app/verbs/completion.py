@@ -177,7 +177,7 @@ def _keys(word: str, chosen: Mapping[str, str]) -> Iterator[str]:
 def _typed(kind: Any = None) -> dict[str, Any]:
     """What the schema types: key -> its type, or the keys below it."""
     if kind is None:
-        from distill_app.config.schema import AppConf as kind  # type: ignore[no-redef]
+        from distill_app.config.schema import AppConf as kind
     hints, found = get_type_hints(kind), {}
     for field in fields(kind):
         hint = hints[field.name]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_app.config.plan import StagePlan, models_of
+from distill_app.config.schema import RuntimeConf
 from distill_app.deploy import timm_files
 from distill_app.deploy.card import card
 from distill_app.deploy.deployed import Deployed
@@ -25,7 +26,7 @@ from distill_app.runs.files import read_object
 from distill_app.tasks.images import ImageTask
 from distill_app.training.experiment import Experiment
 from distill_app.verbs.networks import last_plan, stored_network
-from distill_app.verbs.stored import network_name, run_folder, stored_config
+from distill_app.verbs.stored import network_name, refuse_hub, run_folder, stored_config
 
 
 @dataclass
@@ -57,7 +58,8 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
         file, told = found
         if not file.is_file() or not same_bytes(file, told):
             raise UsageError(f"{file} is not the file that was exported: it is missing, damaged or another one")
-        return loaded(file, told, allow=allow)
+        refuse_hub(told.get("net"), allow=allow, place=file)
+        return loaded(file, told, allow=[*RuntimeConf().allow, *allow])  # as a stored config has it
     folder = run_folder(place)
     config = _at_home(stored_config(folder, allow=allow))
     with Experiment.of(config) as experiment:

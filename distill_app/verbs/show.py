@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     except Exception as error:
         if not is_of_composition(error):
             raise
-        texts = composition_errors(error, arguments.overrides, config_dirs=arguments.config_dir, quick=True)
-        raise ConfigError(list(texts)) from error
+        wrong = composition_errors(error, arguments.overrides, config_dirs=arguments.config_dir, quick=True)
+        raise ConfigError(list(wrong)) from error
     texts = []
     for override in chosen:
         mount, option = _mount(override), override.partition("=")[2]

@@ -252,3 +252,9 @@ extras = {"onnx", "onnxruntime", "onnxscript", "timm", "huggingface_hub"} & set(
 assert not extras, extras
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_verb_names_the_formats_that_there_are():
+    from distill_app.verbs import export as verb
+
+    assert tuple(FORMATS) == verb._FORMATS

@@ -142,3 +142,32 @@ def test_an_export_that_was_changed_or_runs_code_is_refused(distill, runs, tmp_p
         file.write(b"more")
     code, _, err = distill("predict", str(tmp_path / "net.ts"), images, "--allow", "torch.jit.load")
     assert code == 2 and "is not the file that was exported" in err
+
+
+def test_a_timm_student_of_ones_own_images_goes_out_to_timm_and_names_its_classes(
+    distill, tmp_path, monkeypatch, capsys
+):
+    timm = pytest.importorskip("timm")
+    from deploy_fixtures import write_images
+
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 8), ("val", 4)):
+        for name in ("cat", "dog", "owl"):
+            write_images(tmp_path / "photos" / split / name, count=count)
+    data = ["dataset=image_folder", "dataset.root=photos", "dataset.image_size=32", "dataset.validation_fraction=0"]
+    student = ["model@student=timm", "student.net.model_name=resnet10t", "method=ce", "prelude=none"]
+    short = ["stage=digits", "stage.epochs=1", "stage.batch_size=8", "tracker=none", "runtime.threads=1"]
+    assert distill(*data, *student, *short, "hydra.run.dir=run")[0] == 0
+    capsys.readouterr()
+    code, out, err = distill("export", "run", "--to", "safetensors")
+    assert code == 0 and "written: " in out and "config.json" in out, err
+    network = timm.create_model("local-dir:run/export/safetensors", pretrained=True).eval()
+    ours = distill_app.load("run/export/safetensors")
+    images = ours.preprocessing.batch([tmp_path / "photos/val/cat/0.png", tmp_path / "photos/val/owl/2.png"])
+    with torch.no_grad():
+        assert torch.equal(network(images), ours(images))
+    assert network.pretrained_cfg["label_names"] == ["cat", "dog", "owl"]
+    assert "local-dir:." in (tmp_path / "run/export/safetensors/README.md").read_text()
+    guesses = json.loads(distill("predict", "run", "photos/val", "--json", "--top", "3")[1])
+    assert len(guesses) == 12
+    assert {each["class"] for entry in guesses for each in entry["classes"]} == {"cat", "dog", "owl"}

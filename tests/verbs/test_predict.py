@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from deploy_fixtures import exported, network_of, write_images
@@ -113,6 +114,25 @@ def test_patterns_files_and_folders_are_found_once_and_in_order(images):
         (images / "empty").mkdir()
         (images / "empty" / "deep.txt").touch()
         found_images([str(images / "empty")])
+
+
+@pytest.mark.parametrize(
+    ("net", "says"),
+    [
+        ({"_target_": "os.system", "command": "true"}, "outside what may be built"),
+        ({"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "m", "source": "local"}, "--allow torch.hub.load"),
+        ({"_target_": "distill_app.models.PlainCNN", "widths": [4, 4], "num_classes": 10}, "does not hold the weights"),
+        (None, "needs a _target_"),
+    ],
+    ids=["other", "hub", "smaller", "none"],
+)
+def test_the_architecture_of_an_export_is_not_trusted(net, says, weights, images, distill, tmp_path):
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(Path(weights).read_bytes())
+    told = json.loads(Path(weights).with_suffix(".json").read_text())
+    file.with_suffix(".json").write_text(json.dumps({**told, "net": net}))
+    code, _, err = distill("predict", str(file), str(images))
+    assert code == 2 and says in err and "Traceback" not in err
 
 
 @pytest.mark.slow
