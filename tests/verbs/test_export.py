@@ -154,7 +154,7 @@ def test_a_timm_student_of_ones_own_images_goes_out_to_timm_and_names_its_classe
     for split, count in (("train", 8), ("val", 4)):
         for name in ("cat", "dog", "owl"):
             write_images(tmp_path / "photos" / split / name, count=count)
-    data = ["dataset=image_folder", "dataset.root=photos", "dataset.image_size=32", "dataset.validation_fraction=0"]
+    data = ["dataset=imagefolder", "dataset.root=photos", "dataset.image_size=32", "dataset.validation_fraction=0"]
     student = ["model@student=timm", "student.net.model_name=resnet10t", "method=ce", "prelude=none"]
     short = ["stage=digits", "stage.epochs=1", "stage.batch_size=8", "tracker=none", "runtime.threads=1"]
     assert distill(*data, *student, *short, "hydra.run.dir=run")[0] == 0
