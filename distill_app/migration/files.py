@@ -103,7 +103,7 @@ class Files:
         first, *later = self.stages.values()
         before = deepcopy(first)
         recipe = {key: first.pop(key) for key in SCALARS if key in first}
-        overrides = [{"override /stage": "sgd_100"}]
+        overrides = [{"override /stage": "imagenet_sgd"}]
         optimizer = first.get("optimizer", {})
         option = OPTIMIZERS.get(str(optimizer.get("_target_")).rpartition(".")[2])
         if option:

@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     cfg = _composed(overrides, arguments.config_dir)
     conf = _network(cfg, role)
     allow = [*RuntimeConf().allow, *arguments.allow]
-    about = described(
-        conf, cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.num_classes, allow, role, arguments.size
-    )
+    data = cfg.dataset
+    channels, side = conf.input.channels or data.channels, conf.input.size or data.image_size
+    about = described(conf, channels, side, data.num_classes, allow, role, arguments.size)
     print(json.dumps(about, indent=2) if arguments.json else text_of(about, depth=arguments.depth))
     return 0
 
@@ -102,9 +102,11 @@ def _network(cfg: DictConfig, role: str) -> ModelConf:
             cfg.dataset.num_classes = 1000
         if missing := sorted(missing_keys(cfg[role], role)):
             raise ConfigError([f"{key}: is missing; set it: '{key}=...'" for key in missing])
-        return ModelConf(**{str(key): value for key, value in OmegaConf.to_container(cfg[role], resolve=True).items()})  # type: ignore[union-attr]
+        conf = OmegaConf.to_object(cfg[role])
     except OmegaConfBaseException as error:
         raise ConfigError([f"{error.full_key or role}: {str(error).splitlines()[0]}"]) from error
+    assert isinstance(conf, ModelConf)  # for the type checker: the schema has it there
+    return conf
 
 
 def described(

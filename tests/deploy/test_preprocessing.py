@@ -46,7 +46,7 @@ def test_images_of_any_size_come_out_as_one_where_the_data_have_one_by_themselve
 
 @pytest.mark.slow
 def test_transforms_that_make_a_size_are_left_alone(image):
-    how = of("dataset=image_folder", "dataset.num_classes=3", "dataset.image_size=64", "dataset.root=.")
+    how = of("dataset=imagefolder", "dataset.num_classes=3", "dataset.image_size=64", "dataset.root=.")
     assert len(how.transforms) == 2 and how(image).shape == (3, 64, 64)
 
 

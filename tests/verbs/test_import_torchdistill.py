@@ -125,13 +125,13 @@ def losses_of(folder: Path, overrides: list[str], config_dirs: list[str] | None 
 def by_hand(digits: Path) -> list[str]:
     """The same experiment as a user of this program types it."""
     return [
-        *("dataset=image_folder", f"dataset.root={digits / 'digits'}", f"dataset.num_classes={CLASSES}"),
+        *("dataset=imagefolder", f"dataset.root={digits / 'digits'}", f"dataset.num_classes={CLASSES}"),
         *("dataset.train_transform=[]", "dataset.eval_transform=[]", "dataset.validation_fraction=0"),
         "dataset.normalize={mean: [0.3, 0.3, 0.3], std: [0.4, 0.4, 0.4]}",
         *("model@teacher=resnet20", "model@student=resnet20", f"teacher.checkpoint={digits / 'teacher.pt'}"),
         *(
             "prelude=none",
-            "stage=sgd_100",
+            "stage=imagenet_sgd",
             "stage.epochs=1",
             "stage.batch_size=8",
             "stage.lr=0.05",

@@ -134,10 +134,10 @@ def test_every_value_says_which_file_or_override_it_is_from(capsys):
 
 @pytest.mark.slow
 def test_all_of_it_has_the_defaults_too_and_is_the_composed_part(capsys):
-    code, out, _ = told(capsys, "show", "stage=sgd_100", "stage.lr=0.3", "--all")
+    code, out, _ = told(capsys, "show", "stage=imagenet_sgd", "stage.lr=0.3", "--all")
     assert code == 0 and "patience: null" in out
     shown = OmegaConf.create(yaml.safe_load(out))
-    assert shown.stage == compose(["stage=sgd_100", "stage.lr=0.3"]).stage
+    assert shown.stage == compose(["stage=imagenet_sgd", "stage.lr=0.3"]).stage
 
 
 def test_what_chooses_no_group_is_refused(capsys):

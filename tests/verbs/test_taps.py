@@ -43,6 +43,13 @@ def test_a_network_of_ones_own_in_this_folder(distill, tmp_path, monkeypatch):
     assert code == 2 and "--allow taps_of_mine" in err
 
 
+def test_a_network_with_an_input_of_its_own_is_shown_on_its_images(distill):
+    code, out, _ = distill(
+        "taps", "plain_8_16", "dataset=digits", "student.input={size: 48, channels: 1}", "--size", "16"
+    )
+    assert code == 0 and out.startswith("plain_8_16 on images of 1 x 16 x 16;")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "tap"), [("squeezenet1_1", "features.12"), ("timm/convnext_atto", "stages.3")])
 def test_networks_of_the_libraries(model, tap, distill):
