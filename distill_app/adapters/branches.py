@@ -172,7 +172,8 @@ class TokenBranch(nn.Module):
         if source.dim() == 3:
             return self.linear(self.blocks(source)[:, 0])
         if max(source.shape[2:]) > self.LARGEST:
-            source = F.adaptive_avg_pool2d(source, [min(side, self.LARGEST) for side in source.shape[2:]])
+            size = (min(source.shape[2], self.LARGEST), min(source.shape[3], self.LARGEST))
+            source = F.adaptive_avg_pool2d(source, size)
         return self.linear(self.blocks(source.flatten(2).transpose(1, 2)).mean(dim=1))
 
 

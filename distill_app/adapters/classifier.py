@@ -96,6 +96,32 @@ class RegionLogits(_Classifier):
         return self._logits(torch.cat(regions, dim=2).transpose(1, 2)).transpose(1, 2)
 
 
+class ReadMap(_Classifier):
+    """CA-MKD: what a teacher's classifier makes of the student's map, once this has the shape of the teacher's.
+
+    Zhang, Chen, Wang 2022, https://arxiv.org/abs/2201.00007. The gradient flows through the classifier into the map.
+
+    Args:
+        in_shape: Of the student's projected map and the teacher's, (B, C, H, W), and of the teacher's pooled features.
+        borrowed: The teacher's classifier, a linear layer.
+    """
+
+    def __init__(self, in_shape: Sequence[Shape], *, borrowed: nn.Module):
+        if len(in_shape) != 3 or isinstance(in_shape[0], int):
+            raise ValueError(
+                "ReadMap reads the student's map, the teacher's, and what is pooled of that: source: [adapters.fit, "
+                "teacher.stage4, teacher.pooled]"
+            )
+        super().__init__(in_shape[1:], borrowed=borrowed)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """[(B, C, H, W), (B, C, H, W), pooled features] -> (B, classes)."""
+        projected, feature, pooled = features
+        if not self.training:
+            self._refuse_other_pooling(feature, pooled)
+        return self._logits(projected.mean(dim=(2, 3)))
+
+
 class ClassCosts(nn.Module):
     """WKD's costs: how unlike two classes are to a network, by the directions of their rows in its classifier.
 

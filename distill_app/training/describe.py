@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from distill_app.config.plan import StagePlan
+from distill_app.config.plan import AVERAGE, StagePlan
 from distill_app.networks.flops import flops
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
@@ -53,6 +53,8 @@ def stage_text(stage: Stage) -> str:
         if name in stage.frozen.forms and (note := stage.frozen.forms[name].note()):
             lines.append(f"    {note}")
         lines += [f"    {note}" for note in (stage.networks[name].note, *notes_of(network.model)) if note]
+    for name, taps in stage.plan.average_taps.items():
+        lines.append(f"  network {name}{AVERAGE}: the average of its weights, in train mode, gives {', '.join(taps)}")
     lines += [f"  {line}" for line in stage.frozen.cache.describe()]
     for name in stage.plan.adapters:
         module, mode = stage.step.adapters[name], "trained" if name in stage.plan.trained_adapters else "frozen"

@@ -412,7 +412,7 @@ COMPARED["at"].add("authors: szagoruyko")
 COMPARED["cckd"].add("paper: aberhu_math_on_td_sq")
 COMPARED["crld"].add("paper: own_formula")
 COMPARED["ctkd"] = {"authors_kd_th1_lam-1"}  # in test_curriculum
-COMPARED["ca_mkd"].add("authors: kd_only_T4")
+COMPARED["ca_mkd"].add("authors: full_r1_a1_b50_T4")
 COMPARED["dml"] = {"paper_2peers_net1"}  # in test_several
 COMPARED["kdcl"] = {"loop_mean_K2_T4_a0.5_net1", "paper: formula_naive_T2_net1"}
 COMPARED["crd"] = {"td_first_batch", "repdistiller_first_batch", "mdistiller_first_batch", "mmrazor_first_batch"}

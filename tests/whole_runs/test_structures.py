@@ -217,6 +217,13 @@ def test_one_teacher_alone_has_no_confidence_to_compare(weights):
 
 
 @pytest.mark.slow
+def test_confidence_needs_teachers_that_pool_by_the_average():
+    other = ("method.params.teachers=[other]", "+model@method.extra_models.other=vgg11_bn", "dataset.image_size=32")
+    errors = told("method=ca_mkd", "teacher.allow_random=true", *other)
+    assert errors and all("classifier" in error or "average of its last map" in error for error in errors), errors
+
+
+@pytest.mark.slow
 def test_exits_train_the_student_and_are_not_deployed(tmp_path):
     summary = run(tmp_path, "method=byot", *SHORT)
     plain = resolved("method=ce", base=DIGITS)["student"]
