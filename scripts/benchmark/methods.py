@@ -5,6 +5,7 @@ is what takes longest. A method runs beside KD over the same networks and images
 that the memory of the machine does not have to hold all of them.
 """
 
+import gc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ def methods(plan: Plan) -> dict[str, Any]:
         found = interleaved({name: Contender(ours.step), _beside(name): Contender(kd.step)}, rounds=plan.rounds)
         times |= found
         ours.close()
+        del ours  # before memory is watched again, which sees what is given back too
     kd.close()
     return result(times, values=values, missing=missing, stages=stages)
 
@@ -71,6 +73,7 @@ def _beside(name: str) -> str:
 
 def _measured(build: Callable[[], Product]) -> tuple[Product, int]:
     """A product after its first step, and the most bytes that tensors made for it and in it took at one time."""
+    gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         product = build()
         product.step()
