@@ -9,6 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "distill_app").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
 _UNPICKLERS = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle")
+# What runs a file's code, behind an error that names the function until somebody allows it.
+ASKED = {"distill_app/deploy/formats.py": {"torch.jit.load(str(path), map_location='cpu')"}}
 _NEVER = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen"),
     *("builtins.eval", "builtins.exec", "builtins.compile"),
@@ -57,6 +59,9 @@ def _is(value: ast.expr | None, expected: object) -> bool:
 def _is_safe_loader(value: ast.expr | None, tree: ast.Module) -> bool:
     """Whether an expression can only be a safe loader of YAML; a name is what it is assigned to."""
     if isinstance(value, ast.Name):
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == value.id]
+        if classes:  # with tags of its own
+            return all(node.bases and all(_is_safe_loader(base, tree) for base in node.bases) for node in classes)
         assigned = [
             node.value
             for node in ast.walk(tree)
@@ -99,7 +104,8 @@ def _is_unsafe(call: ast.Call, tree: ast.Module, names: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_is_loaded_in_a_way_that_could_run_it(path):
-    assert list(unsafe(path.read_text(encoding="utf-8"))) == []
+    allowed = ASKED.get(path.relative_to(ROOT).as_posix(), set())
+    assert set(unsafe(path.read_text(encoding="utf-8"))) - allowed == set()
 
 
 @pytest.mark.parametrize(

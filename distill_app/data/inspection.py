@@ -171,7 +171,7 @@ class Inspection:
         if _UNEVEN <= self.imbalance < float("inf"):
             found.append(
                 f"the largest class has {self.imbalance:.0f} times as many training images as the smallest: look at "
-                f"accuracy by class (distill evaluate RUN --full), or weigh them (dataset.sampler)"
+                f"figures by class (distill evaluate RUN --full), or weigh them (dataset.sampler)"
             )
         short = self.median_side
         if image_size is not None and short is not None and 2 * short < image_size:

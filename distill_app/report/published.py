@@ -1,4 +1,4 @@
-"""What is published for a benchmark: the accuracy of every pair of networks and method, each with source and recipe."""
+"""What is published for a benchmark: top-1 of every pair of networks and method, each with source and recipe."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Value:
-    """A published accuracy in percent, with the keys of the sources that have it."""
+    """A published top-1 in percent, with the keys of the sources that have it."""
 
     top1: float
     sources: tuple[str, ...]

@@ -76,7 +76,7 @@ class Result:
 
     @property
     def published(self) -> list[Row]:
-        """What is published for it, where its runs are of a benchmark; in percent, of the accuracy."""
+        """What is published for it, where its runs are of a benchmark; top-1 in percent."""
         run = self.members[0][0]
         found = pair_in(run)
         if found is None:

@@ -53,7 +53,7 @@ def results_sheet(found: Sequence[Compared]) -> Sheet:
     columns = [Column("result"), *_key_columns(keys, rows), Column("n", "independent runs (seeds)", numeric=True)]
     columns += [Column(_head(metric.name), numeric=True) for metric in metrics]
     printed = any(each.result.published for each in found)
-    columns += [Column("published", "accuracy in papers, several values where sources differ", numeric=True)] * printed
+    columns += [Column("published", "top-1 in papers, several values where sources differ", numeric=True)] * printed
     compared = [name for name in ("alone", "kd") if any(getattr(each, name) for each in found)]
     for name in compared:
         reference = {"alone": "student alone", "kd": "tuned KD"}[name]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detection_fixtures import DETECTORS
-from method_fixtures import DETECTION
+from method_fixtures import DETECTION, TOKENS
 from omegaconf import OmegaConf
 
 from distill_app.check.quick import check, read
@@ -55,6 +55,7 @@ PAIRED = [
 CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
 CANONICAL = {"stem", *TAPS, "pooled", "logits", "output", *(f"p{level}" for level in range(2, 6))}
+BLOCKS = {"block1", "block2", "normed"}  # of ViTs
 OBJECTS = {"coco2017", "coco2017_keypoints", "coco_format", "fashion_det", "voc2007", "voc2012"}
 DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagefolder", "imagenet", *(OBJECTS - {"fashion_det"})}
 UNNAMED = {"csv": "file", "huggingface": "path"}
@@ -306,6 +307,10 @@ def test_fitnet_between_networks_that_share_nothing_passes_the_whole_check():
     assert list(check(compose(["method=fitnet", "model@teacher=vit_b_16", "model@student=mobilenet_v2"]))) == []
 
 
+def _names(names: object) -> list[str]:
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
 @pytest.mark.options("method")
 def test_a_method_file_is_short_and_names_taps_only(option):
     path = CONF / "method" / f"{option}.yaml"
@@ -315,5 +320,7 @@ def test_a_method_file_is_short_and_names_taps_only(option):
     conf = {key: value for key, value in conf.items() if key not in ("defaults", "extra_models", "about")}
     addresses = re.findall(r"\b(?:student|teacher)\.([\w${}.]+)", str(conf))
     addresses = {each for each in addresses if not each.startswith(("$", "losses."))}
-    assert addresses <= CANONICAL
+    if "{each}" in addresses:  # one for each of these
+        addresses = (addresses - {"{each}"}) | {name for names in conf["params"].values() for name in _names(names)}
+    assert addresses <= CANONICAL | (BLOCKS if option in TOKENS else set())
     assert not re.search(r"channels|in_features|in_shape|out_shape", wiring)

@@ -108,7 +108,7 @@ def test_a_stage_that_is_like_another_is_told_with_what_it_takes_from_it(tmp_pat
 
 
 def test_presets_of_a_method_are_those_that_choose_it(tmp_path):
-    assert presets_of("at") == ["cifar100/at_r32x4_r8x4", "imagenet/at_r34_r18"]
+    assert presets_of("at") == ["cifar100/at_r32x4_r8x4", "imagenet/at_r34_r18", "imagenet/at_r50_mv1"]
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /method: at\n")
     assert presets_of("at", [str(tmp_path)])[-1] == "mine"

@@ -128,7 +128,8 @@ def test_every_value_says_which_file_or_override_it_is_from(capsys):
     assert code == 0 and found["_target_: timm.create_model"] == "model/timm.yaml"
     assert found["model_name: resnet10t"] == "student.net.model_name=resnet10t"
     assert found["num_classes: ${dataset.num_classes}"] == "model/timm.yaml, = 10"
-    assert any(source == "model/taps/timm_resnet.yaml" for source in found.values())
+    code, shown, _ = told(capsys, "show", "model@student=resnet18")
+    assert code == 0 and "  # model/taps/resnet" in shown
     assert "drop_head" not in out and "defaults that nobody changed: --all" in out
 
 

@@ -21,7 +21,7 @@ def test_every_file_with_add_and_run_is_in_the_table():
     for file in Path(verbs.__file__).parent.glob("*.py"):
         module = import_module(f"distill_app.verbs.{file.stem}") if file.stem != "__init__" else verbs
         if hasattr(module, "add") and hasattr(module, "run"):
-            found.add(file.stem)
+            found.add(file.stem.replace("_", "-"))
     assert found == set(VERBS)
 
 
