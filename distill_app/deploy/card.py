@@ -124,7 +124,10 @@ def _ours(described: Mapping[str, Any]) -> str:
 
 
 def _input(described: Mapping[str, Any]) -> str:
-    how = described["preprocessing"]
+    how, own = described["preprocessing"], described.get("input") or {}
+    changed = ", ".join(
+        f"{key} {value}" for key, value in own.items() if key not in ("find", "of") and value is not None
+    )
     steps = [str(each["_target_"]).rsplit(".", 1)[-1] + _arguments(each) for each in how["transforms"]]
     return _table(
         {
@@ -134,6 +137,7 @@ def _input(described: Mapping[str, Any]) -> str:
             "scale": how["scale"],
             "mean": how["mean"],
             "std": how["std"],
+            **({"changed in front of the network, by itself": changed} if changed else {}),
         }
     )
 

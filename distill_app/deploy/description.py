@@ -16,6 +16,7 @@ from distill_app.deploy.formats import FORMATS, quiet, require
 from distill_app.deploy.preprocessing import Preprocessing
 from distill_app.deploy.program import Program
 from distill_app.errors import DistillError, UsageError
+from distill_app.networks.inputs import OwnInput
 from distill_app.networks.network import Network, channel_arguments
 from distill_app.report.results import aggregate
 from distill_app.runs.collect import collect
@@ -64,6 +65,7 @@ def described(
         "answer": None if path is None else {"tap": answer, "path": path},
         "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
         "preprocessing": preprocessing.described(),
+        "input": None if network.input is None else network.input.described(),
         "num_classes": data.num_classes,
         "classes": list(classes) if classes else None,
         "scores": scores,
@@ -83,12 +85,15 @@ def without_asking(net: Any) -> Any:
 
 
 def architecture_of(described: Mapping[str, Any], *, allow: Iterable[str]) -> Callable[[], nn.Module]:
-    """What builds the bare network of a description."""
+    """What builds the bare network of a description, with its own input in front of it where it has one."""
 
     def build() -> nn.Module:
         net: Any = described.get("net")
-        channels = int(described["preprocessing"]["channels"])
+        own = described.get("input")
+        channels = int((own or {}).get("channels") or described["preprocessing"]["channels"])
         built: nn.Module = Builder(allow).build(net, key="student.net", **channel_arguments(channels))
+        if own:
+            OwnInput.of(own).before(built)
         return built
 
     return build

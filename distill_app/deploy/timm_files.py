@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_app.errors import ExportError
+from distill_app.networks.inputs import OwnInput
 from distill_app.networks.modes import evaluating
 from distill_app.runs.files import write_json
 
@@ -41,14 +42,17 @@ def write_config(folder: Path, network: nn.Module, described: Mapping[str, Any],
     except Exception as error:
         text = next(iter(str(error).splitlines()), "")
         raise ExportError(f"timm does not load what was exported for it: {type(error).__name__}: {text}") from error
+    own = described.get("input")
+    images = OwnInput.of(own)(samples) if own else samples  # timm prepares them so
     with evaluating(network), torch.no_grad():
-        if not torch.equal(other(samples), network(samples)):
+        if not torch.equal(other(images), network(samples)):
             raise ExportError("what timm loads from the export answers something else than the network")
     return [folder / CONFIG]
 
 
 def _config(network: Any, described: Mapping[str, Any]) -> dict[str, Any]:
-    net, how = described["net"], described["preprocessing"]
+    net, own = described["net"], described.get("input") or {}
+    how = described["preprocessing"] | {key: own[key] for key in ("size", "channels", "mean", "std") if own.get(key)}
     size = how["size"] or 224
     own = dict(getattr(network, "pretrained_cfg", None) or {})
     kept = {key: own[key] for key in ("first_conv", "classifier", "fixed_input_size") if own.get(key) is not None}

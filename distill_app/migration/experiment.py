@@ -163,6 +163,6 @@ def _say_what_always_differs(common: Common, models: Node) -> None:
             )
     common.ledger.differ(
         "train.val_data_loader",
-        "stage.select=best hands on the epoch that is best on validation images, as there; where they are the test images, "
-        "that epoch is chosen by them",
+        "stage.select=best hands on the epoch that is best on validation images, as there; where they are the test "
+        "images, that epoch is chosen by them",
     )

@@ -1,5 +1,6 @@
 """The input of one network: images of a batch resized and normalised as this network was trained on them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from distill_app.config.inputs import GREY, has_own_input, own_input, statistics
-from distill_app.config.schema import DatasetConf, InputConf
+from distill_app.config.schema import DatasetConf, InputConf, NormalizeConf
 from distill_app.errors import SettingError
 
 
@@ -70,6 +71,27 @@ class OwnInput:
         if not args:
             raise SettingError("a network with an input of its own takes images as its first argument, without a name")
         return (self(args[0]), *args[1:]), kwargs
+
+    def described(self) -> dict[str, Any]:
+        """As plain values from which `of` makes it anew."""
+        mean, std = (value.flatten().tolist() for value in self._undo)
+        return {**self.conf, "of": {"channels": len(mean), "mean": mean, "std": std}}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "OwnInput":
+        """What `described` gave.
+
+        Raises:
+            SettingError: It is not that.
+        """
+        try:
+            given = value["of"]
+            normalize = NormalizeConf(mean=[float(x) for x in given["mean"]], std=[float(x) for x in given["std"]])
+            data = DatasetConf(channels=int(given["channels"]), normalize=normalize)
+            conf = InputConf(**{name: value[name] for name in own_input(InputConf())})
+            return cls(conf, data, device="cpu")
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingError(f"an input that is none: {error!r}") from error
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {_text(value)}" for name, value in self.conf.items() if value is not None)

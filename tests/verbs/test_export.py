@@ -61,6 +61,19 @@ def test_the_network_that_was_tested_is_the_one_that_is_deployed(method, to, dis
     assert accuracy(distill_app.load(folder)) == pytest.approx(expected)
 
 
+# What a network's own input changes is in front of it: a hook, which a file of weights does not hold.
+@pytest.mark.parametrize("to", ["safetensors", "onnx"])
+def test_a_student_with_an_input_of_its_own_is_deployed_with_it(to, distill, runs):
+    if to == "onnx":
+        pytest.importorskip("onnxruntime")
+    folder = runs("ce", "student.input={size: 16, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}")
+    code, out, err = distill("export", str(folder), "--to", to)
+    assert code == 0, err
+    exported = folder / "export" / to
+    assert accuracy(distill_app.load(exported)) == pytest.approx(row(folder)["accuracy"])
+    assert "changed in front of the network, by itself" in (exported / "README.md").read_text()
+
+
 def test_the_json_and_the_card_say_what_the_run_knows(distill, runs):
     folder = runs("kd")
     assert distill("export", str(folder), "--to", "safetensors", "--licence", "mit")[0] == 0
