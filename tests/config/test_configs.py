@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detection_fixtures import DETECTORS
-from method_fixtures import DETECTION, TOKENS
+from method_fixtures import DETECTION, TOKENS, tokens
 from omegaconf import OmegaConf
 
 from distill_app.check.quick import check, read
@@ -113,6 +113,8 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     data = ["dataset=fake_multilabel", "dataset.image_size=8"] if option == "multilabel_kd" else []
     if option in DETECTION:
         data = ["dataset=fashion_det", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8"]
+    if option in TOKENS:
+        data = ["dataset=fake", "dataset.image_size=16", *tokens("teacher", width=24), *tokens("student", width=16)]
     assert errors_of(*tiny, "prelude=none", f"method={option}", *pair, *data) == []
 
 
@@ -162,7 +164,14 @@ def test_a_recipe_passes(option, tiny, errors_of):
 def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
     names = options_of("loss")
     texts = {name: (CONF / "loss" / f"{name}.yaml").read_text() for name in names}
-    needy = {name: re.findall(r"adapters\.(\w+)", text.split("inputs:")[1]) for name, text in texts.items()}
+    # One for each name of a list: outside of a part that says which list it is told so.
+    repeated = [name for name, text in texts.items() if "{each}" in text]
+    errors = errors_of(*tiny, *(f"+loss@method.stages.distill.losses.x_{name}={name}" for name in repeated))
+    assert repeated and all("{each} stands for nothing here" in error for error in errors)
+    assert all(any(f"x_{name}.inputs" in error for error in errors) for name in repeated)
+
+    names = [name for name in names if name not in repeated and "normed" not in texts[name]]  # which ViTs have
+    needy = {name: re.findall(r"adapters\.(\w+)", texts[name].split("inputs:")[1]) for name in names}
     assert sum(not adapters for adapters in needy.values()) > 8
 
     mounted = [f"+loss@method.stages.distill.losses.x_{name}={name}" for name in names if needy[name]]
