@@ -74,3 +74,21 @@ def folders(root: Path, classes: Iterable[str] = ("cat", "dog"), *, train: int =
     for split, count in (("train", train), ("val", val)):
         write_images(root / split, dict.fromkeys(classes, count))
     return root
+
+
+COLOURS = {"ant": (200, 40, 40), "bee": (40, 200, 40), "cat": (40, 40, 200), "dog": (190, 190, 40)}
+
+
+def stranger_folder(root: Path, *, each: int = 50) -> Path:
+    """Four classes that differ in colour and grain; RGB, grey, RGBA and palette, PNG and JPEG, of many sizes."""
+    generator = np.random.default_rng(0)
+    for label, (name, colour) in enumerate(COLOURS.items()):
+        (root / name).mkdir(parents=True)
+        for number in range(each):
+            height, width = generator.integers(24, 90, 2)
+            stripes = 60 * ((np.arange(width) // (2 + 2 * label)) % 2)[None, :, None]
+            noise = generator.normal(0, 25, (height, width, 1))
+            image = Image.fromarray(np.clip(np.array(colour) + stripes + noise, 0, 255).astype(np.uint8))
+            kind = ("RGB", "RGB", "L", "RGBA", "P")[number % 5]
+            image.convert(kind).save(root / name / f"{number:02}.{'jpg' if number % 5 == 0 else 'png'}")
+    return root

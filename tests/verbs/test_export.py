@@ -67,7 +67,7 @@ def test_a_student_with_an_input_of_its_own_is_deployed_with_it(to, distill, run
     if to == "onnx":
         pytest.importorskip("onnxruntime")
     folder = runs("ce", "student.input={size: 16, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}")
-    code, out, err = distill("export", str(folder), "--to", to)
+    code, _, err = distill("export", str(folder), "--to", to)
     assert code == 0, err
     exported = folder / "export" / to
     assert accuracy(distill_app.load(exported)) == pytest.approx(row(folder)["accuracy"])

@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
+from data_fixtures import COLOURS, stranger_folder
 from engine_fixtures import QUIET, equal, metrics
 from PIL import Image
 from ranks_fixtures import outcomes
@@ -20,23 +20,7 @@ from distill_app.verbs import call
 
 pytestmark = pytest.mark.slow
 
-COLOURS = {"ant": (200, 40, 40), "bee": (40, 200, 40), "cat": (40, 40, 200), "dog": (190, 190, 40)}
 TINY = ("dataset.image_size=32", "model@teacher=plain_16_32_64", "model@student=plain_8_16", "stage.batch_size=16")
-
-
-def stranger_folder(root: Path, *, each: int = 50) -> Path:
-    """Four classes that differ in colour and grain; RGB, grey, RGBA and palette, PNG and JPEG, of many sizes."""
-    generator = np.random.default_rng(0)
-    for label, (name, colour) in enumerate(COLOURS.items()):
-        (root / name).mkdir(parents=True)
-        for number in range(each):
-            height, width = generator.integers(24, 90, 2)
-            stripes = 60 * ((np.arange(width) // (2 + 2 * label)) % 2)[None, :, None]
-            noise = generator.normal(0, 25, (height, width, 1))
-            image = Image.fromarray(np.clip(np.array(colour) + stripes + noise, 0, 255).astype(np.uint8))
-            kind = ("RGB", "RGB", "L", "RGBA", "P")[number % 5]
-            image.convert(kind).save(root / name / f"{number:02}.{'jpg' if number % 5 == 0 else 'png'}")
-    return root
 
 
 @pytest.fixture(scope="module")
