@@ -212,7 +212,8 @@ def test_every_model_passes_as_student_and_as_teacher(option, tmp_path):
     if option in DETECTORS:
         kinds = "[bbox,segm]" if "mask" in option else "[bbox]"
         data = ("dataset=fashion_det", f"dataset.task.kinds={kinds}", "dataset.train.count=8", "dataset.test.count=2")
-        if "keypoint" not in option:  # which these images have not
+        # Those of a large backbone at 800 px take minutes each; tests/models/test_detectors.py builds and reads them.
+        if "resnet50" not in option and "vgg16" not in option:
             assert list(check(compose([*FROZEN, *data, "method=own", f"model@student={option}"]))) == []
         return
     # Any method's taps: those of AT and of the hint of FitNet, beside the logits.

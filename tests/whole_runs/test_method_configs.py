@@ -22,7 +22,7 @@ from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
 MOSTLY_SLOW = mostly_slow(ALL, "kd", "crd", "ghnd")
-PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg11_bn", "resnet20"), ("vit_b_16", "resnet20")]
+PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg8", "resnet20"), ("vit_b_16", "resnet20")]
 
 
 @pytest.fixture(autouse=True)
