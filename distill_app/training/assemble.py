@@ -1,5 +1,6 @@
 """From a plan and example activations to adapters and loss terms, built from the shapes that are there."""
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,11 +63,18 @@ def example_namespace(
     return namespace
 
 
+# Dropout of torch, DropPath and DropBlock of timm, StochasticDepth of torchvision.
+_DROPS = re.compile(r"Drop|StochasticDepth")
+
+
 @contextmanager
 def _training(module: nn.Module) -> Iterator[None]:
-    """Train mode for the time of the block, which leaves no trace."""
+    """Train mode for the time of the block, which leaves no trace; nothing is dropped, so that taps agree."""
     with untouched(module), evaluating(module):  # which gives every mode back
         module.train()
+        for part in module.modules():
+            if _DROPS.search(type(part).__name__):
+                part.eval()
         yield
 
 
