@@ -22,7 +22,7 @@ from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
 MOSTLY_SLOW = mostly_slow(ALL, "kd", "crd", "ghnd")
-PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg8", "resnet20"), ("vit_b_16", "resnet20")]
+PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg8", "resnet20"), ("vit_ti_16", "resnet20")]
 
 
 @pytest.fixture(autouse=True)
@@ -342,12 +342,6 @@ def test_methods_of_blocks_refuse_networks_without_any(method, teacher, student)
     pair = [f"model@teacher={teacher}", f"model@student={student}", "dataset=fake", "prelude=none"]
     errors = list(check(compose([f"method={method}", *pair, "teacher.allow_random=true"])))
     assert errors and all("unknown tap 'block" in error or "unknown tap 'normed'" in error for error in errors)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in ALL if name not in TOKENS])
-def test_the_default_pair_passes_the_check(method):
-    assert list(check(compose([f"method={method}"]))) == []
 
 
 @pytest.mark.slow
