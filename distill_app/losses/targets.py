@@ -45,7 +45,7 @@ class OneForAllCE(nn.Module):
         require_logits(student, teacher, loss="OneForAllCE")
         require_labels(target, student, loss="OneForAllCE")
         log_student = F.log_softmax(full_precision(student) / self.temperature, dim=1)
-        label = F.one_hot(target, student.shape[1])
+        label = torch.zeros_like(log_student).scatter_(1, target[:, None], 1.0)  # one_hot would wait for the device
         weights = (F.softmax(as_target(teacher) / self.temperature, dim=1) + label) ** self.gamma - label
         return -(weights * log_student).sum(dim=1).mean()
 

@@ -1,6 +1,7 @@
 """Every model config composes, builds for small images, and has taps of the canonical names and shapes."""
 
 import functools
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from distill_app.config.schema import InputConf
 from distill_app.config.tree import conf_dir
 from distill_app.networks.finding import find_taps
 from distill_app.networks.hooks import TappedModel
@@ -71,11 +73,14 @@ def one_thread():
 def composed(tmp_path_factory):
     """Composes two models at the keys teacher and student, for ten classes of 32 pixels."""
     folder = tmp_path_factory.mktemp("conf")
-    defaults = [{"model@teacher": "resnet18"}, {"model@student": "resnet8"}, "_self_"]
+    defaults = ["_self_", {"model@teacher": "resnet18"}, {"model@student": "resnet8"}]
+    unset = {"find_taps": None, "input": asdict(InputConf())}  # as the schema has it, which is not here
     primary = {
         "defaults": defaults,
         "hydra": {"searchpath": [f"file://{conf_dir()}"]},
         "dataset": {"num_classes": 10, "image_size": 32, "channels": 3},
+        "teacher": unset,
+        "student": unset,
     }
     OmegaConf.save(OmegaConf.create(primary), folder / "primary.yaml")
 
