@@ -19,7 +19,9 @@ class CsvImages(FileImages):
         classes: names in the order of their labels; None: sorted.
         test_fraction: the share of each class that is tested, where it is shared; None: 0.2.
         split_seed: what draws it.
-        max_pixels, white, upright: as of `FileImages`.
+        max_pixels: images with more are refused.
+        white: as of `FileImages`.
+        upright: turn images as their EXIF data say.
 
     Raises:
         DataError: There is no such file or column, a row says too little, or an image is not there.
