@@ -5,8 +5,10 @@ import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -21,6 +23,7 @@ def seeded(seed: int, name: str) -> Iterator[None]:
 
 def seed_all(*parts: int | str) -> None:
     """Sets the random state of torch, numpy and Python, on every device, to a function of names; takes 15 us."""
+    import numpy as np
     import torch
 
     value = stable_hash(*parts) % 2**63
@@ -49,11 +52,13 @@ def stable_hash(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b("\n".join(texts).encode(), digest_size=8).digest(), "little")
 
 
-def permutation(size: int, *parts: int | str) -> np.ndarray:
+def permutation(size: int, *parts: int | str) -> "np.ndarray":
     """The numbers 0 to size-1 in an order that depends on `parts` only.
 
     Sorting raw Philox words costs 0.2 s a million; numpy promises to keep those words, and not what its
     `Generator.permutation` makes of them.
     """
+    import numpy as np
+
     words = np.random.Philox(key=stable_hash(*parts)).random_raw(size)
     return np.argsort(words, kind="stable")

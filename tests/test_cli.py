@@ -28,7 +28,7 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     ("arguments", "shows"),
     [
-        (["--help"], ["distill method=at model@teacher=resnet50", "distill list", "--cfg job", *VERBS]),
+        (["--help"], ["distill method=at model@student=mobilenet_v3_small", "distill list", "--cfg job", *VERBS]),
         (["list", "models"], ["resnet18", "mobilenet_v2"]),
         (["completion", "words", "--", "stage.opt"], ["stage.optimizer."]),
         (["--cfg", "job", "method=at", "stage.lr=0.3"], ["name: at", "lr: 0.3", "_target_: torchvision.datasets"]),

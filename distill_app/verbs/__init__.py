@@ -10,7 +10,7 @@ from importlib import import_module
 
 # Verb: what it does, for --help and at the top of its own -h. Nothing is listed anywhere else.
 VERBS = {
-    "list": "lists methods, models, datasets, experiments and all other groups",
+    "list": "lists methods, models, datasets, experiments, other groups",
     "show": "shows an option in full, and where its values come from",
     "predict": "says what is in images: with a network of a run, or an export",
     "export": "writes a verified file: weights, torch.export, TorchScript, ONNX",
@@ -26,7 +26,7 @@ VERBS = {
     "retry": "submits again what of a sweep is missing or failed",
     "wait": "waits until all runs are over; exit code 0 if all are done",
     "published": "lists what papers report for a benchmark's pairs and methods",
-    "data": "check: looks at every image of a data set; a picture of each class",
+    "data": "check: looks at every image of a data set; a picture too",
     "taps": "prints the modules of a network, and where its taps sit",
     "import-torchdistill": "turns a config of torchdistill into an experiment",
     "cache": "lists, verifies or clears teacher caches",
@@ -54,5 +54,5 @@ def call(verb: str, words: Sequence[str]) -> int | list[str]:
 
 def listing() -> str:
     """The verbs and what they do, one a line."""
-    width = max(map(len, VERBS))
+    width = max(len(verb) for verb in VERBS if len(verb) < 12)  # the one that is longer stands out
     return "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())

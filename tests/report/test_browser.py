@@ -183,6 +183,7 @@ def test_an_evaluation_in_depth_is_shown_and_chosen_from(opened, tmp_path):
     assert page.locator("#depth img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 2
     titles = page.locator("#depth h3").all_text_contents()
     wanted = ["student on digits", "Reliability", "By class", "Confusions", "Activations", "Where they disagree"]
+    wanted.append("What networks cost")
     assert all(title.startswith(word) for title, word in zip(titles, wanted, strict=True))
     assert page.locator("#depth .legend").first.locator("button").all_text_contents()[0] == "student, ECE 15.00%"
     page.get_by_label("Evaluation").select_option("1")
