@@ -10,8 +10,6 @@ from typing import Any
 
 from omegaconf import II, MISSING, OmegaConf
 
-from distill_app.config.each import written_out
-
 
 @dataclass
 class InputConf:
@@ -338,4 +336,6 @@ def to_app(config: Mapping[str, Any]) -> AppConf:
     merged = OmegaConf.merge(OmegaConf.structured(AppConf), OmegaConf.create(dict(config)))
     app = OmegaConf.to_object(merged)
     assert isinstance(app, AppConf)  # for the type checker: the schema is the root
+    from distill_app.config.each import written_out  # which brings Hydra along, and completion does without
+
     return written_out(app)
