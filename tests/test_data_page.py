@@ -9,7 +9,8 @@ from data_fixtures import write_images
 from PIL import Image
 
 from distill_app.check.quick import check
-from distill_app.config.tree import compose, options_of
+from distill_app.config.groups import options_of
+from distill_app.config.tree import compose
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
 COMMANDS = re.findall(r"^    distill (.+)$", PAGE, flags=re.MULTILINE)

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import OmegaConf
 
-from distill_app.config.groups import options_of
+from distill_app.config.groups import conf_dir, options_of
 from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.schema import AppConf
 from distill_app.config.start import asking_argument, chain_of, start_of
-from distill_app.config.tree import conf_dir
 
 FINETUNE = "finetune"
 # Networks of which the small ones are trained as before when they go on from weights of one's own.

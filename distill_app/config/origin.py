@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from distill_app.config.groups import options_of
-from distill_app.config.tree import conf_dir, places_of
+from distill_app.config.groups import conf_dir, options_of
+from distill_app.config.tree import places_of
 
 
 def left_over(key: str, name: str, conf: Mapping[str, Any]) -> str | None:

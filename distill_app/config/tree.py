@@ -15,9 +15,7 @@ from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from distill_app.config.groups import conf_dir as conf_dir
-from distill_app.config.groups import groups as groups
-from distill_app.config.groups import options_of as options_of
+from distill_app.config.groups import conf_dir, options_of
 from distill_app.config.schema import AppConf
 
 # Groups that may be left out: null and none both choose nothing.

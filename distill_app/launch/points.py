@@ -18,7 +18,8 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 
-from distill_app.config.tree import conf_dir, register, with_none
+from distill_app.config.groups import conf_dir
+from distill_app.config.tree import register, with_none
 from distill_app.runs.folders import NewFolders
 
 BASE = "1.3"

@@ -40,9 +40,8 @@ def convert(path: Path, *, name: str | None = None) -> Imported:
     common = Common(ledger, student, network(teacher, num_classes=classes, role="teacher") if teacher else None)
     stages = _stages(root.get("train"), common)
     data = _data(root, classes)
-    root.get("dependencies").leave("packages of yours: name them in runtime.allow") if root.get(
-        "dependencies"
-    ) else None
+    if dependencies := root.get("dependencies"):
+        dependencies.leave("packages of yours: name them in runtime.allow")
     _say_what_always_differs(common, models)
     made = Files(name, path.name, data, common, stages).write()
     ledger.leave_unread(content)

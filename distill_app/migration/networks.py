@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from distill_app.config.tree import conf_dir, options_of
+from distill_app.config.groups import conf_dir, options_of
 from distill_app.errors import UsageError
 from distill_app.migration.ledger import Node
 

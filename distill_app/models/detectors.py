@@ -64,7 +64,7 @@ def detector(
         options: For torchvision's builder, such as min_size, max_size or box_detections_per_img.
 
     Raises:
-        ValueError: No such architecture, or an epsilon for norms that are not frozen.
+        ValueError: No such architecture, an epsilon for norms that are not frozen, or an option without an effect.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture: {unknown('architecture', architecture, ARCHITECTURES)}")
@@ -74,6 +74,8 @@ def detector(
         frozen = frozen_norms
     if eps is not None and not frozen:
         raise ValueError("eps: is that of frozen norms, and they are not frozen here")
+    if "trainable_backbone_layers" in options:  # torchvision heeds it only where it loads weights itself
+        raise ValueError("trainable_backbone_layers: has no effect here; name what is frozen in a stage's freeze")
     build = getattr(detection, architecture)
     net = build(weights=None, weights_backbone=weights_backbone, num_classes=with_background(num_classes), **options)
     _set_norms(net.backbone, frozen=frozen, eps=published if eps is None else eps)

@@ -101,7 +101,8 @@ def _notes(found: Sequence[Compared], columns: Sequence[str], *, markdown: bool)
         if column in columns:
             lines.append(f"{column}: difference to {name} by seed, with p of the two-sided paired t-test")
     if "published" in columns:
-        lines.append("published: top-1 in papers, each value where sources differ; sources: distill published PAIR")
+        told = "top-1 in papers, each after its own recipe, whatever ours was; several where sources differ"
+        lines.append(f"published: {told}: distill published PAIR")
     if "vs kd" in columns:
         lines.append(f"tuned KD: {'; '.join(tuned_texts(found))}")
     return [f"- {line}" for line in lines] if markdown else lines

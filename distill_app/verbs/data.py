@@ -17,6 +17,7 @@ from distill_app.data.own import is_own, own_listing
 from distill_app.data.split import hold_out
 from distill_app.errors import DataError, UsageError
 from distill_app.runs.report import summary_table
+from distill_app.verbs.list import add_config_dirs, check_config_dirs
 
 # So that nothing but the data can be wrong with the config.
 _ALONE = ("method=ce", "prelude=none")
@@ -40,13 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="where images of each class go, as training and test see them (default: %(default)s)",
     )
     parser.add_argument("--no-picture", action="store_true", help="draws none, and is done without importing torch")
-    parser.add_argument(
-        "--config-dir",
-        "-cd",
-        action="append",
-        default=[],
-        help="a folder with groups of your own, as for an experiment",
-    )
+    add_config_dirs(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: Words that name no data set.
     """
+    check_config_dirs(arguments.config_dir)
     cfg = compose([*_ALONE, *overrides_of(arguments.words)], config_dirs=arguments.config_dir)
     errors, app, plans = read(cfg)
     errors = [text for text in errors if text.startswith("dataset.")]

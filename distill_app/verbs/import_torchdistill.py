@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from distill_app.config.tree import compose, options_of
+from distill_app.config.groups import options_of
+from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, UsageError
 from distill_app.migration.experiment import Imported, convert
 

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill_app.check.command_line import composition_errors
 from distill_app.check.quick import read
-from distill_app.config.groups import groups
+from distill_app.config.groups import conf_dir, groups
 from distill_app.config.schema import AppConf, StageConf
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, is_of_composition
 
 STORED = "stored_run"

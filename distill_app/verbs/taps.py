@@ -16,6 +16,7 @@ from distill_app.config.plan import ROLES
 from distill_app.config.schema import ModelConf, RuntimeConf
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, UsageError, is_of_composition
+from distill_app.verbs.list import add_config_dirs, check_config_dirs
 
 _HELP = """\
 distill taps resnet18                              an option of the group model, or a classifier of torchvision
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=int, default=2, help="levels of the tree; taps further down are shown (2)")
     parser.add_argument("--size", type=int, help="side of the images in pixels; default: what the network is for")
     parser.add_argument("--json", action="store_true", help="all modules and taps, as JSON")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], help="a folder with groups of your own")
+    add_config_dirs(parser)
     parser.add_argument("--allow", action="append", default=[], help="a package from which it may be built")
 
 
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.depth < 0 or (arguments.size is not None and arguments.size < 1):
         raise UsageError(f"--depth and --size: want positive numbers, got {arguments.depth} and {arguments.size}")
+    check_config_dirs(arguments.config_dir)
     role, overrides = line_of(arguments.model, arguments.overrides, config_dirs=arguments.config_dir)
     cfg = _composed(overrides, arguments.config_dir)
     conf = _network(cfg, role)

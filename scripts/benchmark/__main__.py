@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torchvision
 
-from distill_app.config.tree import options_of
+from distill_app.config.groups import options_of
 
 from ..output import require_folder
 from .cache import cache, crd_setup, store

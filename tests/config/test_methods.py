@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill_app.config.groups import options_of
+from distill_app.config.groups import conf_dir, options_of
 from distill_app.config.methods import ABOUT, methods_of, presets_of, stages_of
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.tree import compose
 from distill_app.errors import ConfigError
 
 METHODS = {method.name: method for method in methods_of()}

@@ -9,8 +9,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+from distill_app.config.groups import conf_dir
 from distill_app.config.schema import DatasetConf
-from distill_app.config.tree import conf_dir
 from distill_app.data import Samples, budget, hold_out, labels_of
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))

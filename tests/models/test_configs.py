@@ -14,8 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from distill_app.config.groups import conf_dir
 from distill_app.config.schema import InputConf
-from distill_app.config.tree import conf_dir
 from distill_app.networks.finding import find_taps
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.taps import Tap, resolve

@@ -71,6 +71,8 @@ def test_weights_of_the_backbone_alone_are_a_second_source(monkeypatch):
 def test_what_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="did you mean 'fasterrcnn_resnet50_fpn'"):
         detector("fasterrcnn_resnet50", num_classes=3)
+    with pytest.raises(ValueError, match="trainable_backbone_layers: has no effect here"):
+        detector("fasterrcnn_resnet50_fpn", num_classes=3, trainable_backbone_layers=2)
     with pytest.raises(ValueError, match="they are not frozen here"):
         detector("ssd300_vgg16", num_classes=3, eps=0.0)
 

@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from distill_app.config.groups import conf_dir
 from distill_app.config.schema import ModelConf
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.tree import compose
 from distill_app.errors import WeightsError
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.origin import Origin

@@ -9,7 +9,7 @@ from net_fixtures import SeveralOutputs
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from distill_app.config.tree import conf_dir
+from distill_app.config.groups import conf_dir
 from distill_app.errors import SettingError, TapError
 from distill_app.models import PlainCNN
 from distill_app.networks.finding import Found, find_taps

@@ -44,6 +44,12 @@ def test_one_method_is_told_with_formula_stages_losses_and_advice(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["taps", "resnet8"], ["data", "check", "dataset=digits"], ["show", "method=at"]])
+def test_a_folder_of_ones_own_that_is_not_there_is_refused_by_every_verb_that_takes_one(capsys, tmp_path, words):
+    code, _, err = told(capsys, *words, "--config-dir", str(tmp_path / "nosuch"))
+    assert code == 2 and "is no folder" in err
+
+
 @pytest.mark.parametrize("flag", ["--config-dir", "-cd"])
 def test_methods_of_a_folder_of_ones_own_are_listed_and_told(tmp_path, capsys, flag):
     (tmp_path / "method").mkdir()

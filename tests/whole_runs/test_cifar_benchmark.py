@@ -15,9 +15,9 @@ from torchvision.datasets import CIFAR100
 
 from distill_app.check.quick import read
 from distill_app.cli import main
-from distill_app.config.groups import options_of
+from distill_app.config.groups import conf_dir, options_of
 from distill_app.config.plan import StagePlan
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.tree import compose
 
 PAIRS = options_of("pair")
 SETTINGS = sorted(path.stem for path in Path(conf_dir(), "setting/cifar100").glob("*.yaml"))

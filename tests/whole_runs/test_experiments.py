@@ -7,7 +7,8 @@ import pytest
 from engine_fixtures import QUIET, equal, metrics, mostly_slow, networks, run, runner
 
 from distill_app.check.quick import check
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.groups import conf_dir
+from distill_app.config.tree import compose
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file
 from distill_app.training.stage import Stage

@@ -15,7 +15,8 @@ from torch import nn
 
 from distill_app.adapters import ConvBranch, ReviewFusion
 from distill_app.check.quick import check
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.groups import conf_dir
+from distill_app.config.tree import compose
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.training.describe import stage_text
 from distill_app.training.runner import StageRunner

@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from distill_app.check.quick import check
+from distill_app.config.groups import conf_dir
 from distill_app.config.plan import plan_stages
 from distill_app.config.schema import to_app
-from distill_app.config.tree import compose, conf_dir
+from distill_app.config.tree import compose
 from distill_app.training.optimize import scaled_lr
 from distill_app.training.runner import run_experiment
 
