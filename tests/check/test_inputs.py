@@ -5,6 +5,8 @@ from conftest import TINY
 from engine_fixtures import mostly_slow
 
 from distill_app.check.quick import read
+from distill_app.config.plan import models_of
+from distill_app.config.tree import compose
 
 MEAN = "teacher.input={mean: [0.5,0.5,0.5], std: [0.2,0.2,0.2]}"
 ALONE = (*TINY, "prelude=none")
@@ -89,3 +91,15 @@ def test_no_network_that_is_trained_or_from_scratch_gets_other_images(composed, 
     pytest.importorskip("timm")
     app = read(composed(*ALONE, *TIMM, "dataset=fashion_mini", *overrides))[1]
     assert app.teacher.input.size is None and app.teacher.input.mean is None
+
+
+@pytest.mark.parametrize("method", ["ban", "dml", "kdcl", "multi_teacher", "simkd", "tfkd_self"])
+def test_a_network_that_stands_in_the_place_of_another_gets_its_images(method):
+    inputs = ["student.input={size: 16, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}", "teacher.input={size: 12}"]
+    _, app, _ = read(compose(["experiment=digits/kd", f"method={method}", "teacher.allow_random=true", *inputs]))
+    models = models_of(app)
+    copies = {name for name in models if name not in ("student", "teacher")}
+    assert "baseline" in copies and len(copies) > 1
+    for name in copies:
+        role = "teacher" if name.startswith("teacher") else "student"
+        assert models[name].input == models[role].input, name
