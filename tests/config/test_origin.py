@@ -53,12 +53,13 @@ def test_a_method_of_ones_own_that_replaces_a_loss_is_told_of_the_other_way(tmp_
 
 
 def test_a_target_that_takes_anything_and_refuses_it_later_is_told_too():
-    # As every module without an __init__ of its own: its signature says *args, **kwargs.
+    # As every module without an __init__ of its own: its signature says *args, **kwargs. No option was chosen here, so
+    # that all files are named that set such an argument.
     conf = {"_target_": "torch.nn.Flatten", "temperature": 4.0}
-    with pytest.raises(ConfigError, match=r"left over from loss/kl\.yaml"):
+    with pytest.raises(ConfigError, match=r"left over from .*\bloss/kl\.yaml"):
         Builder().build(conf, key=f"{KD}.loss")
     conf["_target_"] = "torch.nn.Module"
-    with pytest.raises(ConfigError, match=r"takes no argument 'temperature'; .*left over from loss/kl\.yaml"):
+    with pytest.raises(ConfigError, match=r"takes no argument 'temperature'; .*left over from .*\bloss/kl\.yaml"):
         Builder().build(conf, key=f"{KD}.loss")
 
 
