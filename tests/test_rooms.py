@@ -1,6 +1,7 @@
 """The package as a house: rooms import downwards only, and in no circle."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def _room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
 def _imports(path: Path) -> set[str]:
     """Modules of this package that a file imports, wherever in the file it does, types included."""
     found = set()
@@ -64,7 +66,6 @@ def test_imports_go_downwards_only(module):
     assert not upwards, f"{module} imports from a higher floor: {sorted(upwards)}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("nodes", ["files", "rooms"])
 def test_no_circle_of_imports(nodes):
     edges: dict[str, set[str]] = {}

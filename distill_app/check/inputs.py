@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from distill_app.check.lookup import asks_timm
-from distill_app.config.inputs import frozen_networks, statistics
+from distill_app.config.inputs import asks_timm, frozen_networks, statistics
 from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.schema import AppConf
 from distill_app.errors import CorruptImageError

@@ -1,13 +1,11 @@
 """What nobody wrote of a network and it has to be asked for: its taps, its input; torch is imported where one is."""
 
-from collections.abc import Mapping
-
 from omegaconf import DictConfig
 
 from distill_app.check.interpolations import taps_referred_to
-from distill_app.config.inputs import frozen_networks
+from distill_app.config.inputs import asks_timm, frozen_networks
 from distill_app.config.plan import ROLES, StagePlan, model_key, models_of, plan_stages, taps_to_find
-from distill_app.config.schema import AppConf, ModelConf
+from distill_app.config.schema import AppConf
 
 
 def with_found_inputs(app: AppConf, plans: list[StagePlan]) -> list[str]:
@@ -23,14 +21,6 @@ def with_found_inputs(app: AppConf, plans: list[StagePlan]) -> list[str]:
 
         fill_in_inputs(app, plans)
     return errors
-
-
-def asks_timm(conf: ModelConf, *, frozen: bool) -> bool:
-    """Whether what a network's input does not say is taken from timm."""
-    if not isinstance(conf.net, Mapping) or str(conf.net.get("_target_")) != "timm.create_model":
-        return False
-    published = frozen and bool(conf.net.get("pretrained")) and not conf.checkpoint
-    return published if conf.input.find is None else conf.input.find
 
 
 def with_found_taps(app: AppConf, plans: list[StagePlan]) -> tuple[list[StagePlan], list[str]]:

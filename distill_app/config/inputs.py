@@ -42,6 +42,14 @@ def frozen_networks(plans: list[StagePlan]) -> set[str]:
     return {name for plan in plans for name in plan.taps} - changed
 
 
+def asks_timm(conf: ModelConf, *, frozen: bool) -> bool:
+    """Whether what a network's input does not say is taken from timm."""
+    if not isinstance(conf.net, Mapping) or str(conf.net.get("_target_")) != "timm.create_model":
+        return False
+    published = frozen and bool(conf.net.get("pretrained")) and not conf.checkpoint
+    return published if conf.input.find is None else conf.input.find
+
+
 def input_errors(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     """Yields what is wrong with the inputs of networks, and with data of which they cannot be made."""
     told: list[InputConf] = []
