@@ -17,6 +17,7 @@ from distill_app.config.schema import AboutConf, AdapterConf, LossTermConf
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, UsageError, one_line
 
+MEASURED = "measured.yaml"  # beside config.yaml; written with the pages of results
 ABOUT = tuple(field.name for field in fields(AboutConf))
 
 
@@ -33,6 +34,12 @@ class Method:
     name: str
     about: AboutConf
     shipped: bool
+
+    @property
+    def year(self) -> int | None:
+        """The year of the paper."""
+        years = re.findall(r"\b(?:19|20)\d\d\b", self.authors)
+        return int(years[-1]) if years else None
 
     @property
     def authors(self) -> str:
@@ -73,8 +80,17 @@ def _about(file: Path) -> AboutConf:
 
 
 def _year(method: Method) -> int:
-    years = re.findall(r"\b(?:19|20)\d\d\b", method.authors)
-    return int(years[-1]) if years else 0 if method.shipped else 9999
+    return method.year or (0 if method.shipped else 9999)
+
+
+def gains() -> dict[str, dict[str, float]]:
+    """What methods were measured to give over the student alone, as docs/results.md has it.
+
+    Returns:
+        Data set -> method -> the difference of accuracies in points, the mean over seeds.
+    """
+    file = Path(conf_dir(), MEASURED)
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def presets_of(name: str, config_dirs: Sequence[str] = ()) -> list[str]:

@@ -222,8 +222,10 @@ class AboutConf:
     """What is told of a method beside its wiring: docs/methods and `distill show` show it."""
 
     title: str | None = None
+    kind: str | None = None  # what of the networks it is about: logits, features, relations, structure ...
     paper: str | None = None  # authors and year, then the address
     learns: str | None = None  # what the student learns from, in a few words
+    needs: str | None = None  # of networks and data, besides labels
     does: str | None = None
     formula: str | None = None
     matches: str | None = None  # which reference implementations the numbers of its losses equal

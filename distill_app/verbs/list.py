@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill_app.config.groups import default_options, file_of, groups, header_of, options_of
-from distill_app.config.methods import methods_of
+from distill_app.config.methods import gains, methods_of
 from distill_app.errors import UsageError
 from distill_app.words import unknown
 
@@ -95,10 +95,9 @@ def called(group: str) -> str:
 
 
 def listed(group: str, config_dirs: Sequence[str]) -> str:
-    """The options of a group: name and what it is; of methods title and paper, by year."""
+    """The options of a group: name and what it is; of methods, by year, what they are about, need and gave here."""
     if group == "method":
-        found = methods_of(config_dirs)
-        return table([(m.name, m.about.title or "(its file has no about.title)", m.about.paper or "") for m in found])
+        return table(methods(config_dirs))
     chosen = [option for mount, option in default_options().items() if mount.partition("@")[0] == group]
     rows = []
     for option in options_of(group, config_dirs):
@@ -106,6 +105,19 @@ def listed(group: str, config_dirs: Sequence[str]) -> str:
         told = header_of(file) if file is not None else ""
         rows.append((option, f"{told} (default)".strip() if option in chosen else told))
     return table(rows)
+
+
+def methods(config_dirs: Sequence[str]) -> list[tuple[str, ...]]:
+    """A head and a row for each method; the gain over the student alone is in points, on bundled data sets."""
+    measured = gains()
+    rows = [("method", "kind", *(f"on {name}" for name in measured), "what it is", "needs", "paper")]
+    for method in methods_of(config_dirs):
+        told = method.about
+        found = [gain.get(method.name) if method.shipped else None for gain in measured.values()]
+        given = ["-" if value is None else f"{value:+.1f}" for value in found]
+        title = told.title or "(its file has no about.title)"
+        rows.append((method.name, told.kind or "-", *given, title, told.needs or "-", told.paper or "-"))
+    return rows
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

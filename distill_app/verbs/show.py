@@ -103,7 +103,9 @@ def described(method: Method, config_dirs: Sequence[str] = ()) -> str:
     about, width = method.about, min(120, shutil.get_terminal_size((100, 24)).columns)
     told = {
         "paper": about.paper,
+        "kind": about.kind,
         "learns": about.learns,
+        "needs": about.needs,
         "does": about.does,
         "formula": about.formula,
         "matches": about.matches,

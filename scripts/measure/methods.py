@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_app import compose, run
-from distill_app.config.groups import options_of
+from distill_app.config.groups import conf_dir, options_of
+from distill_app.config.methods import MEASURED
 from distill_app.errors import DistillError
 
 from ..output import require_folder
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="methods at a time, a core each")
     parser.add_argument("--output", type=Path, default=Path("outputs/methods"))
     parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument(
+        "--gains", type=Path, default=Path(conf_dir(), MEASURED), help="what `distill list methods` shows"
+    )
     arguments = parser.parse_args()
     require_folder(parser, arguments.docs, arguments.output)
     names = arguments.methods.split(",") if arguments.methods else sorted({*options_of("method")} - OTHER_DATA)
@@ -84,7 +88,7 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> None:
             record[arguments.dataset] = dict(sorted(record[arguments.dataset].items()))
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             print(f"{waiting[done]}: {done.result()['chosen']}", flush=True)
-    write(arguments.dataset, place, teacher, _read(path)[arguments.dataset], docs=arguments.docs)
+    write(arguments.dataset, place, teacher, _read(path)[arguments.dataset], docs=arguments.docs, gains=arguments.gains)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

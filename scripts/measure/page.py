@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from distill_app.report import picture
 from distill_app.report.comparison import Compared, compared
 from distill_app.report.results import aggregate
@@ -47,8 +49,10 @@ number of epochs and on the same labels.
 """
 
 
-def write(dataset: str, place: Path, teacher: Mapping[str, Any], record: Mapping[str, Any], *, docs: Path) -> None:
-    """Writes `results.md` (of other data sets than digits `results_NAME.md`), its picture and its numbers.
+def write(
+    dataset: str, place: Path, teacher: Mapping[str, Any], record: Mapping[str, Any], *, docs: Path, gains: Path
+) -> None:
+    """Writes `results.md` (of other data sets than digits `results_NAME.md`), its picture, its numbers and the gains.
 
     Args:
         dataset: The data set.
@@ -56,6 +60,7 @@ def write(dataset: str, place: Path, teacher: Mapping[str, Any], record: Mapping
         teacher: The summary of the teacher.
         record: Method -> what was searched, as `searched.json` has it.
         docs: Where to write.
+        gains: The file with the gains of all data sets, which `distill list methods` shows; this one's are replaced.
     """
     stem = "results" if dataset == "digits" else f"results_{dataset}"
     found = _students(place, record, split=False)
@@ -86,6 +91,9 @@ def write(dataset: str, place: Path, teacher: Mapping[str, Any], record: Mapping
     picture.draw(docs / f"{stem}.png", found=found)
     numbers = [_numbers(each, record) for each in found]
     (docs / f"{stem}.json").write_text(json.dumps({"teacher": summary, "methods": numbers}, indent=1) + "\n")
+    known = yaml.safe_load(gains.read_text(encoding="utf-8")) if gains.is_file() else {}
+    known[dataset] = {n["method"]: round(100 * n["minus_alone"]["mean"], 2) for n in numbers if "minus_alone" in n}
+    gains.write_text(f"# points over the student alone: docs/results*.md\n{yaml.safe_dump(known)}", encoding="utf-8")
     print(page)
 
 

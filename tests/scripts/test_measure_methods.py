@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from distill_app import compose
 from scripts.measure import methods, page
@@ -70,11 +71,17 @@ def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
     assert set(record["kd"]["best"]) == {"0", "1"} and not list((place / "search").glob("*/*"))
     again = measured.method("kd", record["kd"])  # what is there is not run again
     assert again == record["kd"]
-    page.write("digits", place, teacher, record, docs=docs)
+    gains = tmp_path / "measured.yaml"
+    gains.write_text("fashion_mini: {at: -1.5}\n")
+    page.write("digits", place, teacher, record, docs=docs, gains=gains)
     text = (docs / "results.md").read_text()
     assert "| `kd` " in text and "student alone (`ce`)" in text and "over 2 seeds" in text
     numbers = json.loads((docs / "results.json").read_text())
     assert {row["method"] for row in numbers["methods"]} == {"ce", "kd", "simkd"}
+    known = yaml.safe_load(gains.read_text())
+    gain = next(row["minus_alone"]["mean"] for row in numbers["methods"] if row["method"] == "kd")
+    assert known["fashion_mini"] == {"at": -1.5} and set(known["digits"]) == {"kd", "simkd"}
+    assert known["digits"]["kd"] == pytest.approx(100 * gain, abs=0.006)
     assert (docs / "results.png").stat().st_size > 1000
 
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from distill_app.cli import main
 from distill_app.config.groups import options_of
 from distill_app.config.tree import compose
+from distill_app.verbs import list as verb
 
 OWN = """
 defaults: [kd, _self_]
@@ -26,11 +27,23 @@ def told(capsys, *words: str) -> tuple[int, str, str]:
     return int(stopped.value.code or 0), out, err
 
 
-def test_the_list_names_every_method_with_title_and_paper(capsys):
+def test_the_list_names_every_method_with_kind_title_needs_and_paper(capsys, monkeypatch):
+    monkeypatch.setattr(verb, "gains", dict)
     code, out, _ = told(capsys, "list", "methods")
-    assert code == 0 and sorted(line.split()[0] for line in out.splitlines()) == options_of("method")
-    line = next(line for line in out.splitlines() if line.startswith("fitnet "))
-    assert "FitNets, hints" in line and line.endswith("Romero et al. 2015, https://arxiv.org/abs/1412.6550")
+    head, *lines = out.splitlines()
+    assert head.split() == ["method", "kind", "what", "it", "is", "needs", "paper"]
+    assert code == 0 and sorted(line.split()[0] for line in lines) == options_of("method")
+    line = next(line for line in lines if line.startswith("fitnet "))
+    assert "features" in line and "FitNets, hints" in line and "a stage before" in line
+    assert line.endswith("Romero et al. 2015, https://arxiv.org/abs/1412.6550")
+
+
+def test_the_list_shows_what_methods_gave_on_each_data_set(monkeypatch):
+    monkeypatch.setattr(verb, "gains", lambda: {"digits": {"kd": 4.56, "at": -0.2}, "photos": {}})
+    head, *rows = verb.methods([])
+    assert head[:4] == ("method", "kind", "on digits", "on photos")
+    assert {row[0]: row[2] for row in rows if row[2] != "-"} == {"kd": "+4.6", "at": "-0.2"}
+    assert {row[3] for row in rows} == {"-"}
 
 
 def test_one_method_is_told_with_formula_stages_losses_and_advice(capsys):
