@@ -185,7 +185,7 @@ def report(record: dict[str, Any]) -> str:
         "",
         table(record["workloads"]),
         "",
-        "Beside two tables of the torchdistill paper, which were measured on GPUs:",
+        "Beside Tables 2 and 3 of the torchdistill paper, in seconds of an epoch on three GPUs (-: not measured here):",
         "",
         paper_table(record["workloads"]),
         "",

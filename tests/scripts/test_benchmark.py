@@ -232,12 +232,16 @@ def test_the_page_has_a_place_for_the_figures_and_every_workload_a_row():
     assert report.placed(page, section, marks=report.OF_METHODS) == page, "that of methods too"
 
 
-def test_what_the_paper_compares_is_shown_for_every_pair_of_networks():
+def test_cells_of_the_paper_stand_beside_what_was_measured_over_the_same_networks():
     times = {"ours_uncached": [3.0], "ours_cached": [2.0], "ours_filling": [3.3], "torchdistill_cached": [4.0]}
-    found = {"times": times, "values": {}, "missing": {}, "size": {"teacher": "big", "student": "small"}}
-    cached, filling = report.paper_table({"cache_paper": found}).splitlines()[2:]
-    assert cached.endswith("| big to small | not measured | 1.50 |")
-    assert filling.endswith("| 1.07 | big to small |  | 1.10 |")
+    found = {"times": times, "values": {}, "missing": {}, "size": {"teacher": "resnet152", "student": "resnet18"}}
+    lines = report.paper_table({"cache_paper": found}).splitlines()[2:]
+    cached, filling = (
+        next(line for line in lines if what in line and "resnet152" in line) for what in ("stored", "that stores")
+    )
+    assert cached.endswith("| 1,944 s / 917 s = 2.12 | not measured | 1.50 |")
+    assert filling.endswith("| 1,966 s / 1,944 s = 1.01 | - | 1.10 |")
+    assert sum(line.endswith("| - | - |") for line in lines) == 10, "the others say that they were not measured here"
 
 
 def test_methods_run_in_turn_with_kd_and_stand_in_a_table_with_their_memory(tmp_path, monkeypatch):
