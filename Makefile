@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 RIVALS := $(VENV)/.rivals
 OLD_TORCHDISTILL := outputs/bench/torchdistill-1.1.4
 
-.PHONY: help install demo test slurm check lint format types docs site table bench clean
+.PHONY: help install demo test slurm check lint format types docs notebooks site table bench clean
 
 help: ## explain every target
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## create .venv and install into it; done once, and again when pyproject.toml or constraints change
 
@@ -47,6 +47,9 @@ types: $(STAMP) ## static types
 
 docs: $(STAMP) ## write docs/methods and the README's list of methods from conf/method
 	$(BIN)/python -m scripts.make.method_docs
+
+notebooks: $(STAMP) ## run the notebooks of the docs, and store what they put out
+	$(BIN)/python -m scripts.make.notebooks
 
 site: $(STAMP) ## build the pages and the reference as a site: outputs/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -12,6 +12,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "distill_app"
@@ -46,6 +47,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the reference, and what lies beside the pages."""
     for name, words in REFERENCE.items():
         files.append(File.generated(config, f"reference/{name}.md", content=reference(name, words)))
+    for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        named = {"unique_key": notebook.stem, "output_files_dir": ""}  # pictures of several notebooks lie together
+        text, made = MarkdownExporter().from_filename(str(notebook), resources=named)
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=text))
+        for name, content in made["outputs"].items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     files.append(
         File.generated(config, "contributing.md", content=linked(text, "", "contributing.md", config.repo_url))
@@ -87,6 +94,7 @@ def linked(markdown: str, folder: str, uri: str, repository: str | None) -> str:
         if place == "CONTRIBUTING.md":
             place = "docs/contributing.md"
         if place.startswith("docs/"):
+            place = re.sub(r"\.ipynb$", ".md", place)  # a page is made of each
             inside = os.path.relpath(place.removeprefix("docs/"), os.path.dirname(uri) or ".")
             return f"[{text}]({inside}{anchor})"
         if repository:

@@ -27,6 +27,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     assert all((tmp_path / "methods" / name / "index.html").is_file() for name in options_of("method"))
     assert "ContrastiveRepresentation" in (tmp_path / "reference" / "losses" / "index.html").read_text()
     assert "Checks and runs a composed config" in (tmp_path / "reference" / "api" / "index.html").read_text()
+    assert all((tmp_path / "notebooks" / name / "index.html").is_file() for name in ("comparing", "own_method"))
     start = (tmp_path / "index.html").read_text()
     assert 'src="http' not in start and "fonts.googleapis" not in start
 
@@ -37,6 +38,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
         ("[a page](runs.md#going-on)", "[a page](runs.md#going-on)"),
         ("[conf/method](../conf/method)", "`conf/method`"),
         ("[the list](../distill_app/words.py)", "the list"),
+        ("[more](notebooks/comparing.ipynb)", "[more](notebooks/comparing.md)"),
         ("[how](../CONTRIBUTING.md)", "[how](contributing.md)"),
         ("[far](https://arxiv.org/abs/1503.02531)", "[far](https://arxiv.org/abs/1503.02531)"),
         ("![a picture](report.png)", "![a picture](report.png)"),
