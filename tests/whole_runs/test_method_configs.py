@@ -23,6 +23,8 @@ from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
 MOSTLY_SLOW = mostly_slow(ALL, "kd", "crd", "ghnd")
+# With several stages, networks of their own, wrappers, memories, learnt terms; test_methods trains every method.
+OF_EACH_KIND = ["kd", "fitnet", "crd", "simkd", "dml", "takd", "sskd", "ca_mkd", "ofa_kd"]
 PAIRS = [("resnet18", "mobilenet_v2_small"), ("vgg8", "resnet20"), ("vit_ti_16", "resnet20")]
 
 
@@ -87,49 +89,6 @@ def test_a_method_file_is_short_and_knows_no_architecture(method):
     assert wiring.startswith(f"# distill method={method}") and len(wiring.splitlines()) <= 25
     assert not re.search(r"layer\d|features\.|classifier|\bfc\b|conv\d|_channels:", wiring)
     assert "https://" in about and not re.search(r"^\S", about, re.MULTILINE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", MOSTLY_SLOW)
-def test_gradient_reaches_what_the_stage_trains_and_nothing_else(method, tmp_path):
-    for made, stage in stages(tmp_path, method):
-        total, values = losses(stage, stage.example_batch(8))
-        total.backward()
-        trained = set(stage.plan.trained)
-        for name, net in networks(made).items():
-            reached = [p.grad is not None for p in net.parameters()]
-            assert any(reached) == (name in trained), f"{name} in {stage.plan.name}"
-        for name, adapter in stage.step.adapters.items():
-            reached = [p.grad is not None for p in adapter.parameters()]
-            assert all(reached) if name in stage.plan.trained_adapters else not any(reached), name
-        learnt = [p.grad for p in stage.optimization.parameters]
-        assert learnt and all(grad is not None and grad.isfinite().all() for grad in learnt)
-        assert all(value.isfinite() for value in values.values())
-        stage.optimization.optimizer.zero_grad(set_to_none=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", MOSTLY_SLOW)
-def test_every_term_of_a_method_falls_on_a_fixed_batch_and_the_teacher_stays_as_it_is(method, tmp_path):
-    for made, stage in stages(tmp_path, method):
-        others = {name: snapshot(net) for name, net in networks(made).items() if name not in stage.plan.trained}
-        batch = stage.example_batch(16)
-        optimizer = torch.optim.Adam(stage.optimization.parameters, lr=2e-3)
-        history = []
-        for _ in range(20):
-            total, values = losses(stage, batch)
-            history.append(
-                {name: float(value.detach()) for name, value in values.items()} | {"total": float(total.detach())}
-            )
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-        assert history[-1]["total"] < history[0]["total"], stage.plan.name
-        # BYOT's features are a sum over all there is, at a weight of 1e-6: next to its other terms they are not learnt.
-        learnt = [name for name in history[0] if not name.startswith("exit_feature")]
-        own = [name for name in learnt if name not in ("ce", "kd", "total")] or ["total"]
-        assert sum(history[-1][name] for name in own) < sum(history[0][name] for name in own), stage.plan.name
-        assert not any(changed(networks(made)[name], before) for name, before in others.items())
 
 
 @pytest.mark.slow
@@ -382,7 +341,7 @@ def test_what_simkd_deploys_is_the_student_with_the_teachers_frozen_head(tmp_pat
 @pytest.mark.parametrize(
     ("methods", "pairs"),
     [
-        ([*ANY_PAIR, *POOLING], "model@student=mobilenet_v2_small,plain_8_16"),
+        (OF_EACH_KIND, "model@student=mobilenet_v2_small,plain_8_16"),
         (SPLIT, "model@teacher=resnet18,mobilenet_v2_small"),
     ],
 )
