@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from email import message_from_string
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -181,12 +183,29 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
 
 
+@cache
+def installed(path: tuple[str, ...]) -> dict[str, str]:
+    """Name -> version of all packages, read once in a process: each run of a sweep writes them down.
+
+    Args:
+        path: Where Python looks for packages.
+    """
+    found = {}
+    for package in metadata.distributions(path=list(path)):
+        # The description behind the first empty line is most of the file, and nobody asks for it.
+        head = (package.read_text("METADATA") or package.read_text("PKG-INFO") or "").partition("\n\n")[0]
+        told = message_from_string(head)
+        if told["Name"]:
+            found[told["Name"]] = told["Version"]
+    return found
+
+
 def environment(cfg: DictConfig) -> dict[str, Any]:
     """Python, packages, hardware, threads, determinism flags, seed and the thread-related variables."""
     import torch
 
     cuda = torch.cuda.is_available()
-    packages = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
+    packages = installed(tuple(sys.path))
     names = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "timm", "distill-app")
     return {
         "python": sys.version,
