@@ -26,7 +26,7 @@ demo: $(STAMP) ## the main job: a teacher, the student alone, the student with K
 	$(BIN)/distill
 
 test: $(STAMP) ## all tests but those that need a SLURM cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=40 --durations-min=5 -m 'not slurm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --durations=40 --durations-min=5 -m 'not slurm'
 
 slurm: $(STAMP) ## the tests on a SLURM cluster of this machine alone, as root on Debian: tests/slurm; 6 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs

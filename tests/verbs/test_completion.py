@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from distill_app.config.groups import options_of
@@ -141,21 +142,29 @@ def test_fish_completes_a_line(command):
     assert done.stdout.splitlines() == ["method=fitnet"]
 
 
-ZSH = """
-compdef() { : }; compadd() { print -r -- "${argv[-1]}" }; _files() { print files }
-eval "$(distill completion zsh)"
-for line in "distill method=fitn" "distill stage.opt" "distill evaluate x"; do
-    words=(${=line}); CURRENT=${#words}; _distill
-done
-"""
+ZSH = """setopt NO_BEEP; autoload -Uz compinit; compinit -u -D; eval "$(distill completion zsh)"; echo BE''GIN"""
 
 
 @pytest.mark.slow
-def test_the_function_of_zsh_hands_on_what_fits(command):
+def test_zsh_completes_a_line_at_the_press_of_a_key(command, tmp_path):
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
-    done = subprocess.run(["zsh", "-f", "-c", ZSH], env=command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.splitlines() == ["method=fitnet", "stage.optimizer.", "files"]
+    (tmp_path / "somefile").touch()
+    told = {**command, "TERM": "dumb"}
+    shell = pexpect.spawn("zsh", ["-f", "-i"], env=told, cwd=str(tmp_path), encoding="utf-8", timeout=60)
+    shell.sendline(ZSH)
+    shell.expect("BEGIN")
+    for typed, becomes in {
+        "method=fitn": "distill method=fitnet ",
+        "stage.opt": "distill stage.optimizer.",
+        "model@student=mobilenet_v3": "distill model@student=mobilenet_v3_",
+        "export run --to o": "distill export run --to onnx ",
+        "evaluate somef": "distill evaluate somefile ",
+    }.items():
+        shell.send(f"distill {typed}\t")
+        shell.expect_exact(becomes)
+        shell.send("\x15")  # the line is thrown away
+    shell.close()
 
 
 @pytest.mark.slow
