@@ -24,6 +24,7 @@ DATA = {
 # Methods that need images with several labels, or with objects, or networks of tokens.
 OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "pkd_fpn", "l2_fpn", "vitkd", "deit_token"}
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
+SEVERAL = ("multi_teacher", "ca_mkd")  # they learn from a second teacher, from numbers of its own, too
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits
 # the student has maps of 4 x 4 and 2 x 2, the teacher one more, of 1 x 1, which has no place to attend to.
 _ALIGNED = ("teacher.taps.stage3=features.0", "teacher.taps.stage4=features.1")
@@ -53,6 +54,12 @@ def train_teacher(name: str, folder: Path, *overrides: str) -> dict[str, Any]:
     network = ["method=ce", "prelude=none", "method.stages.train.label=teacher", f"model@student={DATA[name].teacher}"]
     cfg = compose([*DATA[name].overrides, *network, *recipe, *ONE_THREAD, *overrides])
     return run(cfg, output_dir=str(folder))
+
+
+def second_teacher(name: str, file: Path) -> list[str]:
+    """Overrides for a method of several teachers: the second one is of the first one's architecture, and trained."""
+    place = "method.extra_models.second"
+    return ["method.params.teachers=[second]", f"+model@{place}={DATA[name].teacher}", f"++{place}.checkpoint={file}"]
 
 
 def terms(temperature: float, weight: float) -> list[str]:

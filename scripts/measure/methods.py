@@ -9,10 +9,10 @@ Settings: of every method, the student alone among them, Optuna (TPE) tries the 
 validation images over seeds that the table does not use. Tried points and chosen ones stand in docs/searched.json.
 
 Budget: the epochs of the data set's recipe in which the student is trained, over the stages that train it together;
-stages that train only adapters or another network have what their method gives them. One teacher serves all; all
-students of a seed start from the same weights and see the same labels in the same order. No test image is looked at
-before a method's settings stand. HND and GHND train a bottleneck inside the teacher's architecture; a table of its own
-compares them with labels and KD on that network.
+stages that train only adapters or another network have what their method gives them. One teacher serves all, and a
+second one those that learn from several; all students of a seed start from the same weights and see the same labels in
+the same order. No test image is looked at before a method's settings stand. HND and GHND train a bottleneck inside the
+teacher's architecture; a table of its own compares them with labels and KD on that network.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from distill_app.errors import DistillError
 
 from ..output import require_folder
 from .knobs import Knob, Space, trained_network
-from .measuring import DATA, FITS, ONE_THREAD, OTHER_DATA, SPLIT, train_teacher
+from .measuring import DATA, FITS, ONE_THREAD, OTHER_DATA, SEVERAL, SPLIT, second_teacher, train_teacher
 
 DOCS = Path("docs")
 BUDGET = {"digits": 100, "fashion_mini": 60}
@@ -73,6 +73,8 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> None:
 
     place = arguments.output / arguments.dataset
     teacher = train_teacher(arguments.dataset, place / "teacher")
+    if set(SEVERAL) & set(names):
+        train_teacher(arguments.dataset, place / "second", "seed=1")
     trial = Measured(arguments.dataset, place.resolve(), arguments.trials, arguments.seeds, BUDGET[arguments.dataset])
     path, failed = arguments.docs / "searched.json", []
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
@@ -103,7 +105,7 @@ class Measured:
 
     Attributes:
         dataset: Its name.
-        place: The folder of its runs; `teacher` in it has the teacher.
+        place: The folder of its runs; `teacher` and `second` in it have the teachers.
         trials: How many points of its space a method may try.
         seeds: How many students are tested.
         budget: Epochs of training the student.
@@ -130,6 +132,7 @@ class Measured:
     def overrides(self, name: str, seed: int) -> list[str]:
         """What chooses a method, its networks and the teacher."""
         method = name.removeprefix(BOTTLENECK)
+        several = second_teacher(self.dataset, self.place / "second" / "student.pt") if method in SEVERAL else []
         split = ["model@student=teacher_bottleneck"] if name.startswith(BOTTLENECK) else []
         return [
             *DATA[self.dataset].overrides,
@@ -138,6 +141,7 @@ class Measured:
             f"seed={seed}",
             f"teacher.checkpoint={self.place / 'teacher' / 'student.pt'}",
             *split,
+            *several,
             *FITS.get(self.dataset, {}).get(method, ()),
             *ONE_THREAD,
         ]
