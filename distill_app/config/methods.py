@@ -17,17 +17,19 @@ from distill_app.config.schema import AboutConf, AdapterConf, LossTermConf
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, UsageError, one_line
 
+# What the text beside a method's file, NAME.md, begins its paragraphs with; the first one says what the method does.
+PARAGRAPHS = {"know": "Before using it: ", "matches": "Same numbers as: "}
 MEASURED = "measured.yaml"  # beside config.yaml; written with the pages of results
 ABOUT = tuple(field.name for field in fields(AboutConf))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method as its file tells it.
+    """A method as its file and the text beside it tell it.
 
     Args:
         name: The option of the group `method`.
-        about: What the file itself says; what it inherits is about another method.
+        about: What these themselves say; what it inherits is about another method.
         shipped: Whether it comes with this package, and not from a folder of the user's.
     """
 
@@ -75,8 +77,29 @@ def _about(file: Path) -> AboutConf:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{file}: {one_line(error)}") from error
     about = content.get("about") if isinstance(content, Mapping) else None
-    told = about if isinstance(about, Mapping) else {}
+    told = {**_text(file.with_suffix(".md")), **(about if isinstance(about, Mapping) else {})}
     return AboutConf(**{key: str(told[key]).strip() for key in ABOUT if told.get(key) is not None})
+
+
+def _text(file: Path) -> dict[str, str]:
+    """The paragraphs of the text beside a method's file, if there is one: does, formula (indented), know, matches.
+
+    Raises:
+        UsageError: A paragraph that is none of these.
+    """
+    found: dict[str, str] = {}
+    try:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: {one_line(error)}") from error
+    for paragraph in filter(str.strip, text.split("\n\n")):
+        line = " ".join(paragraph.split())
+        named = [key for key, words in PARAGRAPHS.items() if line.startswith(words)]
+        key = named[0] if named else "formula" if paragraph.lstrip("\n").startswith("    ") else "does"
+        if key in found:
+            raise UsageError(f"{file}: two paragraphs say {key!r}: {line[:60]!r}")
+        found[key] = line.removeprefix(PARAGRAPHS.get(key, "")).removesuffix("." if key == "matches" else "")
+    return found
 
 
 def _year(method: Method) -> int:

@@ -219,7 +219,10 @@ class StageConf:
 
 @dataclass
 class AboutConf:
-    """What is told of a method beside its wiring: docs/methods and `distill show` show it."""
+    """What is told of a method beside its wiring: docs/methods and `distill show` show it.
+
+    The longer texts (does, formula, know, matches) may stand in a Markdown file beside the method's own.
+    """
 
     title: str | None = None
     kind: str | None = None  # what of the networks it is about: logits, features, relations, structure ...

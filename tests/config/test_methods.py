@@ -1,5 +1,6 @@
 """What a method tells of itself: in its own file, complete, and as text of its stages."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from distill_app.config.groups import conf_dir, options_of
 from distill_app.config.methods import ABOUT, methods_of, presets_of, stages_of
 from distill_app.config.tree import compose
-from distill_app.errors import ConfigError
+from distill_app.errors import ConfigError, UsageError
 
 METHODS = {method.name: method for method in methods_of()}
 
@@ -22,10 +23,13 @@ def write(folder: Path, name: str, text: str) -> str:
 
 @pytest.mark.parametrize("name", options_of("method"))
 def test_a_method_file_says_all_of_its_own_method(name):
-    told = yaml.safe_load(Path(conf_dir(), "method", f"{name}.yaml").read_text())["about"]
+    method, written = METHODS[name], yaml.safe_load(Path(conf_dir(), "method", f"{name}.yaml").read_text())["about"]
+    assert set(written) == {"title", "kind", "paper", "learns", "needs"} - (
+        {"paper"} if name in ("ce", "own") else set()
+    )
+    told = {key: text for key, text in asdict(method.about).items() if text is not None}
     assert set(told) == set(ABOUT) - ({"paper"} if name in ("ce", "own") else set())
     assert all(isinstance(text, str) and text.strip() == text for text in told.values())
-    method = METHODS[name]
     assert name in ("ce", "own") or (method.link.startswith("https://") and method.authors[-4:].isdigit())
 
 
@@ -67,6 +71,18 @@ def test_a_paper_is_told_with_or_without_authors_and_address(tmp_path, paper, au
     folder = write(tmp_path, "mine", yaml.safe_dump({"name": "mine", "about": {"paper": paper}}))
     mine = next(method for method in methods_of([folder]) if method.name == "mine")
     assert (mine.authors, mine.link) == (authors, link)
+
+
+def test_the_text_of_a_method_may_stand_beside_it_or_in_it(tmp_path):
+    folder = write(tmp_path, "mine", "name: mine\nabout: {title: Mine, know: All of it.}\n")
+    text = "It does\nmuch.\n\n    L = a\n\nBefore using it: Think.\n\nSame numbers as: ours; not theirs.\n"
+    (tmp_path / "method" / "mine.md").write_text(text)
+    mine = next(method for method in methods_of([folder]) if method.name == "mine").about
+    assert (mine.title, mine.does, mine.formula) == ("Mine", "It does much.", "L = a")
+    assert (mine.know, mine.matches) == ("All of it.", "ours; not theirs")
+    (tmp_path / "method" / "mine.md").write_text("It does.\n\nAnd does.\n")
+    with pytest.raises(UsageError, match=r"mine.md: two paragraphs say 'does': 'And does.'"):
+        methods_of([folder])
 
 
 @pytest.mark.parametrize("text", ["", "name: mine\nabout: null\n", "name: mine\nabout: {title: 3}\n", "- 1\n"])

@@ -67,7 +67,8 @@ def installed(request, tmp_path_factory) -> tuple[Path, Path]:
 def test_the_wheel_holds_all_modules_configs_data_and_licences_and_nothing_else(wheel, source):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(source).as_posix() for path in source.glob("distill_app/**/*.py")}
-    configs = {f"distill_app/{path.relative_to(source).as_posix()}" for path in source.glob("conf/**/*.yaml")}
+    texts = [*source.glob("conf/**/*.yaml"), *source.glob("conf/method/*.md")]
+    configs = {f"distill_app/{path.relative_to(source).as_posix()}" for path in texts}
     bundled = {path.relative_to(source).as_posix() for path in source.glob("distill_app/data/bundled/*")}
     assert {"distill_app/conf/config.yaml", "distill_app/conf/model/taps/resnet.yaml"} <= configs
     assert {"digits.npz", "fashion_mini.npz", "LICENSE.digits.txt"} <= {name.rsplit("/", 1)[1] for name in bundled}
