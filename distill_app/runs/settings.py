@@ -34,6 +34,8 @@ NEUTRAL = {
     "maps": "as benchmark",
     "setting@method": "as benchmark",
     "dataset.get": "what to type when data are not there",
+    "method.about": "what is told of it",
+    "prelude.about": "as that",
     "eval_batch_size": "the same figures",  # as the next one
     "resident": "the same batches, bit for bit",  # of every data set, wherever it stands in the config
 }
