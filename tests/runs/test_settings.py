@@ -34,6 +34,7 @@ def texts(new: dict) -> list[str]:
         {"launcher": {"_target_": "distill_app.launch.Submitit", "cluster": "slurm"}},
         {"cache": {"folder": "/elsewhere"}},
         {"dataset": {"resident": True, "get": None}},
+        {"method": {"about": {"title": "Better words", "kind": "logits"}}, "prelude": {"about": {"title": "As that"}}},
     ],
     ids=str,
 )
