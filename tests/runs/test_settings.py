@@ -18,7 +18,7 @@ BASE = {
 def changed(**parts) -> dict:
     return {
         **BASE,
-        **{key: {**BASE[key], **value} if isinstance(value, dict) else value for key, value in parts.items()},
+        **{key: {**BASE.get(key, {}), **value} if isinstance(value, dict) else value for key, value in parts.items()},
     }
 
 
@@ -34,7 +34,7 @@ def texts(new: dict) -> list[str]:
         {"launcher": {"_target_": "distill_app.launch.Submitit", "cluster": "slurm"}},
         {"cache": {"folder": "/elsewhere"}},
         {"dataset": {"resident": True, "get": None}},
-        {"method": {"about": {"title": "Better words", "kind": "logits"}}, "prelude": {"about": {"title": "As that"}}},
+        {"method": {"about": {"title": "Better words"}}, "prelude": {"about": {"title": "As that"}}},
     ],
     ids=str,
 )
