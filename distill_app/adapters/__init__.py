@@ -8,6 +8,7 @@ a list of addresses, or a mapping of them, shapes and tensors come as a list or 
 from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
 from distill_app.adapters.branches import ConvBranch, ExitBranch, TokenBranch
 from distill_app.adapters.classifier import ClassCosts, ClassMaps, ReadMap, RegionLogits
+from distill_app.adapters.context import GlobalContext
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
 from distill_app.adapters.generation import MaskedGenerator, MaskedTokens, NegativeMargin
 from distill_app.adapters.logits import NormedLogits, RescaledLogits
@@ -37,6 +38,7 @@ __all__ = [
     "ExitBranch",
     "FactorDecoder",
     "FactorEncoder",
+    "GlobalContext",
     "LearnableTemperature",
     "LinearProjector",
     "LogVarianceHead",

@@ -243,12 +243,21 @@ def _need(text: str, key: str, need: _Need) -> None:
         return
     known, model = [*models[network].taps, "output"], model_key(need.app, network)
     if address.name not in known and not finds_taps(models[network]):
-        there = f"{unknown('tap', address.name, known)} in {model}.taps"
+        there = f"{unknown('tap', address.name, known)} in {model}.taps{_listed(address.name, known, need)}"
         errors.append(f"{key}: {text}: {there}; {model}.find_taps=true looks for those that are not written")
         return
     needed = taps.setdefault(network, [])
     if address.name not in needed:
         needed.append(address.name)
+
+
+def _listed(tap: str, known: list[str], need: _Need) -> str:
+    """If a list of the method's parameters names a tap, as levels of a pyramid, what of it is there."""
+    part = need.plan.key.partition(".")[0]
+    for name, value in getattr(need.app, part).params.items():
+        if isinstance(value, list) and tap in value:
+            return f"; {part}.params.{name} names it: of {value} there are {[one for one in value if one in known]}"
+    return ""
 
 
 def _average_problems(network: str, told: str, need: _Need) -> list[str]:

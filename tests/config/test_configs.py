@@ -336,7 +336,8 @@ def test_a_method_file_is_short_and_names_taps_only(option):
     conf = {key: value for key, value in conf.items() if key not in ("defaults", "extra_models", "about")}
     addresses = re.findall(r"\b(?:student|teacher)\.([\w${}.]+)", str(conf))
     addresses = {each for each in addresses if not each.startswith(("$", "losses."))}
-    if "{each}" in addresses:  # one for each of these
-        addresses = (addresses - {"{each}"}) | {name for names in conf["params"].values() for name in _names(names)}
+    words = addresses & {"{each}", *(f"{{{param}}}" for param in conf.get("params", {}))}
+    if words:  # one for each of these
+        addresses = (addresses - words) | {name for names in conf["params"].values() for name in _names(names)}
     assert addresses <= CANONICAL | (BLOCKS if option in TOKENS else set())
     assert not re.search(r"channels|in_features|in_shape|out_shape", wiring)

@@ -2,6 +2,7 @@
 
 import re
 
+import box_fixtures as boxes
 import feature_fixtures as features
 import pytest
 import structure_fixtures as structures
@@ -311,6 +312,7 @@ MODULES = [
     ("pad_l2", "td_with_estimator", prime_aware),
     *features.MODULES,
     *structures.MODULES,
+    *boxes.MODULES,
 ]
 
 
@@ -404,7 +406,7 @@ CALLED = {
     "public code": "loop",
 }
 CASES_OF = {"pkd_fpn": ["pkd"], "dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
-CASES_OF |= {**FILES, **features.FILES, **structures.FILES}
+CASES_OF |= {**FILES, **features.FILES, **structures.FILES, **boxes.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
