@@ -10,7 +10,7 @@ POOLING = (
 )  # they see the last map through the classifier, where the network averages the one for the other
 # For networks that compute losses themselves, and for their pyramids.
 PYRAMIDS = ("cwd_fpn", "fgd", "fgfi", "l2_fpn", "mgd_fpn", "pkd_fpn")
-DETECTION = ("own", "own_rcnn", *PYRAMIDS)
+DETECTION = ("own", "own_rcnn", "pseudo_boxes", *PYRAMIDS)
 # Several teachers, each of which has to pool by the average.
 CONFIDENT = ("ca_mkd",)
 # Both networks are ViTs, whose blocks they compare.

@@ -22,6 +22,7 @@ from distill_app.adapters.maps import (
     VIDRegressor,
     resize_map,
 )
+from distill_app.adapters.pseudo import PseudoBoxes
 from distill_app.adapters.review import ReviewFusion
 from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
@@ -47,6 +48,7 @@ __all__ = [
     "MatchChannels",
     "NegativeMargin",
     "NormedLogits",
+    "PseudoBoxes",
     "ReadMap",
     "RegionLogits",
     "RescaledLogits",

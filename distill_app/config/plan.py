@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill_app.config.addresses import Address, addresses
+from distill_app.config.filling import fillers, filling_problems
 from distill_app.config.schema import AppConf, DatasetConf, MethodConf, ModelConf, SchedulerConf, StageConf
 from distill_app.words import unknown
 
@@ -189,8 +190,11 @@ def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str
     for name, term in plan.terms.items():
         for text in addresses(term.inputs):
             _need(text, f"{plan.key}.losses.{name}.inputs", need)
+    for name in fillers(plan):
+        _need(f"adapters.{name}", f"{plan.key}.adapters.{name}", need)
     errors += need.errors
     _trained(plan, models, known, errors, wired=bool(plan.terms) and not need.errors)
+    errors += filling_problems(plan, models) if not need.errors else ()
 
 
 @dataclass(frozen=True)

@@ -427,7 +427,7 @@ def test_whose_numbers_a_method_says_it_has_are_compared_here(method):
     named = [name for name in CALLED if name in told]
     # Several labels are compared with the KL divergence of two classes each, in test_behaviour; mean teacher's average
     # is in test_structures. Losses of detectors are their own, and L2 is torch's.
-    own = ("ce", "takd", "multilabel_kd", "mean_teacher", "own", "own_rcnn", "l2_fpn")
+    own = ("ce", "takd", "multilabel_kd", "mean_teacher", "own", "own_rcnn", "l2_fpn", "pseudo_boxes")
     assert named or method.name in own, "whose?"
     for name in named:
         assert any(re.search(rf"(^|_){CALLED[name]}(_|:|$)", case) for case in cases), (
