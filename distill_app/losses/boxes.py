@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 from distill_app.losses.numerics import as_target, full_precision, require_choice, require_same_shape
 
 Target = Mapping[str, Any]
+_AT_ONCE = 32  # boxes that are compared with all anchors; an image of 800 px has a quarter of a million of those
 
 
 def boxes_in(target: Target) -> Tensor:
@@ -130,13 +131,18 @@ class FineGrainedImitation(nn.Module):
         if not len(boxes):
             return anchors.new_zeros(len(anchors), dtype=torch.bool).split(list(counts))
         more = anchors.new_tensor([0, 0, 1, 1] if self.inclusive else [0, 0, 0, 0])
-        overlaps = box_iou(anchors + more, boxes.to(anchors.dtype) + more)
-        levels = overlaps.split(list(counts))
-        best = overlaps.amax(dim=0)
-        return tuple(
-            (level > self.share * (level.amax(dim=0) if self.maximum == "level" else best)).any(dim=1)
-            for level in levels
-        )
+        near = anchors.new_zeros(len(anchors), dtype=torch.bool)
+        for some in boxes.to(anchors.dtype).split(_AT_ONCE):
+            overlaps = box_iou(anchors + more, some + more)
+            best = overlaps.amax(dim=0)
+            levels = overlaps.split(list(counts))
+            near |= torch.cat(
+                [
+                    (level > self.share * (level.amax(dim=0) if self.maximum == "level" else best)).any(dim=1)
+                    for level in levels
+                ]
+            )
+        return near.split(list(counts))
 
 
 def _of_size(masks: Sequence[Tensor], level: Tensor) -> Tensor:

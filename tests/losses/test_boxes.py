@@ -94,6 +94,19 @@ def test_fgfi_sees_an_object_on_the_level_of_its_size():
     assert [bool(mask.any()) for mask in masks] == [False, False, True]
 
 
+def test_many_objects_are_those_of_each_alone():
+    given = boxes.levels(1)
+    corners = torch.rand(70, 2, generator=torch.Generator().manual_seed(0)) * 50
+    many = torch.cat([corners, corners + 8 + corners.flip(0) / 4], dim=1)
+    loss, sizes = losses.FineGrainedImitation(), [(8, 12), (4, 6), (2, 3)]
+
+    def near(some):
+        return torch.cat([mask.flatten() for mask in loss.masks([{"boxes": some, "size": (64, 96)}], anchors, sizes)])
+
+    anchors = given["anchors"]
+    assert near(many).equal(torch.stack([near(box) for box in many.split(1)]).any(dim=0))
+
+
 def test_crowds_are_no_objects_and_boxes_end_where_the_image_ends():
     given = boxes.levels(1)
     (target,) = given["targets"]
