@@ -115,6 +115,7 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     data = ["dataset=fake_multilabel", "dataset.image_size=8"] if option == "multilabel_kd" else []
     if option in DETECTION:
         data = ["dataset=fashion_det", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8"]
+        data += ["dataset.train.labelled=100"] if option == "pseudo_boxes" else []
     if option in TOKENS:
         data = ["dataset=fake", "dataset.image_size=16", *tokens("teacher", width=24), *tokens("student", width=16)]
     assert errors_of(*tiny, "prelude=none", f"method={option}", *pair, *data) == []
