@@ -8,7 +8,9 @@ POOLING = (
     "sdd",
     "simkd",
 )  # they see the last map through the classifier, where the network averages the one for the other
-DETECTION = ("own", "own_rcnn", "pkd_fpn", "l2_fpn")  # for networks that compute losses themselves
+# For networks that compute losses themselves, and for their pyramids.
+PYRAMIDS = ("cwd_fpn", "fgd", "fgfi", "l2_fpn", "mgd_fpn", "pkd_fpn")
+DETECTION = ("own", "own_rcnn", "pseudo_boxes", *PYRAMIDS)
 # Several teachers, each of which has to pool by the average.
 CONFIDENT = ("ca_mkd",)
 # Both networks are ViTs, whose blocks they compare.

@@ -280,3 +280,61 @@ def test_a_classifier_that_does_not_read_the_average_of_the_map_is_refused(make)
         make(shapes, borrowed=nn.Linear(6, 5)).eval()([feature, feature.relu().mean(dim=(2, 3))])
     with pytest.raises(ValueError, match=r"source: \[student\.stage4, student\.pooled\]"):
         make((2, 6, 4, 4), borrowed=nn.Linear(6, 5))
+
+
+def detections(*scores: float, **more):
+    boxes = torch.tensor([[1.0, 2.0, 11.0 + number, 22.0] for number in range(len(scores))]).view(-1, 4)
+    labels = torch.arange(1, len(scores) + 1)
+    return {"boxes": boxes, "labels": labels, "scores": torch.tensor(scores), **more}
+
+
+def hidden(**more):
+    kinds = {"labels": torch.int64, "area": torch.float64, "iscrowd": torch.int64}
+    empty = {name: torch.zeros(0, dtype=dtype) for name, dtype in kinds.items()}
+    return {"boxes": torch.zeros(0, 4), **empty, "size": (32, 32), "unlabelled": True, **more}
+
+
+def test_pseudo_boxes_are_what_is_found_with_a_score_and_an_area():
+    found = detections(0.95, 0.5, 0.9)
+    found["boxes"][2, 2] = 1.0  # no width
+    (made,) = adapters.PseudoBoxes(num_classes=3)({"targets": [hidden()], "found": [found]})
+    assert made["boxes"].tolist() == [[1, 2, 11, 22]] and made["labels"].tolist() == [1]
+    assert made["area"].tolist() == [200] and made["area"].dtype == torch.float64 and made["iscrowd"].tolist() == [0]
+    assert made["size"] == (32, 32) and made["unlabelled"]
+    (none,) = adapters.PseudoBoxes(num_classes=3)({"targets": [hidden()], "found": [detections()]})
+    assert none["boxes"].shape == (0, 4) and none["labels"].dtype == torch.int64
+
+
+def test_pseudo_boxes_leave_images_with_a_target_as_they_are_unless_all_are_asked_for():
+    own = {**hidden(), **detections(0.0), "area": torch.ones(1, dtype=torch.float64)}
+    del own["unlabelled"], own["scores"]
+    given = {"targets": [own], "found": [detections(0.95, 0.95)]}
+    assert len(adapters.PseudoBoxes(num_classes=3)(given)[0]["boxes"]) == 1
+    assert len(adapters.PseudoBoxes(num_classes=3, everywhere=True)(given)[0]["boxes"]) == 2
+
+
+def test_pseudo_boxes_make_masks_where_targets_have_them():
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, 0, 2:22, 1:11] = 0.9
+    found = detections(0.95, 0.2, masks=masks)
+    target = hidden(masks=torch.zeros(0, 32, 32, dtype=torch.uint8))
+    (made,) = adapters.PseudoBoxes(num_classes=3)({"targets": [target], "found": [found]})
+    assert made["masks"].shape == (1, 32, 32) and int(made["masks"].sum()) == 200
+
+
+@pytest.mark.parametrize(
+    ("found", "target", "message"),
+    [
+        ({"loss_objectness": torch.zeros(())}, {}, "got a mapping of loss_objectness: read teacher.output"),
+        ([], {}, "of each of 1 images, got 0 values"),
+        ([{"boxes": torch.zeros(0, 4)}], {}, "got 1 values"),
+        ([detections(0.95, 0.95, 0.95, 0.95)], {}, "of a class 4 cannot teach one of 3 classes"),
+        ([detections(0.95)], {"masks": torch.zeros(0, 32, 32)}, "targets have masks, and the detector finds none"),
+        ([detections(0.95)], {"keypoints": torch.zeros(0, 4, 2)}, "no keypoints are made of detections"),
+    ],
+)
+def test_pseudo_boxes_refuse_what_are_no_detections_for_these_targets(found, target, message):
+    with pytest.raises(ValueError, match=message):
+        adapters.PseudoBoxes(num_classes=3)({"targets": [hidden(**target)], "found": found})
+    with pytest.raises(ValueError, match="score=2 must lie between 0 and 1"):
+        adapters.PseudoBoxes(num_classes=3, score=2)

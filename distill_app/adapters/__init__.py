@@ -8,6 +8,7 @@ a list of addresses, or a mapping of them, shapes and tensors come as a list or 
 from distill_app.adapters.attention import BatchSimilarityAttention, CrossLayerAttention, CrossLayerProjections
 from distill_app.adapters.branches import ConvBranch, ExitBranch, TokenBranch
 from distill_app.adapters.classifier import ClassCosts, ClassMaps, ReadMap, RegionLogits
+from distill_app.adapters.context import GlobalContext
 from distill_app.adapters.embeddings import LinearProjector, LogVarianceHead, SelfSupervisedHead
 from distill_app.adapters.generation import MaskedGenerator, MaskedTokens, NegativeMargin
 from distill_app.adapters.logits import NormedLogits, RescaledLogits
@@ -21,6 +22,7 @@ from distill_app.adapters.maps import (
     VIDRegressor,
     resize_map,
 )
+from distill_app.adapters.pseudo import PseudoBoxes
 from distill_app.adapters.review import ReviewFusion
 from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
@@ -37,6 +39,7 @@ __all__ = [
     "ExitBranch",
     "FactorDecoder",
     "FactorEncoder",
+    "GlobalContext",
     "LearnableTemperature",
     "LinearProjector",
     "LogVarianceHead",
@@ -45,6 +48,7 @@ __all__ = [
     "MatchChannels",
     "NegativeMargin",
     "NormedLogits",
+    "PseudoBoxes",
     "ReadMap",
     "RegionLogits",
     "RescaledLogits",

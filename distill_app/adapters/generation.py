@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_app.adapters.maps import Resize
-from distill_app.adapters.shapes import Shape, require_map
+from distill_app.adapters.shapes import Shape, require_map, require_same_size
 from distill_app.losses.numerics import full_precision, require_choice
 from distill_app.world import common_number, mean_of_means, own_rows, sum_over_ranks
 
@@ -26,15 +26,26 @@ class MaskedGenerator(nn.Module):
         masked: Share that is masked, in expectation: 0.65 of positions for detectors of one stage, 0.45 of two, 0.75
             for segmentation; 0.15 of channels for classification.
         mask: What is masked at a time, a "position" or a "channel".
+        same_size: Refuses maps of other sizes, as levels of pyramids with other strides have.
 
     Raises:
-        ValueError: Source or target is not a map, or the share is none.
+        ValueError: Source or target is not a map, sizes differ that must not, or the share is none.
     """
 
-    def __init__(self, in_shape: Shape, out_shape: Shape, *, masked: float = 0.65, mask: str = "position"):
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        *,
+        masked: float = 0.65,
+        mask: str = "position",
+        same_size: bool = False,
+    ):
         super().__init__()
         require_map(in_shape, adapter="MaskedGenerator", argument="in_shape")
         require_map(out_shape, adapter="MaskedGenerator", argument="out_shape")
+        if same_size:
+            require_same_size(in_shape, out_shape, adapter="MaskedGenerator")
         require_choice(mask, ("position", "channel"), argument="mask")
         if not 0 <= masked < 1:
             raise ValueError(f"masked={masked} must lie between 0 and 1: the share that is masked")

@@ -7,7 +7,7 @@ from math import prod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.adapters.shapes import Shape, require_map
+from distill_app.adapters.shapes import Shape, require_map, require_same_size
 
 
 def resize_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
@@ -36,9 +36,10 @@ class ConvRegressor(nn.Sequential):
         bias: Whether the convolution has one; default: unless a norm follows.
         pointwise: Never 3x3 with stride 2, nor 4x4.
         kernel_size: Odd; of the convolution in the place of the 1x1, which keeps the size: 3 in some published code.
+        same_size: Refuses maps of other sizes, as levels of pyramids with other strides have.
 
     Raises:
-        ValueError: Source or target is not a map, or the kernel has no middle.
+        ValueError: Source or target is not a map, sizes differ that must not, or the kernel has no middle.
     """
 
     def __init__(
@@ -51,9 +52,12 @@ class ConvRegressor(nn.Sequential):
         bias: bool | None = None,
         pointwise: bool = False,
         kernel_size: int = 1,
+        same_size: bool = False,
     ):
         require_map(in_shape, adapter="ConvRegressor", argument="in_shape")
         require_map(out_shape, adapter="ConvRegressor", argument="out_shape")
+        if same_size:
+            require_same_size(in_shape, out_shape, adapter="ConvRegressor")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd: 1, 3, 5")
         bias = not norm if bias is None else bias
@@ -105,23 +109,27 @@ class MatchChannels(nn.Sequential):
     Args:
         in_shape: (B, C) or (B, C, H, W) of the source.
         out_shape: The same of the target.
+        bias: Whether the convolution has one.
+        same_size: Refuses maps of other sizes, as levels of pyramids with other strides have.
 
     Raises:
-        ValueError: One is a map and the other is not.
+        ValueError: One is a map and the other is not, or sizes differ that must not.
     """
 
-    def __init__(self, in_shape: Shape, out_shape: Shape):
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, bias: bool = False, same_size: bool = False):
         if len(in_shape) != len(out_shape) or len(in_shape) not in (2, 4):
             raise ValueError(
                 f"MatchChannels needs two maps (B, C, H, W) or two embeddings (B, C), got in_shape={tuple(in_shape)} "
                 f"and out_shape={tuple(out_shape)}: name taps of one kind"
             )
+        if same_size:
+            require_same_size(in_shape, out_shape, adapter="MatchChannels")
         if in_shape[1] == out_shape[1]:
             super().__init__()
         elif len(in_shape) == 2:
-            super().__init__(nn.Linear(in_shape[1], out_shape[1], bias=False))
+            super().__init__(nn.Linear(in_shape[1], out_shape[1], bias=bias))
         else:
-            super().__init__(nn.Conv2d(in_shape[1], out_shape[1], 1, bias=False))
+            super().__init__(nn.Conv2d(in_shape[1], out_shape[1], 1, bias=bias))
 
 
 def _convolutions(layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float) -> list[nn.Module]:

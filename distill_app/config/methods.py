@@ -163,6 +163,7 @@ def _stage(plan: StagePlan, lr: float) -> StageText:
     notes = [f"{role} is {network}" for role, network in conf.roles.items()]
     notes += [f"{role} starts from {source}" for role, source in conf.init_from.items()]
     notes += [f"frozen: {', '.join(conf.freeze)}"] if conf.freeze else []
+    notes += ["images without targets too"] if conf.unlabelled else []
     notes += [f"images through {_target(wrapper)}" for wrapper in conf.wrappers.values() if wrapper is not None]
     return StageText(
         plan.name,
@@ -181,10 +182,13 @@ def _term(term: LossTermConf) -> str:
 def _adapter(name: str, adapter: AdapterConf) -> str:
     target = f", as {_address(adapter.target)}" if adapter.target else ""
     borrowed = f", with the module at {adapter.borrows}" if adapter.borrows else ""
-    return f"{name} = {_call(adapter.module)} of {_address(adapter.source)}{target}{borrowed}"
+    fills = f", in the place of batch.{adapter.fills}" if adapter.fills else ""
+    return f"{name} = {_call(adapter.module)} of {_address(adapter.source)}{target}{borrowed}{fills}"
 
 
 def _address(source: Any) -> str:
+    if isinstance(source, Mapping):
+        return ", ".join(f"{name}={_address(each)}" for name, each in source.items())
     return "[" + ", ".join(source) + "]" if isinstance(source, list) else str(source)
 
 

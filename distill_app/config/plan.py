@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill_app.config.addresses import Address, addresses
+from distill_app.config.filling import fillers, filling_problems
 from distill_app.config.schema import AppConf, DatasetConf, MethodConf, ModelConf, SchedulerConf, StageConf
 from distill_app.words import unknown
 
@@ -189,8 +190,11 @@ def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str
     for name, term in plan.terms.items():
         for text in addresses(term.inputs):
             _need(text, f"{plan.key}.losses.{name}.inputs", need)
+    for name in fillers(plan):
+        _need(f"adapters.{name}", f"{plan.key}.adapters.{name}", need)
     errors += need.errors
     _trained(plan, models, known, errors, wired=bool(plan.terms) and not need.errors)
+    errors += filling_problems(plan, models) if not need.errors else ()
 
 
 @dataclass(frozen=True)
@@ -243,12 +247,21 @@ def _need(text: str, key: str, need: _Need) -> None:
         return
     known, model = [*models[network].taps, "output"], model_key(need.app, network)
     if address.name not in known and not finds_taps(models[network]):
-        there = f"{unknown('tap', address.name, known)} in {model}.taps"
+        there = f"{unknown('tap', address.name, known)} in {model}.taps{_listed(address.name, known, need)}"
         errors.append(f"{key}: {text}: {there}; {model}.find_taps=true looks for those that are not written")
         return
     needed = taps.setdefault(network, [])
     if address.name not in needed:
         needed.append(address.name)
+
+
+def _listed(tap: str, known: list[str], need: _Need) -> str:
+    """If a list of the method's parameters names a tap, as levels of a pyramid, what of it is there."""
+    part = need.plan.key.partition(".")[0]
+    for name, value in getattr(need.app, part).params.items():
+        if isinstance(value, list) and tap in value:
+            return f"; {part}.params.{name} names it: of {value} there are {[one for one in value if one in known]}"
+    return ""
 
 
 def _average_problems(network: str, told: str, need: _Need) -> list[str]:

@@ -122,6 +122,9 @@ class AdapterConf:
     # the classifier that pooled features go into. The constructor gets it as `borrowed`; it stays the network's own.
     borrows: str | None = None
     each: str | None = None  # once for each name in method.params.<each>, as <adapter>_<name>
+    # A key of the batch, such as target, that its output stands for: trained networks and terms then get this one. It
+    # runs before them, on the batch and on networks that are not trained.
+    fills: str | None = None
 
 
 @dataclass
@@ -194,6 +197,7 @@ class StageConf:
     patience: int | None = II("stage.patience")
     ema: EmaConf = II("stage.ema")
     labels_per_class: int | None = II("dataset.student_labels_per_class")
+    unlabelled: bool = False  # also on images of which the data set has no target, where it has such
     optimizer: Any = None
     scheduler: SchedulerConf | None = None
     data: DatasetConf | None = None

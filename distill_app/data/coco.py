@@ -33,6 +33,8 @@ class CocoDetection(ObjectImages):
             torchvision's networks for COCO were trained.
         keep_empty: Whether images without objects stay, which an evaluation needs: what is found there is wrong.
         invalid: `raise`: a record that is wrong is an error; `skip`: it is left out, and counted in a note.
+        unlabelled: Folder and JSON file of further images, such as unlabeled2017 and image_info_unlabeled2017.json;
+            whatever the file says of objects is not read. A stage sees them if it says so.
 
     Raises:
         ConfigError: Records that are wrong, a message each.
@@ -48,6 +50,7 @@ class CocoDetection(ObjectImages):
         labels: str = "contiguous",
         keep_empty: bool = False,
         invalid: str = "raise",
+        unlabelled: Sequence[str] | None = None,
     ):
         if labels not in LABELS:
             raise ValueError(f"labels: {labels!r} is not one of {', '.join(LABELS)}")
@@ -67,10 +70,11 @@ class CocoDetection(ObjectImages):
         _add_objects(content, images, label_of, kinds=kinds, faults=faults)
         wanted = "keypoints" in kinds
         chosen = [image for image in images.values() if keep_empty or _has_objects(image, keypoints=wanted)]
+        more = [] if unlabelled is None else _unlabelled(unlabelled, faults)
         notes = faults.settle(source=annotations)
         if not chosen:
             raise DataError(f"{annotations}: not one of {len(images)} images has an object")
-        super().__init__(chosen, classes=classes, kinds=kinds, notes=notes)
+        super().__init__(chosen, classes=classes, kinds=kinds, notes=notes, unlabelled=more)
 
 
 def _has_objects(image: ImageRecord, *, keypoints: bool) -> bool:
@@ -79,7 +83,14 @@ def _has_objects(image: ImageRecord, *, keypoints: bool) -> bool:
     return any(any(each.points[2::3]) for each in single if each.points) if keypoints else bool(single)
 
 
-def _read(path: str) -> Mapping[str, Any]:
+def _unlabelled(source: Sequence[str], faults: Faults) -> list[ImageRecord]:
+    if isinstance(source, str) or len(source) != 2:
+        raise ValueError(f"unlabelled: {source!r} is no folder and file; write [FOLDER, FILE.json]")
+    root, file = source
+    return list(_images(_read(file, parts=("images",)), root, faults).values())
+
+
+def _read(path: str, *, parts: Sequence[str] = ("images", "annotations", "categories")) -> Mapping[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +101,6 @@ def _read(path: str) -> Mapping[str, Any]:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {str(error).splitlines()[0]}") from error
-    parts = ("images", "annotations", "categories")
     missing = [part for part in parts if not isinstance(content, dict) or not isinstance(content.get(part), list)]
     if missing:
         raise DataError(f"{path} is not in COCO's format: it has no list of {missing[0]}")

@@ -33,6 +33,8 @@ class FashionDet(Dataset):
         scale: The smallest and the largest side of an item, in pixels.
         most: Items in an image.
         kinds: `segm` among them adds masks.
+        labelled: How many images, the first ones, have a target; of the others nothing is known, and a stage sees them
+            if it says so. None: all.
         seed: Of the set.
 
     Raises:
@@ -48,6 +50,7 @@ class FashionDet(Dataset):
         scale: Sequence[int] = (20, 44),
         most: int = 4,
         kinds: Sequence[str] = ("bbox",),
+        labelled: int | None = None,
         seed: int = 0,
     ):
         source = BundledImages("fashion_mini", split, image_size=28)
@@ -56,9 +59,12 @@ class FashionDet(Dataset):
                 f"sides={list(sides)}, scale={list(scale)}, most={most}, count={count}: items of at least 8 px have to "
                 "be smaller than images, and there is at least one of each"
             )
+        if labelled is not None and not 1 <= labelled <= count:
+            raise ValueError(f"labelled={labelled}: from 1 to count={count}, or null for all")
         if unknown := set(kinds) - {"bbox", "segm"}:
             raise ValueError(f"kinds: the items have boxes (bbox) and masks (segm), no {', '.join(sorted(unknown))}")
         self.classes, self.kinds = list(source.classes), tuple(kinds)
+        self.unlabelled = range(count if labelled is None else labelled, count)
         self.pictures: list[Tensor] = []
         self.records: list[ImageRecord] = []
         for index in range(count):
@@ -66,14 +72,17 @@ class FashionDet(Dataset):
             picture, objects = _composed(rng, source, sides=sides, scale=scale, most=most)
             self.pictures.append(picture)
             height, width = picture.shape[-2:]
-            self.records.append(ImageRecord(f"{split} image {index}", (height, width), objects))
+            known = index not in self.unlabelled
+            self.records.append(ImageRecord(f"{split} image {index}", (height, width), objects if known else []))
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record = self.records[index]
-        return tv_tensors.Image(self.pictures[index].clone()), target_of(record, kinds=self.kinds, name=record.file)
+        known = index not in self.unlabelled
+        target = target_of(record, kinds=self.kinds, name=record.file, known=known)
+        return tv_tensors.Image(self.pictures[index].clone()), target
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

@@ -19,6 +19,8 @@ class ObjectImages(Dataset):
         classes: Names of the labels from 1 on.
         kinds: Of bbox, segm and keypoints, which targets have.
         notes: What may be a mistake, for the log.
+        unlabelled: Records of images of which nothing is known, which come after the others. A stage sees them if it
+            says so.
     """
 
     def __init__(
@@ -28,8 +30,11 @@ class ObjectImages(Dataset):
         classes: Sequence[str],
         kinds: Sequence[str] = ("bbox",),
         notes: Sequence[str] = (),
+        unlabelled: Sequence[ImageRecord] = (),
     ):
         self.records, self.classes, self.kinds, self._notes = list(images), list(classes), tuple(kinds), list(notes)
+        self.unlabelled = range(len(self.records), len(self.records) + len(unlabelled))
+        self.records += unlabelled
 
     def __len__(self) -> int:
         return len(self.records)
@@ -40,7 +45,8 @@ class ObjectImages(Dataset):
         if tuple(image.shape[-2:]) != record.size:
             there, said = (" x ".join(map(str, size)) for size in (image.shape[-2:], record.size))
             raise ValueError(f"it has {there} pixels (height x width), and its record says {said}")
-        return tv_tensors.Image(image), target_of(record, kinds=self.kinds, name=record.file)
+        known = index not in self.unlabelled
+        return tv_tensors.Image(image), target_of(record, kinds=self.kinds, name=record.file, known=known)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:

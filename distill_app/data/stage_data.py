@@ -101,6 +101,22 @@ class TrainingSet:
     validation: np.ndarray
 
 
+def _unlabelled(dataset: Any, plan: StagePlan) -> np.ndarray:
+    """Indices of the images of which a data set has no target, its `unlabelled`.
+
+    Raises:
+        DataError: A stage is to see such images, and there are none.
+    """
+    hidden = np.asarray(getattr(dataset, "unlabelled", ()), dtype=np.int64)
+    if plan.conf.unlabelled and not len(hidden):
+        raise DataError(
+            f"{plan.key}.unlabelled: {plan.data.name} has no images without targets; FashionDet has them by "
+            f"`labelled`, CocoDetection by `unlabelled`, a data set of your own by an attribute `unlabelled`, a list "
+            f"of their indices"
+        )
+    return hidden
+
+
 class DataSource:
     """Builds data sets from config, each once, and the loaders of the stages over them.
 
@@ -216,26 +232,29 @@ class DataSource:
         """
         conf, key, per_class = plan.data, plan.data_key, plan.conf.labels_per_class
         dataset = self.dataset(plan, "train")
-        labels = self._labels_of(plan, dataset)
-        train, validation = np.arange(len(dataset)), np.arange(0)
+        labels, hidden = self._labels_of(plan, dataset), _unlabelled(dataset, plan)
+        train, validation = np.setdiff1d(np.arange(len(dataset)), hidden), np.arange(0)
         if isinstance(own := getattr(dataset, "validation", None), list | np.ndarray):
             validation = np.asarray(own, dtype=np.int64)
             train = np.setdiff1d(train, validation)
         elif conf.validation_fraction:
             fraction, alike = conf.validation_fraction, np.zeros(len(dataset), np.int64)
-            given = alike if labels is None else labels
-            train, validation = hold_out(given, fraction=fraction, key=f"{key}.validation_fraction")
+            given = (alike if labels is None else labels)[train]
+            held = hold_out(given, fraction=fraction, key=f"{key}.validation_fraction")
+            train, validation = train[held[0]], train[held[1]]
         of_data = per_class == conf.student_labels_per_class
         where = f"{key}.student_labels_per_class" if of_data else f"{plan.key}.labels_per_class"
+        seen = hidden if plan.conf.unlabelled else hidden[:0]
         if labels is not None:
-            return TrainingSet(dataset, labels, budget(labels, train, per_class=per_class, key=where), validation)
+            train = budget(labels, train, per_class=per_class, key=where)
+            return TrainingSet(dataset, labels, np.concatenate([train, seen]), validation)
         if per_class is not None:
             raise DataError(
                 f"{where}: {per_class} was given, but samples of {conf.name} have no single label by which "
                 f"{type(self.task(plan)).__name__} could count them; set {where}=null, or give the task a method "
                 f"`labels`"
             )
-        return TrainingSet(dataset, None, np.sort(train), validation)
+        return TrainingSet(dataset, None, np.sort(np.concatenate([train, seen])), validation)
 
     def order(self, plan: StagePlan) -> Order:
         """The order in which a stage sees its training samples.

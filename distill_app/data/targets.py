@@ -20,8 +20,8 @@ _READ = 16  # items whose targets are looked at
 _NEEDED = {"bbox": ("boxes", "labels"), "segm": ("masks",), "keypoints": ("keypoints", "visibility")}
 
 
-def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str) -> dict[str, Any]:
-    """The target of an image.
+def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str, known: bool = True) -> dict[str, Any]:
+    """The target of an image; where nothing is known of it, one without objects that says `unlabelled`.
 
     Raises:
         ValueError: A mask that cannot be made.
@@ -44,7 +44,7 @@ def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str) -> dict[s
         points = torch.tensor([list(each.points or ()) for each in objects], dtype=torch.float32).view(-1, count, 3)
         target["keypoints"] = tv_tensors.KeyPoints(points[..., :2].clone(), canvas_size=record.size)
         target["visibility"] = points[..., 2].long()
-    return target
+    return target if known else {**target, "unlabelled": True}
 
 
 def mask_of(shape: Any, size: tuple[int, int], *, name: str) -> Tensor:

@@ -5,6 +5,7 @@ least. The gradient does not flow into `teacher`, but for CCKD and CRD, where bo
 """
 
 from distill_app.losses.alignment import DirectionDistance, FeatureCorrelation, MultiLevelAlignment, PearsonDistance
+from distill_app.losses.boxes import FineGrainedImitation
 from distill_app.losses.contrastive import ContrastiveRepresentation
 from distill_app.losses.curriculum import CurriculumKL
 from distill_app.losses.decoupled import DecoupledKL, NormalizedKD, RefinedKL
@@ -16,6 +17,7 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
+from distill_app.losses.focal import AttentionDistance, ContextDistance, FocalDistance
 from distill_app.losses.imitation import (
     ChannelwiseKL,
     ClassMapDistance,
@@ -65,12 +67,14 @@ __all__ = [
     "ActiveDistance",
     "AffinityDistance",
     "AttendedTransfer",
+    "AttentionDistance",
     "AttentionTransfer",
     "ChannelCorrelation",
     "ChannelwiseKL",
     "ClassMapDistance",
     "CollaborativeKL",
     "ConfidenceDistance",
+    "ContextDistance",
     "ContrastivePrediction",
     "ContrastiveRepresentation",
     "CorrelationCongruence",
@@ -83,7 +87,9 @@ __all__ = [
     "ExponentialDecay",
     "FactorTransfer",
     "FeatureCorrelation",
+    "FineGrainedImitation",
     "FlowOfSolution",
+    "FocalDistance",
     "GaussianDistance",
     "HierarchicalContext",
     "KLDivergence",

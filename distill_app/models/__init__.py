@@ -3,7 +3,7 @@
 from distill_app.models.bottleneck import Bottleneck, cut_report, dequantize, quantize, with_bottleneck
 from distill_app.models.cifar_densenet import CifarDenseNet
 from distill_app.models.cifar_resnet import CifarResNet
-from distill_app.models.detectors import detector
+from distill_app.models.detectors import detector, pyramid_fasterrcnn
 from distill_app.models.mobilenet_v1 import MobileNetV1
 from distill_app.models.plain import PlainCNN
 from distill_app.models.reused import FeatureProjector, ReusedHead, with_reused_head
@@ -30,6 +30,7 @@ __all__ = [
     "cut_report",
     "dequantize",
     "detector",
+    "pyramid_fasterrcnn",
     "quantize",
     "small_stem",
     "tiny_fasterrcnn",

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision.models import detection
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -80,6 +82,40 @@ def detector(
     net = build(weights=None, weights_backbone=weights_backbone, num_classes=with_background(num_classes), **options)
     _set_norms(net.backbone, frozen=frozen, eps=published if eps is None else eps)
     return net
+
+
+# ResNets of torchvision that a feature pyramid can stand on.
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
+
+
+def pyramid_fasterrcnn(
+    backbone: str,
+    *,
+    num_classes: int,
+    weights_backbone: str | None = None,
+    frozen_norms: bool = True,
+    **options: Any,
+) -> nn.Module:
+    """Faster R-CNN as `fasterrcnn_resnet50_fpn` is, on the feature pyramid of another ResNet.
+
+    Ren et al. 2015, https://arxiv.org/abs/1506.01497; Lin et al. 2017, https://arxiv.org/abs/1612.03144.
+
+    Args:
+        backbone: The name of torchvision's builder, such as resnet18.
+        num_classes: Without the background.
+        weights_backbone: The name of torchvision's weights of the backbone, such as IMAGENET1K_V1.
+        frozen_norms: Whether batch norms of the backbone keep their statistics, scales and shifts for good; from
+            scratch they would normalise nothing.
+        options: Of torchvision's FasterRCNN, such as min_size, max_size or box_detections_per_img.
+
+    Raises:
+        ValueError: No such ResNet.
+    """
+    if backbone not in RESNETS:
+        raise ValueError(f"backbone: {unknown('backbone', backbone, RESNETS)}")
+    norm = FrozenBatchNorm2d if frozen_norms else nn.BatchNorm2d
+    pyramid = resnet_fpn_backbone(backbone_name=backbone, weights=weights_backbone, norm_layer=norm, trainable_layers=5)
+    return FasterRCNN(pyramid, with_background(num_classes), **options)
 
 
 def _set_norms(module: nn.Module, *, frozen: bool, eps: float | None) -> None:

@@ -114,9 +114,11 @@ def build_slots(
             if module is None or (name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module):
                 module = _build_adapter(conf, key, source, plan, examples, parts, context)
                 parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
-            slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters)
+            slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters, conf.fills)
             with evaluating(module), torch.no_grad():
                 outputs[name] = module(source)
+            if conf.fills is not None:
+                examples["batch"].setdefault(conf.fills, outputs[name])
         except ConfigError as error:
             errors += error.errors
         except KeyError as error:

@@ -25,6 +25,7 @@ class Slot:
     module: nn.Module
     source: Any
     trained: bool
+    fills: str | None = None  # the key of the batch that its output stands for; it then runs before what is trained
 
 
 @dataclass
@@ -81,6 +82,8 @@ class Step(nn.Module):
         self.adapters = nn.ModuleDict({name: slot.module for name, slot in adapters.items()})
         self.losses = nn.ModuleDict({name: term.loss for name, term in terms.items()})
         self._slots, self._terms, self._call, self._precision = dict(adapters), dict(terms), call, precision
+        self._filling = {name: slot for name, slot in adapters.items() if slot.fills is not None}
+        self._reading = {name: slot for name, slot in adapters.items() if slot.fills is None}
         self.eval_only = list(eval_only)
 
     def train(self, mode: bool = True) -> "Step":
@@ -106,13 +109,23 @@ class Step(nn.Module):
         """
         namespace: Namespace = {"batch": batch, **activations}
         with self._precision.forward():
+            if self._filling:
+                batch = self._filled(namespace)
             for name, network in self.networks.items():
                 namespace[name] = self._call(network, batch, name=name)
-            run_adapters(self._slots, namespace)
+            run_adapters(self._reading, namespace)
         if self._precision.reduced:
             namespace = self._precision.for_losses(namespace)
         values = {name: term.loss(**self._arguments(term, namespace)) for name, term in self._terms.items()}
         return self._weighted(values, epoch), values
+
+    def _filled(self, namespace: Namespace) -> Mapping[str, Any]:
+        """The batch with what adapters make of it and of networks that are not trained."""
+        run_adapters(self._filling, namespace)
+        made = {str(slot.fills): namespace["adapters"][name] for name, slot in self._filling.items()}
+        namespace["batch"] = {**namespace["batch"], **made}
+        batch: Mapping[str, Any] = namespace["batch"]
+        return batch
 
     @staticmethod
     def _arguments(term: Term, namespace: Namespace) -> dict[str, Any]:

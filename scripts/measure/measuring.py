@@ -22,7 +22,8 @@ DATA = {
     "fashion_mini": Bundled((), "cres_w24"),
 }
 # Methods that need images with several labels, or with objects, or networks of tokens.
-OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "pkd_fpn", "l2_fpn", "vitkd", "deit_token"}
+OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "cwd_fpn", "fgd", "fgfi", "l2_fpn", "mgd_fpn", "pkd_fpn"}
+OTHER_DATA |= {"pseudo_boxes", "vitkd", "deit_token"}
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 SEVERAL = ("multi_teacher", "ca_mkd")  # they learn from a second teacher, from numbers of its own, too
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits

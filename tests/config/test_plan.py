@@ -202,3 +202,51 @@ def test_wrappers_of_the_data_set_may_be_replaced_or_left_out_in_a_stage():
     s, t = plans(method, dataset=data)
     assert s.wrappers == {"views": ({"_target_": "c"}, "method.stages.s.wrappers.views")}
     assert t.wrappers["noise"] == ({"_target_": "b"}, "dataset.wrappers.noise")
+
+
+def filling(source: Any, fills: str = "target", **more: Any) -> dict[str, Any]:
+    return {"adapters": {"made": {**adapter(source), "fills": fills}}, **KD, **more}
+
+
+def test_what_fills_a_key_of_the_batch_is_run_although_no_term_reads_it():
+    (plan,) = plans(stages(distill=filling({"targets": "batch.target", "said": "teacher.stage4"})))
+    assert plan.adapters == ["made"] and plan.taps["teacher"] == ["logits", "stage4"]
+    (plain,) = plans(stages(distill={"adapters": {"made": adapter("teacher.stage4")}, **KD}))
+    assert plain.adapters == [] and plain.taps["teacher"] == ["logits"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            filling("student.logits"),
+            "made.source: student.logits: 'student' is trained here, and runs behind what fills",
+        ),
+        (filling("teacher.logits", train=["teacher", "student"]), "'teacher' is trained here"),
+        (filling("teacher.logits", fills="rows"), "made.fills: 'rows' says which samples a batch is made of"),
+        (filling("teacher.stage9"), "adapters.made.source: teacher.stage9: unknown tap 'stage9'"),
+    ],
+)
+def test_what_fills_the_batch_knows_nothing_of_what_is_trained(stage, message):
+    assert any(message in error for error in errors(stages(distill=stage)))
+
+
+def test_adapters_that_fill_one_key_or_read_others_are_refused():
+    two = {name: {**adapter("teacher.logits"), "fills": "target"} for name in ("one", "other")}
+    found = errors(stages(distill={"adapters": two, **KD}))
+    assert len(found) == 2 and all("'target' is filled by another adapter too" in error for error in found)
+    chain = {"one": adapter("teacher.logits"), "other": {**adapter("adapters.one"), "fills": "target"}}
+    (text,) = errors(stages(distill={"adapters": chain, **KD}))
+    assert "adapters.other.source: adapters.one: what fills the batch reads it and networks" in text
+
+
+def test_targets_of_images_without_are_read_by_no_term_unless_they_are_filled_in():
+    ce = {"losses": {"ce": term(input="student.logits", target="batch.target")}}
+    (text,) = errors(stages(distill={"unlabelled": True, **ce}))
+    assert text.startswith("method.stages.distill.unlabelled: the term 'ce' reads batch.target")
+    through = {"adapters": {"both": adapter(["student.logits", "batch.target"])}}
+    read = {"losses": {"x": term(input="adapters.both", target="teacher.logits")}}
+    (text,) = errors(stages(distill={"unlabelled": True, **through, **read}))
+    assert "the term 'x' reads batch.target" in text
+    assert not errors(stages(distill={"unlabelled": True, **KD}))
+    assert not errors(stages(distill={**filling("teacher.logits"), **ce, "unlabelled": True}))

@@ -63,6 +63,37 @@ def test_a_file_in_cocos_format_gives_boxes_masks_and_keypoints(tmp_path):
     assert len(CocoDetection(*coco_files(tmp_path, content()), keep_empty=True)) == 2
 
 
+def test_images_of_which_nothing_is_known_come_after_the_others_and_say_so(tmp_path):
+    known, more = tmp_path / "known", tmp_path / "more"
+    known.mkdir()
+    more.mkdir()
+    wild = {"images": [{"id": 1, "file_name": "c.jpg", "height": 20, "width": 30}]}
+    data = CocoDetection(*coco_files(known, content()), kinds=["bbox", "segm"], unlabelled=coco_files(more, wild))
+    assert list(data.unlabelled) == [1] and data.sizes == [(40, 60), (20, 30)] and len(data.files) == 2
+    image, target = data[1]
+    assert image.shape == (3, 20, 30) and target["unlabelled"] and "unlabelled" not in data[0][1]
+    assert target["boxes"].shape == (0, 4) and target["masks"].shape == (0, 20, 30)
+    finish = Detection(num_classes=2, kinds=["bbox", "segm"]).finish
+    samples = Samples(data, transforms=[v2.RandomHorizontalFlip(1.0)], joint=True, finish=finish, seed=0, stage="x")
+    assert [bool(samples[position, 0]["target"].get("unlabelled")) for position in (0, 1)] == [False, True]
+    assert list(CocoDetection(*coco_files(known, content())).unlabelled) == []
+    with pytest.raises(ValueError, match=r"unlabelled: 'folder' is no folder and file; write \[FOLDER, FILE.json\]"):
+        CocoDetection(*coco_files(known, content()), unlabelled="folder")
+    with pytest.raises(ConfigError, match=r"gone.jpg"):
+        gone = {"images": [{**wild["images"][0], "file_name": "gone.jpg"}]}
+        (more / "gone.json").write_text(json.dumps(gone))
+        CocoDetection(*coco_files(known, content()), unlabelled=[str(more), str(more / "gone.json")])
+
+
+def test_a_part_of_the_generated_set_may_have_no_targets():
+    data = FashionDet("train", count=4, labelled=2)
+    assert list(data.unlabelled) == [2, 3] and len(data[1][1]["labels"]) and "unlabelled" not in data[1][1]
+    assert not len(data[2][1]["labels"]) and data[2][1]["unlabelled"] and not data.records[2].objects
+    assert data[2][0].equal(FashionDet("train", count=4)[2][0])
+    with pytest.raises(ValueError, match="labelled=5: from 1 to count=4"):
+        FashionDet("train", count=4, labelled=5)
+
+
 def test_labels_may_be_the_ids_of_the_categories(tmp_path):
     data = CocoDetection(*coco_files(tmp_path, content()), labels="ids")
     assert data[0][1]["labels"].tolist() == [5, 3] and data.classes == ["(1)", "(2)", "dog", "(4)", "cat"]

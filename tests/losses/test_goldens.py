@@ -2,6 +2,7 @@
 
 import re
 
+import box_fixtures as boxes
 import feature_fixtures as features
 import pytest
 import structure_fixtures as structures
@@ -311,6 +312,7 @@ MODULES = [
     ("pad_l2", "td_with_estimator", prime_aware),
     *features.MODULES,
     *structures.MODULES,
+    *boxes.MODULES,
 ]
 
 
@@ -404,7 +406,7 @@ CALLED = {
     "public code": "loop",
 }
 CASES_OF = {"pkd_fpn": ["pkd"], "dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
-CASES_OF |= {**FILES, **features.FILES, **structures.FILES}
+CASES_OF |= {**FILES, **features.FILES, **structures.FILES, **boxes.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
@@ -425,7 +427,7 @@ def test_whose_numbers_a_method_says_it_has_are_compared_here(method):
     named = [name for name in CALLED if name in told]
     # Several labels are compared with the KL divergence of two classes each, in test_behaviour; mean teacher's average
     # is in test_structures. Losses of detectors are their own, and L2 is torch's.
-    own = ("ce", "takd", "multilabel_kd", "mean_teacher", "own", "own_rcnn", "l2_fpn")
+    own = ("ce", "takd", "multilabel_kd", "mean_teacher", "own", "own_rcnn", "l2_fpn", "pseudo_boxes")
     assert named or method.name in own, "whose?"
     for name in named:
         assert any(re.search(rf"(^|_){CALLED[name]}(_|:|$)", case) for case in cases), (

@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from distill_app.config.schema import ModelConf
 from distill_app.config.tree import compose
 from distill_app.errors import WeightsError
-from distill_app.models import detector, tiny_fasterrcnn, tiny_maskrcnn, tiny_retinanet
+from distill_app.models import detector, pyramid_fasterrcnn, tiny_fasterrcnn, tiny_maskrcnn, tiny_retinanet
 from distill_app.models.detectors import ARCHITECTURES, resizing
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.weights import load_weights
@@ -47,6 +47,44 @@ def test_every_detector_is_torchvisions_own_and_has_its_taps(name):
     assert bool(norms) == frozen and not (frozen and any(isinstance(p, nn.BatchNorm2d) for p in net.modules()))
     assert not frozen or {norm.eps for norm in norms} == {1e-5 if eps is None else eps}
     TappedModel(net, dict(conf.taps)).close()
+
+
+PYRAMIDS = [name for name in (*ARCHITECTURES, "fasterrcnn_resnet18_fpn") if not name.startswith("ssd")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_a_level_of_a_pyramid_is_called_after_its_stride(name):
+    conf = conf_of(name)
+    with torch.device("meta"):
+        net = instantiate(conf.net, _convert_="all").eval()
+    taps = {tap: path for tap, path in conf.taps.items() if tap[0] in "cp" and tap[1:].isdigit() and "rpn" not in path}
+    with TappedModel(net, taps, runs=net.backbone) as tapped, torch.no_grad():
+        maps = tapped(torch.zeros(1, 3, 512, 512, device="meta"))
+    assert "p5" in maps
+    assert {tap: tuple(each.shape[2:]) for tap, each in maps.items()} == {
+        tap: (512 // 2 ** int(tap[1:]),) * 2 for tap in taps
+    }
+
+
+@pytest.mark.slow
+def test_a_pyramid_on_another_resnet_is_torchvisions_but_for_its_widths():
+    conf = conf_of("fasterrcnn_resnet18_fpn")
+    with torch.device("meta"):
+        net = instantiate(conf.net, _convert_="all")
+        published = detector("fasterrcnn_resnet50_fpn", num_classes=10)
+        plain = pyramid_fasterrcnn("resnet34", num_classes=10, frozen_norms=False, box_detections_per_img=7)
+    heads = [
+        {name: value.shape for name, value in each.state_dict().items() if "body" not in name and "inner" not in name}
+        for each in (net, published)
+    ]
+    assert heads[0] == heads[1]
+    assert any(isinstance(part, FrozenBatchNorm2d) for part in net.backbone.body.modules())
+    assert not any(isinstance(part, FrozenBatchNorm2d) for part in plain.modules())
+    assert all(parameter.requires_grad for parameter in net.parameters()) and plain.roi_heads.detections_per_img == 7
+    TappedModel(net, dict(conf.taps)).close()
+    with pytest.raises(ValueError, match="did you mean 'resnet18'"):
+        pyramid_fasterrcnn("resnet19", num_classes=10)
 
 
 @pytest.mark.slow

@@ -60,6 +60,29 @@ def test_teacher_runs_in_eval_mode_and_the_student_in_train_mode(tmp_path):
     assert set(modes[4:]) == {("student", False)}
 
 
+class Chosen(nn.Module):
+    """The class that logits speak for."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.argmax(dim=1)
+
+
+def test_what_an_adapter_fills_in_is_what_terms_read_of_the_batch(tmp_path):
+    chosen = {"module": {"_target_": f"{__name__}.Chosen"}, "source": "teacher.logits", "fills": "target"}
+    with stage(
+        tmp_path, "method=kd", f"runtime.allow=[{__name__}]", distill={"adapters": {"chosen": chosen}, "losses": {}}
+    ) as built:
+        batch = built.prepare(next(iter(built.data.train)))
+        said = built.frozen.activations(batch)
+        before, (_, values) = batch["target"].clone(), built.step(batch, said)
+        labels, logits = (
+            said["teacher"]["logits"].argmax(dim=1),
+            built.step.networks["student"](batch["input"])["logits"],
+        )
+        torch.testing.assert_close(values["ce"], nn.functional.cross_entropy(logits, labels))
+        assert batch["target"].equal(before) and not labels.equal(before)
+
+
 def test_frozen_block_keeps_its_weights_and_batch_statistics(tmp_path):
     with stage(tmp_path, "method.stages.distill.freeze=[student.features.0]") as built:
         student = network(built, "student")

@@ -136,7 +136,7 @@ def test_levels_of_a_pyramid_are_cached_where_all_images_have_one_size(tmp_path)
         first = train(built)
         calls = count_calls(built.frozen.tapped["teacher"])
         train(built, first=1)
-        assert not calls and set(first) == {"own", "pkd2", "pkd3", "pkd4", "pkd5", "total"}
+        assert not calls and set(first) == {"own", "pkd_p2", "pkd_p3", "pkd_p4", "pkd_p5", "total"}
     text = refusal_of(tmp_path / "run", *cached, *SIZES)
     assert "images of several sizes" in text and "dataset.task.pad_to" in text
     with stage(tmp_path / "run", *cached, *SIZES, "dataset.task.pad_to=128", base=BASE) as built:
