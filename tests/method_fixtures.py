@@ -9,13 +9,14 @@ POOLING = (
     "simkd",
 )  # they see the last map through the classifier, where the network averages the one for the other
 DETECTION = ("own", "own_rcnn", "pkd_fpn", "l2_fpn")  # for networks that compute losses themselves
+SEGMENTATION = ("seg_ce", "seg_kd", "seg_cwd", "seg_kta", "skds", "cirkd", "ifvd")  # for networks of maps of classes
 # Several teachers, each of which has to pool by the average.
 CONFIDENT = ("ca_mkd",)
 # Both networks are ViTs, whose blocks they compare.
 TOKENS = ("vitkd",)
 # Every method whose file is there, but for labels alone, for takd, which is kd twice and wants a third network, and for
 # the one whose labels are several for each image.
-OTHERS = ("ce", "takd", "multilabel_kd", *DETECTION, *POOLING, *SPLIT, *CONFIDENT, *TOKENS)
+OTHERS = ("ce", "takd", "multilabel_kd", *DETECTION, *SEGMENTATION, *POOLING, *SPLIT, *CONFIDENT, *TOKENS)
 ANY_PAIR = [name for name in options_of("method") if name not in OTHERS]
 ALL = [*ANY_PAIR, *POOLING, *SPLIT, *CONFIDENT, *TOKENS]
 # Widths, depths and map sizes differ.

@@ -28,6 +28,13 @@ from distill_app.losses.imitation import (
 from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.own import Own
+from distill_app.losses.pixels import (
+    CrossImageRelations,
+    IntraClassVariation,
+    PairwiseSimilarity,
+    PixelCrossEntropy,
+    PixelwiseCrossEntropy,
+)
 from distill_app.losses.regions import ScaleDecoupled
 from distill_app.losses.relations import (
     CorrelationCongruence,
@@ -75,6 +82,7 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CrossImageRelations",
     "CrossViewKL",
     "CurriculumKL",
     "CustomizedSoftLabels",
@@ -86,6 +94,7 @@ __all__ = [
     "FlowOfSolution",
     "GaussianDistance",
     "HierarchicalContext",
+    "IntraClassVariation",
     "KLDivergence",
     "LinearWarmup",
     "MapDistance",
@@ -98,8 +107,11 @@ __all__ = [
     "NormalizedKD",
     "OneForAllCE",
     "Own",
+    "PairwiseSimilarity",
     "PearsonDistance",
     "PearsonImitation",
+    "PixelCrossEntropy",
+    "PixelwiseCrossEntropy",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
     "ProbabilityDistance",
