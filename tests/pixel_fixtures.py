@@ -18,6 +18,19 @@ SEGMENTERS = {
 }
 
 
+class WithOutputs(nn.Module):
+    """A network of a user's own: a mapping of outputs, coarser than its image, and an auxiliary one."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head, self.other = nn.Conv2d(8, num_classes, 1), nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images):
+        found = self.body(images)
+        return {"out": self.head(found), "aux": self.other(found)}
+
+
 def features(loss: nn.Module, student: str = "s_feat") -> Compute:
     return pair(loss, student, "t_feat")
 
