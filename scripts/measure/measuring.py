@@ -21,8 +21,9 @@ DATA = {
     "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128"),
     "fashion_mini": Bundled((), "cres_w24"),
 }
-# Methods that need images with several labels, or with objects, or networks of tokens.
+# Methods that need images with several labels, with objects or maps of classes, or networks of tokens.
 OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "pkd_fpn", "l2_fpn", "vitkd", "deit_token"}
+OTHER_DATA |= {"seg_ce", "seg_kd", "seg_cwd", "seg_kta", "skds", "ifvd", "cirkd"}
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits
 # the student has maps of 4 x 4 and 2 x 2, the teacher one more, of 1 x 1, which has no place to attend to.
