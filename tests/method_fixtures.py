@@ -11,13 +11,14 @@ POOLING = (
 # For networks that compute losses themselves, and for their pyramids.
 PYRAMIDS = ("cwd_fpn", "fgd", "fgfi", "l2_fpn", "mgd_fpn", "pkd_fpn")
 DETECTION = ("own", "own_rcnn", "pseudo_boxes", *PYRAMIDS)
+SEGMENTATION = ("seg_ce", "seg_kd", "seg_cwd", "seg_kta", "skds", "cirkd", "ifvd")  # for networks of maps of classes
 # Several teachers, each of which has to pool by the average.
 CONFIDENT = ("ca_mkd",)
 # Both networks are ViTs, whose blocks they compare.
 TOKENS = ("vitkd",)
 # Every method whose file is there, but for labels alone, for takd, which is kd twice and wants a third network, and for
 # the one whose labels are several for each image.
-OTHERS = ("ce", "takd", "multilabel_kd", *DETECTION, *POOLING, *SPLIT, *CONFIDENT, *TOKENS)
+OTHERS = ("ce", "takd", "multilabel_kd", *DETECTION, *SEGMENTATION, *POOLING, *SPLIT, *CONFIDENT, *TOKENS)
 ANY_PAIR = [name for name in options_of("method") if name not in OTHERS]
 ALL = [*ANY_PAIR, *POOLING, *SPLIT, *CONFIDENT, *TOKENS]
 # Widths, depths and map sizes differ.

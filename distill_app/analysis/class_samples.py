@@ -19,6 +19,7 @@ from distill_app.data.stage_data import DataSource
 from distill_app.errors import CorruptImageError
 from distill_app.tasks.build import task_of
 
+_ANY = "images"  # a row of images that have no one class
 _EACH, _SIDE, _GAP, _CLASSES = 5, 96, 4, 24  # images of a class for training, and for the test; pixels; rows
 
 
@@ -46,7 +47,11 @@ def seen_items(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str]
                 yield seen(partial(_picture, dataset, index), name=f"image {index}", part=part, label=label)
 
     fraction = app.dataset.validation_fraction
-    how = f"its own training and test images{f'; {fraction:g} of each class for validation' if fraction else ''}"
+    alike = task.labels(chosen.dataset) is None  # boxes, maps or several labels, which are of no one class
+    share = f"; {fraction:g}{'' if alike else ' of each class'} for validation" if fraction else ""
+    how = f"its own training and test images{share}"
+    if alike:
+        return items(), [_ANY], how
     return items(), class_names(chosen.dataset) or [str(label) for label in range(count)], how
 
 
@@ -80,6 +85,7 @@ def draw(app: AppConf, plan: StagePlan, path: Path) -> Path:
     chosen, test = source.training_set(plan), source.test_samples(plan)
     train, labels = source.samples(plan, chosen.train), source.task(plan).labels(test.dataset)
     names = class_names(chosen.dataset) or [str(label) for label in range(app.dataset.num_classes)]
+    names = names if chosen.labels is not None and labels is not None else [_ANY]
     width = max(len(name) for name in names[:_CLASSES]) * 7 + 2 * _GAP
     step, head = _SIDE + _GAP, 20
     rows = min(len(names), _CLASSES)

@@ -9,15 +9,17 @@ from typing import Any
 
 from distill_app.data.hub import hub_classes, hub_listing
 from distill_app.data.listing import folder_listing, found_classes
+from distill_app.data.map_files import map_listing
 from distill_app.data.tables import table_classes, table_listing
 from distill_app.errors import DataError
 from distill_app.words import some
 
-# The class -> what lists its images, and what finds its classes alone where that takes less.
+# The class -> what lists its images, and what finds its classes alone, for those where that takes less.
 _LISTED: dict[str, Callable[..., Any]] = {
     "distill_app.data.ImageFolder": folder_listing,
     "distill_app.data.CsvImages": table_listing,
     "distill_app.data.HuggingFaceImages": hub_listing,
+    "distill_app.data.MapFolder": map_listing,
 }
 _CLASSES: dict[str, Callable[..., list[str]]] = {
     "distill_app.data.ImageFolder": found_classes,
@@ -41,12 +43,12 @@ def own_classes(conf: Mapping[str, Any]) -> list[str]:
     """
     if conf.get("classes"):
         return [str(name) for name in conf["classes"]]
-    function = _CLASSES[conf["_target_"]]
+    function = _CLASSES.get(conf["_target_"]) or _LISTED[conf["_target_"]]
     if _unsaid(function, conf):
         return []
     try:
-        found: list[str] = _called(function, conf)
-        return found
+        found = _called(function, conf)
+        return list(found if isinstance(found, list) else found.classes)
     except (DataError, OSError):
         return []
 

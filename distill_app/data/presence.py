@@ -20,6 +20,7 @@ EXPECTED = {
     "torchvision.datasets.FashionMNIST": "FashionMNIST/raw",
 }
 OBJECTS = "distill_app.data.CocoDetection"
+WITH_OBJECTS = (OBJECTS, "distill_app.data.CocoSegmentation")  # files that name them
 TORCHVISION = "torchvision.datasets.ImageFolder"
 
 
@@ -98,7 +99,7 @@ def _object_problems(splits: Mapping[str, Any], *, key: str) -> list[str]:
     """Folders of images and files of objects that are not there."""
     problems = []
     for name, split in splits.items():
-        if not str(split.get("_target_")).endswith(OBJECTS):
+        if not str(split.get("_target_")).endswith(WITH_OBJECTS):
             continue
         root, file = str(split.get("root")), str(split.get("annotations"))
         problems += [] if os.path.isdir(root) else [f"{key}.{name}.root: {absence(root)}"]

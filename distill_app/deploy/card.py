@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-_TASKS = {"softmax": "image-classification", "sigmoid": "image-classification"}
+_TASKS = {"softmax": "image-classification", "sigmoid": "image-classification", "pixels": "image-segmentation"}
 _NATIVE = {
     "state_dict": 'import torch\nweights = torch.load("{file}", weights_only=True)  # of the bare architecture',
     "safetensors": 'from safetensors.torch import load_file\nweights = load_file("{file}")  # of the bare architecture',
@@ -150,6 +150,7 @@ def _classes(described: Mapping[str, Any]) -> str:
     scores = {
         "softmax": "one class for each image: the softmax of the answer gives their probabilities",
         "sigmoid": "any number of classes for each image: the sigmoid of the answer gives their probabilities",
+        "pixels": "a map of logits for each: the largest of a pixel is its class",
     }.get(described.get("scores") or "", "an answer that is not one of classes")
     names = described.get("classes")
     if not names:

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from distill_app.deploy.preprocessing import Preprocessing
 from distill_app.errors import SettingError
+from distill_app.losses.pixels import resized_logits
 
-SOFTMAX, SIGMOID = "softmax", "sigmoid"
+SOFTMAX, SIGMOID, PIXELS = "softmax", "sigmoid", "pixels"
 
 
 class Guess(NamedTuple):
     """A class of an image, and how probable the network finds it."""
 
     label: str
-    probability: float
+    probability: float  # of a segmenter, the share of pixels
 
 
 class Deployed(nn.Module):
@@ -27,7 +28,8 @@ class Deployed(nn.Module):
         network: Called with float (batch, channels, height, width), returns its answer.
         preprocessing: From an image to what it takes.
         classes: Their names; None: their numbers stand for them.
-        scores: `softmax` (one class for each image), `sigmoid` (several), or None where answers are no classes.
+        scores: `softmax` (one class for each image), `sigmoid` (several), `pixels` (one for each pixel), or None where
+            answers are no classes.
         name: What it is called.
 
     Attributes:
@@ -63,9 +65,11 @@ class Deployed(nn.Module):
         """(batch, channels, height, width) -> (batch, classes).
 
         Raises:
-            SettingError: Its answers are no classes.
+            SettingError: Its answers are no classes, or those of pixels.
         """
         self.require_classes()
+        if self.scores == PIXELS:
+            raise SettingError(f"{self.name} tells the class of every pixel: its answers are maps (maps_of)")
         logits = self(images.to(self.device)).float()
         return (logits.softmax(dim=1) if self.scores == SOFTMAX else logits.sigmoid()).cpu()
 
@@ -103,7 +107,31 @@ class Deployed(nn.Module):
             found.update(zip(numbers, guesses, strict=True))
         return [found[number] for number in range(len(images))]
 
+    @torch.no_grad()
+    def maps_of(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """The class of every pixel, of images that are prepared: uint8 (height, width) for each.
+
+        Raises:
+            SettingError: The network does not tell classes of pixels.
+        """
+        if self.scores != PIXELS:
+            raise SettingError(f"{self.name} does not tell classes of pixels: there are no maps")
+        found = []
+        for image in images:  # one by one: padding would change what networks say
+            logits = resized_logits(self(image.unsqueeze(0).to(self.device)).float(), (image.shape[1], image.shape[2]))
+            found.append(logits.argmax(dim=1)[0].to(torch.uint8).cpu())
+        return found
+
+    def shares_of(self, classes: Tensor, *, top: int = 1) -> list[Guess]:
+        """The classes that most pixels of a map have, with their shares of them."""
+        counts = torch.bincount(classes.flatten().long())
+        values, numbers = counts.topk(min(top, int((counts > 0).sum())))
+        pairs = zip(numbers.tolist(), values.tolist(), strict=True)
+        return [Guess(self.label(number), value / classes.numel()) for number, value in pairs]
+
     def _guesses(self, batch: Tensor, *, top: int) -> list[list[Guess]]:
+        if self.scores == PIXELS:
+            return [self.shares_of(each, top=top) for each in self.maps_of(list(batch))]
         probabilities = self.probabilities(batch)
         values, classes = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         pairs = zip(values.tolist(), classes.tolist(), strict=True)

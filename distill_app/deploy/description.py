@@ -16,6 +16,7 @@ from distill_app.deploy.formats import FORMATS, quiet, require
 from distill_app.deploy.preprocessing import Preprocessing
 from distill_app.deploy.program import Program
 from distill_app.errors import DistillError, UsageError
+from distill_app.networks.answers import entry_of
 from distill_app.networks.inputs import OwnInput
 from distill_app.networks.network import Network, channel_arguments
 from distill_app.report.results import aggregate
@@ -54,7 +55,7 @@ def described(
         run: What `told_by` says.
         licence: Of the weights, as the user names it.
     """
-    path = network.taps.get(answer or "")
+    path = "" if entry_of(answer) else network.taps.get(answer or "")
     return {
         "kind": KIND,
         "version": VERSION,

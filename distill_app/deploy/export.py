@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill_app.deploy.formats import FORMATS, quiet, require
 from distill_app.errors import DistillError, ExportError, UsageError
+from distill_app.networks.answers import entry_at, entry_of
 from distill_app.networks.modes import evaluating
 from distill_app.runs.files import UMASK, read_object, write_json, write_text
 from distill_app.runs.statefile import weights_hash
@@ -32,10 +33,12 @@ class Written:
     Attributes:
         files: What was written, the network first.
         difference: The largest one to the network's own answers, as a share of the largest of these.
+        classes: Whether its answers are classes of images, which `distill predict` tells.
     """
 
     files: list[Path]
     difference: float
+    classes: bool
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def export(
             file = Path(place, target.file.name)
             with evaluating(network), torch.no_grad():
                 _write(network, samples, file, to=to, about=about)
-                difference = verified(network, samples, file, to=to, architecture=architecture)
+                difference = verified(network, samples, file, to=to, architecture=architecture, key=_key(about))
             further = beside(Path(place)) if target.whole else []
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             whole = {
@@ -135,7 +138,7 @@ def export(
                 made.append(folder / name)
     except OSError as error:
         raise ExportError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return Written(made, difference)
+    return Written(made, difference, classes=about["scores"] is not None)
 
 
 def _write(network: nn.Module, samples: Tensor, file: Path, *, to: str, about: Mapping[str, Any]) -> None:
@@ -154,11 +157,18 @@ def _write(network: nn.Module, samples: Tensor, file: Path, *, to: str, about: M
 
 
 def verified(
-    network: nn.Module, samples: Tensor, file: Path, *, to: str, architecture: Callable[[], nn.Module]
+    network: nn.Module,
+    samples: Tensor,
+    file: Path,
+    *,
+    to: str,
+    architecture: Callable[[], nn.Module],
+    key: str = "",
 ) -> float:
     """The largest difference between what a file and the network answer, for batches of several sizes.
 
-    It is a share of the largest answer, and may be rounding. Weights have to be the same bit for bit.
+    It is a share of the largest answer, and may be rounding. Weights have to be the same bit for bit. Of networks that
+    return a mapping the entry `key` is compared.
 
     Raises:
         ExportError: The file cannot be read or run, or answers something else.
@@ -171,10 +181,10 @@ def verified(
     largest = 0.0
     for size in (*BATCHES, len(samples)):
         images = samples[:size]
-        expected = _answer(network(images))
+        expected = _answer(entry_at(network(images), key))
         try:
             with quiet():
-                answer = _answer(other(images))
+                answer = _answer(entry_at(other(images), key))
         except Exception as error:
             raise ExportError(
                 f"what was exported to {to} does not run on a batch of {size}: {_first(error)}"
@@ -199,6 +209,10 @@ def _answer(value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"the answer is a {type(value).__name__}, and one tensor is needed")
     return value.detach()
+
+
+def _key(about: Mapping[str, Any]) -> str:
+    return entry_of((about.get("answer") or {}).get("tap"))
 
 
 def _verification(samples: Tensor, difference: float) -> dict[str, Any]:

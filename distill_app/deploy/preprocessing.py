@@ -46,10 +46,16 @@ class Preprocessing:
     allow: tuple[str, ...] = ()
 
     @classmethod
-    def of_dataset(cls, conf: DatasetConf, *, allow: Iterable[str] = ()) -> "Preprocessing":
+    def of_dataset(cls, conf: DatasetConf, *, allow: Iterable[str] = (), fit: str | None = "crop") -> "Preprocessing":
         """That of the images on which networks of a data set are evaluated.
 
         Bundled data have one size by themselves, and no transform that makes it: then images are resized and cropped.
+
+        Args:
+            conf: The data set.
+            allow: As of the class.
+            fit: How images of other sizes are brought to that of the data: `crop`; `stretch`, which cuts nothing off;
+                None: they keep the size that the transforms leave.
         """
         white = conf.test.get("white") if isinstance(conf.test, Mapping) else None
         found_statistics = statistics(conf)
@@ -62,9 +68,12 @@ class Preprocessing:
             white,
             tuple(allow),
         )
-        if conf.image_size is None or found._makes_one_size():
+        if fit is None or conf.image_size is None or found._makes_one_size():
             return found
         size = [conf.image_size, conf.image_size]
+        if fit == "stretch":
+            stretched = {"_target_": f"{_V2}.Resize", "size": size, "antialias": True}
+            return replace(found, transforms=(*found.transforms, stretched))
         fitting = (
             {"_target_": f"{_V2}.Resize", "size": conf.image_size, "antialias": True},
             {"_target_": f"{_V2}.CenterCrop", "size": size},

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from distill_app.deploy.deployed import SIGMOID, SOFTMAX
+from distill_app.deploy.deployed import PIXELS, SIGMOID, SOFTMAX
 from distill_app.networks.answers import Answers
 from distill_app.networks.network import Network
 from distill_app.tasks.base import Task
 from distill_app.tasks.multilabel import MultiLabel
+from distill_app.tasks.segmentation import Segmentation
 
 
 class Program(nn.Module):
@@ -47,4 +48,6 @@ def scores_of(task: Task) -> str | None:
     """How answers become probabilities; None where they are no classes."""
     if task.class_logits(task.answer or "output") is not None:
         return SOFTMAX
+    if isinstance(task, Segmentation):
+        return PIXELS
     return SIGMOID if isinstance(task, MultiLabel) else None

@@ -30,6 +30,13 @@ from distill_app.losses.imitation import (
 from distill_app.losses.layer_attention import AttendedTransfer, SemanticCalibration
 from distill_app.losses.logits import KLDivergence, SigmoidKL, VirtualTeacherKL
 from distill_app.losses.own import Own
+from distill_app.losses.pixels import (
+    CrossImageRelations,
+    IntraClassVariation,
+    PairwiseSimilarity,
+    PixelCrossEntropy,
+    PixelwiseCrossEntropy,
+)
 from distill_app.losses.regions import ScaleDecoupled
 from distill_app.losses.relations import (
     CorrelationCongruence,
@@ -79,6 +86,7 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CrossImageRelations",
     "CrossViewKL",
     "CurriculumKL",
     "CustomizedSoftLabels",
@@ -92,6 +100,7 @@ __all__ = [
     "FocalDistance",
     "GaussianDistance",
     "HierarchicalContext",
+    "IntraClassVariation",
     "KLDivergence",
     "LinearWarmup",
     "MapDistance",
@@ -104,8 +113,11 @@ __all__ = [
     "NormalizedKD",
     "OneForAllCE",
     "Own",
+    "PairwiseSimilarity",
     "PearsonDistance",
     "PearsonImitation",
+    "PixelCrossEntropy",
+    "PixelwiseCrossEntropy",
     "PrimeAwareL2",
     "ProbabilisticTransfer",
     "ProbabilityDistance",

@@ -1,4 +1,4 @@
-"""Architectures that torchvision lacks, its detectors as published, stems, bottlenecks, reused heads."""
+"""Architectures that torchvision lacks, its detectors as published, segmenters, stems, bottlenecks, reused heads."""
 
 from distill_app.models.bottleneck import Bottleneck, cut_report, dequantize, quantize, with_bottleneck
 from distill_app.models.cifar_densenet import CifarDenseNet
@@ -9,6 +9,7 @@ from distill_app.models.plain import PlainCNN
 from distill_app.models.reused import FeatureProjector, ReusedHead, with_reused_head
 from distill_app.models.small_detectors import tiny_fasterrcnn, tiny_maskrcnn, tiny_retinanet
 from distill_app.models.small_mobilenet import SmallMobileNetV2
+from distill_app.models.small_segmenters import tiny_fpn_segmenter
 from distill_app.models.small_shufflenet import SmallShuffleNetV1, SmallShuffleNetV2
 from distill_app.models.small_vgg import SmallVGG
 from distill_app.models.stems import small_stem
@@ -34,6 +35,7 @@ __all__ = [
     "quantize",
     "small_stem",
     "tiny_fasterrcnn",
+    "tiny_fpn_segmenter",
     "tiny_maskrcnn",
     "tiny_retinanet",
     "with_bottleneck",

@@ -1,5 +1,6 @@
 """What a network answers: what its tap says, whatever else it returns, and in whichever order."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ class Answers(nn.Module):
 
     Args:
         network: The network.
-        tap: The name of the tap that answers; None: whatever the network returns.
+        tap: The name of the tap that answers; `output.KEY`: what the network returns, or the entry KEY of it where it
+            returns a mapping; None: whatever the network returns.
 
     Raises:
         TapError: The tap leads nowhere.
@@ -29,8 +31,9 @@ class Answers(nn.Module):
     def __init__(self, network: Network, tap: str | None):
         super().__init__()
         self.module, self._owner, self._tap = network.module, network.name, tap
+        self._key = entry_of(tap)
         self._tapped: list[TappedModel] = []  # in a list: it is no further part of this module
-        if tap in network.taps:
+        if tap in network.taps and not self._key:
             paths = network.paths(["output", tap])
             self._tapped = [TappedModel(network.module, paths, stop=False, owner=network.name)]
 
@@ -51,11 +54,17 @@ class Answers(nn.Module):
         return answer
 
     def _returned(self, output: Any) -> Any:
+        output = entry_at(output, self._key)
         if self._tap is None or isinstance(output, Tensor):
             return output
         tensors = tensors_in(output)
         if len(tensors) == 1:
             return tensors[0]
+        if self._key:
+            raise SettingError(
+                f"{self._owner}: the network returns {shapes_in(output)}, and a tensor, or a mapping with the entry "
+                f"{self._key!r}, is needed as its answer"
+            )
         key = f"{self._owner}.taps" if self._owner in ROLES else f"the taps of {self._owner}"
         entry = f"'+{key}.{self._tap}=PATH'" if self._owner in ROLES else f"{self._tap}: PATH there"
         raise SettingError(
@@ -68,6 +77,16 @@ class Answers(nn.Module):
         for tapped in self._tapped:
             tapped.close()
         self._tapped = []
+
+
+def entry_of(tap: str | None) -> str:
+    """The key of the entry that answers, of a tap `output.KEY`; '' of others."""
+    return (tap or "").removeprefix("output.") if (tap or "").startswith("output.") else ""
+
+
+def entry_at(output: Any, key: str) -> Any:
+    """The entry of a mapping, where it has one of this key; everything else as it is."""
+    return output[key] if key and isinstance(output, Mapping) and key in output else output
 
 
 def _same(output: Any, answer: Any) -> bool:

@@ -6,5 +6,6 @@ from distill_app.tasks.classification import Classification
 from distill_app.tasks.detection import Detection
 from distill_app.tasks.images import ImageTask
 from distill_app.tasks.multilabel import MultiLabel
+from distill_app.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "Detection", "ImageTask", "Metric", "MultiLabel", "Task"]
+__all__ = ["Classification", "Detection", "ImageTask", "Metric", "MultiLabel", "Segmentation", "Task"]

@@ -25,7 +25,8 @@ class Task:
 
     Attributes:
         metrics: What `figures` gives, and how it is shown; the first one leads: it decides which epoch is best.
-        answer: The tap that is evaluated, where a network has a tap of this name; None: whatever the network returns.
+        answer: The tap that is evaluated, where a network has a tap of this name; `output.KEY`: what the network
+            returns, or the entry KEY of it where it returns a mapping; None: whatever the network returns.
         joint_transforms: The transforms of the data set are called with (input, target) and return both, as
             torchvision's v2 transforms do with boxes and masks; else they get the input alone.
     """

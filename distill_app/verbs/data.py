@@ -13,6 +13,7 @@ from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf
 from distill_app.config.tree import compose
 from distill_app.data.inspection import Inspection, Seen, look
+from distill_app.data.map_files import MapListing
 from distill_app.data.own import is_own, own_listing
 from distill_app.data.split import hold_out
 from distill_app.errors import DataError, UsageError
@@ -119,11 +120,11 @@ def _refused(errors: Sequence[str], *, as_json: bool) -> int:
 def _images(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], str]:
     """The images of a data set with their parts, its classes, and how it is divided."""
     conf = app.dataset
-    if not is_own(conf.train):
+    listing = own_listing(conf.train) if is_own(conf.train) else None
+    if listing is None or isinstance(listing, MapListing):
         from distill_app.analysis.class_samples import seen_items
 
         return seen_items(app, plan)
-    listing = own_listing(conf.train)
     parts = np.full(len(listing.labels), "train", dtype=object)
     for part, places in listing.division.places.items():
         parts[places] = part

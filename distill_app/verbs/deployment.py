@@ -12,7 +12,7 @@ from distill_app.config.plan import StagePlan, models_of
 from distill_app.config.schema import RuntimeConf
 from distill_app.deploy import timm_files
 from distill_app.deploy.card import card
-from distill_app.deploy.deployed import Deployed
+from distill_app.deploy.deployed import PIXELS, Deployed
 from distill_app.deploy.description import architecture_of, described, loaded, told_by
 from distill_app.deploy.export import SAMPLES, Target, Written, description_in, same_bytes
 from distill_app.deploy.export import export as write
@@ -67,10 +67,11 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
         task = experiment.task(opened.plan)
         if not isinstance(task, ImageTask):
             raise UsageError(f"{type(task).__name__} is no task of images; a network of images is needed here")
-        program = Program(opened.network, task.answer)
-        return Deployed(
-            program, opened.preprocessing, classes=opened.classes, scores=scores_of(task), name=opened.network.name
-        )
+        program, scores, preprocessing = Program(opened.network, task.answer), scores_of(task), opened.preprocessing
+        if scores == PIXELS:  # of every pixel: none is cut off
+            allowed = experiment.app.runtime.allow
+            preprocessing = Preprocessing.of_dataset(opened.plan.data, allow=allowed, fit=None)
+        return Deployed(program, preprocessing, classes=opened.classes, scores=scores, name=opened.network.name)
 
 
 def export(
@@ -146,7 +147,8 @@ def _at_home(config: Mapping[str, Any], *, device: str = "auto") -> dict[str, An
 def _open(experiment: Experiment, place: Path, *, folder: Path, network: str) -> _Opened:
     loaded_network, source = stored_network(experiment, place, folder=folder, name=network)
     plan = last_plan(experiment.plans, network)
-    preprocessing = Preprocessing.of_dataset(plan.data, allow=experiment.app.runtime.allow)
+    fit = "stretch" if scores_of(experiment.task(plan)) == PIXELS else "crop"
+    preprocessing = Preprocessing.of_dataset(plan.data, allow=experiment.app.runtime.allow, fit=fit)
     records = (read_object(folder / "data.json") or {}).get(plan.name)
     names = records.get("classes") if isinstance(records, Mapping) else None
     classes = [str(name) for name in names] if isinstance(names, list) else None

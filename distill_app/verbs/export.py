@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     difference = f"at most {written.difference:.2g} of the largest one" if written.difference else "nothing"
     print(f"verified: its answers to {which}, in batches of 1, 2, 5 and 8, differ from the network's by {difference}")
     print("\n".join(f"written: {file}" for file in written.files))
+    if not written.classes:
+        return 0
     trust = f" --allow {FORMATS[to].code}" if FORMATS[to].code else ""
     print(f"next:     distill predict {shlex.quote(str(written.files[0]))} IMAGES{trust}")
     return 0

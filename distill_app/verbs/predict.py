@@ -27,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--json", action="store_true", help="print JSON instead of the table")
     how.add_argument("--csv", action="store_true", help="print CSV instead of the table")
     parser.add_argument("--grid", type=Path, metavar="PICTURE", help="draw the images with their classes into a file")
+    parser.add_argument(
+        "--maps", type=Path, metavar="DIR", help="of a segmenter: write the class of every pixel, as PNG"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="of images that go through together (default: 32)")
     parser.add_argument("--allow", action="append", default=[], help="a package from which it may build objects")
     parser.epilog = "Images that cannot be read are named and left out, and the exit code is 1."
@@ -66,9 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
         Path(os.path.abspath(arguments.network_of)), network=arguments.network, allow=arguments.allow
     )
     network.require_classes()
-    answers = list(_answers(network, paths, top=arguments.top, size=arguments.batch_size))
-    show = _as_json if arguments.json else _as_csv if arguments.csv else _as_table
-    show(answers)
+    maps = _Maps.of(arguments.maps, paths, network=network)
+    answers = list(_answers(network, paths, top=arguments.top, size=arguments.batch_size, maps=maps))
+    if arguments.json or arguments.csv:
+        show = _as_json if arguments.json else _as_csv
+        show(answers, value="probability" if maps is None else "share")
+    else:
+        _as_table(answers)
+    if arguments.maps is not None:
+        print(f"written: {sum(not answer.problem for answer in answers)} maps in {arguments.maps}", file=sys.stderr)
     if arguments.grid is not None:
         from distill_app.deploy.grid import draw
 
@@ -77,7 +86,53 @@ def run(arguments: argparse.Namespace) -> int:
     return _told([answer for answer in answers if answer.problem], len(paths))
 
 
-def _answers(network: Any, paths: Sequence[Path], *, top: int, size: int) -> Iterator[Answer]:
+@dataclass
+class _Maps:
+    """Where maps of classes go: image -> file; none where nobody asked for them."""
+
+    files: dict[Path, Path]
+
+    @classmethod
+    def of(cls, folder: Path | None, paths: Sequence[Path], *, network: Any) -> "_Maps | None":
+        """None for a network of one class an image.
+
+        Raises:
+            UsageError: It is one, and maps are asked for; a file that is there; two images of one name; or images that
+                are cropped, whose maps would be of a part.
+        """
+        if network.scores != "pixels":
+            if folder is not None:
+                raise UsageError("--maps: the network tells no classes of pixels; leave it out")
+            return None
+        crops = [name for each in network.preprocessing.transforms if "Crop" in (name := str(each.get("_target_")))]
+        if folder is not None and crops:
+            raise UsageError(f"--maps: images are cropped ({crops[0]}), and maps would be of a part of them")
+        files = {} if folder is None else {path: folder / f"{path.stem}.png" for path in paths}
+        taken: dict[Path, Path] = {}
+        for path, file in files.items():
+            if file in taken:
+                raise UsageError(f"--maps: {taken[file]} and {path} would both be {file}; predict them one by one")
+            if file.exists():
+                raise UsageError(f"--maps: {file} is there; name another folder")
+            taken[file] = path
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        return cls(files)
+
+    def write(self, path: Path, classes: Any) -> None:
+        """The map of an image, in the image's own size."""
+        from distill_app.data.opening import open_image
+        from distill_app.deploy.maps import write_map
+
+        if path in self.files:
+            with open_image(path) as image:
+                size = image.size
+            write_map(self.files[path], classes, size=size)
+
+
+def _answers(
+    network: Any, paths: Sequence[Path], *, top: int, size: int, maps: _Maps | None = None
+) -> Iterator[Answer]:
     """The answers in the order of the paths, batch by batch."""
     rest = iter(paths)
     while batch := list(islice(rest, size)):
@@ -92,7 +147,15 @@ def _answers(network: Any, paths: Sequence[Path], *, top: int, size: int) -> Ite
             except (OSError, RuntimeError, ValueError, SyntaxError, EOFError) as error:
                 text = next(iter(str(error).splitlines()), type(error).__name__)
                 problems.append(text.removeprefix(str(path)).lstrip(": "))
-        guesses = iter(network.guesses_of(images, top=top))
+        if maps is None:
+            guesses = iter(network.guesses_of(images, top=top))
+        else:
+            found = network.maps_of(images)
+            for path, classes in zip(
+                (p for p, wrong in zip(batch, problems, strict=True) if not wrong), found, strict=True
+            ):
+                maps.write(path, classes)
+            guesses = iter([network.shares_of(classes, top=top) for classes in found])
         for path, problem in zip(batch, problems, strict=True):
             yield Answer(path, [] if problem else next(guesses), problem)
 
@@ -108,22 +171,22 @@ def _as_table(answers: Sequence[Answer]) -> None:
         print(f"{names[answer.path]:<{wide}}  {cells}")
 
 
-def _as_json(answers: Sequence[Answer]) -> None:
+def _as_json(answers: Sequence[Answer], *, value: str) -> None:
     entries = [
         {"image": str(answer.path), "error": answer.problem}
         if answer.problem
         else {
             "image": str(answer.path),
-            "classes": [{"class": label, "probability": share} for label, share in answer.guesses],
+            "classes": [{"class": label, value: share} for label, share in answer.guesses],
         }
         for answer in answers
     ]
     print(json.dumps(entries, indent=2))
 
 
-def _as_csv(answers: Sequence[Answer]) -> None:
+def _as_csv(answers: Sequence[Answer], *, value: str) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", "probability"])
+    writer.writerow(["image", "rank", "class", value])
     for answer in answers:
         for rank, (label, share) in enumerate(answer.guesses, start=1):
             writer.writerow([answer.path, rank, label, f"{share:.6f}"])

@@ -27,6 +27,10 @@ ELSEWHERE = {
     "multilabel_kd": "images have several labels",
     **dict.fromkeys(("own", "own_rcnn", "l2_fpn", "pkd_fpn"), "its networks are detectors"),
     **dict.fromkeys(("cwd_fpn", "mgd_fpn", "fgfi", "fgd", "pseudo_boxes"), "its networks are detectors"),
+    **dict.fromkeys(
+        ("seg_ce", "seg_kd", "seg_cwd", "seg_kta", "skds", "ifvd", "cirkd"),
+        "its networks tell the class of every pixel",
+    ),
 }
 HEADER = "| method | stage | step, times as long as KD | memory, times KD's | of that |\n|---|---|---|---|---|"
 DEAR = 1.5  # times KD from which a method has to say why

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_app import compose, run
+from distill_app.config.methods import methods_of
 
 ONE_THREAD = ["runtime.threads=1", "tracker=none"]
 
@@ -21,9 +22,9 @@ DATA = {
     "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128"),
     "fashion_mini": Bundled((), "cres_w24"),
 }
-# Methods that need images with several labels, or with objects, or networks of tokens.
-OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "cwd_fpn", "fgd", "fgfi", "l2_fpn", "mgd_fpn", "pkd_fpn"}
-OTHER_DATA |= {"pseudo_boxes", "vitkd", "deit_token"}
+# Methods that need images with several labels, with objects or maps of classes, or networks of tokens.
+OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "vitkd", "deit_token"}
+OTHER_DATA |= {method.name for method in methods_of() if method.about.kind in ("detection", "segmentation")}
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 SEVERAL = ("multi_teacher", "ca_mkd")  # they learn from a second teacher, from numbers of its own, too
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits

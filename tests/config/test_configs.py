@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from detection_fixtures import DETECTORS
-from method_fixtures import DETECTION, TOKENS, tokens
+from method_fixtures import DETECTION, SEGMENTATION, TOKENS, tokens
 from omegaconf import OmegaConf
+from pixel_fixtures import SEGMENTERS
 
 from distill_app.check.quick import check, read
 from distill_app.config.build import Builder
@@ -54,12 +55,14 @@ PAIRED = [
 # Convolutions on another number of channels, tokens, and maps of another size.
 CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
-CANONICAL = {"stem", *TAPS, "pooled", "logits", "output", *(f"p{level}" for level in range(2, 6))}
+CANONICAL = {"stem", *TAPS, "pooled", "features", "logits", "output", *(f"p{level}" for level in range(2, 6))}
 BLOCKS = {"block1", "block2", "normed"}  # of ViTs
 OBJECTS = {"coco2017", "coco2017_keypoints", "coco_format", "fashion_det", "voc2007", "voc2012"}
 # Presets on ImageNet and CIFAR-100 are checked with images, in whole_runs/test_presets.py.
 BUNDLED = [name for name in options_of("experiment") if not name.startswith(("imagenet/", "cifar100/", "coco/"))]
+MAPS = {"coco_voc", "fashion_seg", "segmentation_folder", "voc2012_seg"}
 DATA_ELSEWHERE = {"cifar10", "cifar100", "fashion_mnist", "imagefolder", "imagenet", *(OBJECTS - {"fashion_det"})}
+DATA_ELSEWHERE |= MAPS - {"fashion_seg"}
 UNNAMED = {"csv": "file", "huggingface": "path"}
 HUBCONF = (
     "from torchvision.models import resnet18\n\ndef small(num_classes):\n    return resnet18(num_classes=num_classes)\n"
@@ -116,6 +119,8 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     if option in DETECTION:
         data = ["dataset=fashion_det", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8"]
         data += ["dataset.train.labelled=100"] if option == "pseudo_boxes" else []
+    if option in SEGMENTATION:
+        data = ["dataset=fashion_seg", "model@teacher=tiny_fpn_segmenter", "model@student=tiny_fpn_segmenter_8"]
     if option in TOKENS:
         data = ["dataset=fake", "dataset.image_size=16", *tokens("teacher", width=24), *tokens("student", width=16)]
     assert errors_of(*tiny, "prelude=none", f"method={option}", *pair, *data) == []
@@ -128,6 +133,8 @@ def test_a_data_set_passes_or_says_how_to_get_it(option, tmp_path, monkeypatch):
     nets = ["model@teacher=resnet8", "model@student=resnet8"]
     if option in OBJECTS:
         nets = ["method=own", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn"]
+    if option in MAPS:
+        nets = ["method=seg_ce", "model@teacher=tiny_fpn_segmenter", "model@student=tiny_fpn_segmenter"]
     cfg = compose([f"dataset={option}", *FROZEN, *nets])
     expected = []
     if option in UNNAMED:
@@ -150,7 +157,8 @@ def test_optimizers_schedulers_preludes_launchers_and_debug_options_pass(tiny, e
         "debug": "debug",
     }
     options = {group: options_of(group) for group in keys}
-    options["prelude"].remove("own")  # for networks that compute losses themselves
+    for name in ("own", "segmentation"):  # for networks that compute losses themselves, or tell classes of pixels
+        options["prelude"].remove(name)
     for number in range(max(map(len, options.values()))):
         chosen = [f"{keys[group]}={names[number % len(names)]}" for group, names in options.items()]
         chosen += ["launcher.tasks_per_node=2"] if "launcher=ddp" in chosen else []
@@ -173,8 +181,8 @@ def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
     assert repeated and all("{each} stands for nothing here" in error for error in errors)
     assert all(any(f"x_{name}.inputs" in error for error in errors) for name in repeated)
 
-    # Taps that ViTs have, and levels of detectors.
-    names = [name for name in names if name not in repeated and not re.search(r"normed|\.p2", texts[name])]
+    foreign = re.compile(r"normed|\.p2|\.features")  # taps of ViTs, levels of detectors, taps of segmenters
+    names = [name for name in names if name not in repeated and not foreign.search(texts[name])]
     needy = {name: re.findall(r"adapters\.(\w+)", texts[name].split("inputs:")[1]) for name in names}
     assert sum(not adapters for adapters in needy.values()) > 8
 
@@ -188,9 +196,10 @@ def test_every_loss_mounts_and_those_without_adapters_pass(tiny, errors_of):
     # Some compare what has one size; for these student and teacher are the same architecture.
     same = ["model@teacher=plain_8_16", "method.stages.distill.wrappers={}"]
     mounted = [f"+loss@method.stages.distill.losses.x_{name}={name}" for name in names if not needy[name]]
-    # These read rotated views, targets that are vectors of labels, a tap of a network that the method brings along, or
-    # losses of the network's own.
-    other = [each for each in mounted if any(word in each for word in ("sskd", "binary", "simkd", "own"))]
+    # These read rotated views, targets that are vectors of labels, a tap of a network that the method brings along,
+    # losses of the network's own, or maps of classes.
+    words = ("sskd", "binary", "simkd", "own", "pixel", "cwd_logits")
+    other = [each for each in mounted if any(word in each for word in words)]
     assert errors_of(*tiny, *same, *(each for each in mounted if each not in other)) == []
 
 
@@ -223,6 +232,12 @@ def test_every_model_passes_as_student_and_as_teacher(option, tmp_path):
         large = "_resnet" in option or "vgg16" in option
         cfg = compose([*FROZEN, *data, "method=own", f"model@student={option}"])
         assert list(read(cfg)[0] if large else check(cfg)) == []
+        return
+    if option in SEGMENTERS:
+        # At 480 px, as they are trained, ResNets take minutes each: tests/models/test_segmenters.py builds them.
+        data = ("dataset=fashion_seg", "dataset.train.count=8", "dataset.test.count=2")
+        cfg = compose([*FROZEN, *data, "method=seg_ce", f"model@student={option}"])
+        assert list(read(cfg)[0] if "resnet" in option else check(cfg)) == []
         return
     # Any method's taps: those of AT and of the hint of FitNet, beside the logits.
     for role, method in (("student", "fitnet"), ("teacher", "at")):

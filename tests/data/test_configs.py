@@ -20,6 +20,7 @@ OPEN = {
     "csv": {"num_classes": 2},
     "huggingface": {"num_classes": 2},
     "coco_format": {"num_classes": 2},
+    "segmentation_folder": {"num_classes": 2},
 }
 OFFLINE = ["digits", "fake", "fashion_mini"]
 

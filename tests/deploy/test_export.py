@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from deploy_fixtures import exported, network_of, samples_of
+from pixel_fixtures import WithOutputs
 from torch import nn
 
 from distill_app.deploy import export as exporting
 from distill_app.deploy import formats, timm_files
+from distill_app.deploy.description import loaded
 from distill_app.deploy.export import Target, description_in
 from distill_app.deploy.formats import FORMATS, format_of
 from distill_app.errors import ExportError, SettingError, UsageError
@@ -53,6 +55,32 @@ def test_weights_load_strictly_into_the_bare_architecture(tiny_net, tmp_path, to
         state = load_file(written.files[0])
     fresh.module.load_state_dict(state, strict=True)
     assert torch.equal(answers(fresh, samples_of(app)), answers(network, samples_of(app)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["state_dict", "torchscript"])
+def test_of_a_network_with_several_outputs_the_one_that_is_judged_is_exported(to, tmp_path, distill):
+    net = ("model@student=own", "student.net._target_=pixel_fixtures.WithOutputs", "student.find_taps=false")
+    data = ("dataset=fashion_seg", "dataset.image_size=48", "dataset.train.count=8", "dataset.test.count=8")
+    brief = ("stage=fashion_seg", "stage.epochs=1", "runtime.threads=1", "runtime.allow=[pixel_fixtures]")
+    run = tmp_path / "run"
+    code, _, err = distill("method=seg_ce", "prelude=none", *data, *net, *brief, "tracker=none", f"hydra.run.dir={run}")
+    assert code == 0, err
+    code, out, err = distill(
+        "export", str(run), "--to", to, "--output", str(tmp_path / "out"), "--allow", "pixel_fixtures"
+    )
+    assert code == 0 and "next:     distill predict" in out, err
+    (file,) = (path for path in (tmp_path / "out").iterdir() if path.stem == "model" and path.suffix != ".json")
+    told = json.loads((tmp_path / "out" / "model.json").read_text())
+    other = loaded(file, told, allow=["pixel_fixtures", "torch.jit.load"])
+    bare = WithOutputs(11).eval()
+    bare.load_state_dict(torch.load(run / "student.pt", weights_only=True), strict=True)
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        assert torch.allclose(other(images), bare(images)["out"], atol=1e-5)
+    assert told["scores"] == "pixels" and [each["_target_"] for each in told["preprocessing"]["transforms"]] == [
+        "torchvision.transforms.v2.Resize"
+    ], "images of other sizes are stretched, so that no pixel is without a class"
 
 
 @pytest.mark.slow

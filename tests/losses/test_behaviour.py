@@ -1,6 +1,7 @@
 """What holds for every loss, whatever its formula, and what single losses promise beyond it."""
 
 import feature_fixtures as features
+import pixel_fixtures as pixels
 import pytest
 import torch
 from engine_fixtures import mostly_slow
@@ -12,6 +13,7 @@ from distill_app import losses
 from distill_app.networks.taps import map_tensors, tensors_in
 
 GENERATOR = torch.Generator()
+FEATURES = {**features.MAKE, **pixels.MAKE}
 
 
 def tensor(*shape, seed):
@@ -85,7 +87,7 @@ LOSSES = {
     "sskd_rotated": (losses.RotatedKL, views(("student", (5,)), ("teacher", (5,)), target=labels)),
     "sskd_pretext": (losses.ContrastivePrediction, lambda b: {"embedding": tensor(4 * b, 6, seed=1)}),
     **{name: (make, lambda b, make=make: logits_and_labels(make(), b)) for name, make in MAKE.items()},
-    **features.MAKE,
+    **FEATURES,
 }
 TEACHER_IS_LEARNT = {"cckd", "cckd_bilinear", "crd"}
 RELATIONS = {"pkt", "rkd_distance", "rkd_angle", "spkd", "sskd_similarity", "sskd_pretext"}
@@ -148,9 +150,9 @@ def test_half_precision_activations_are_computed_in_float32(name):
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-@pytest.mark.parametrize("name", features.MAKE)
+@pytest.mark.parametrize("name", FEATURES)
 def test_fp16_activations_give_finite_losses_and_gradients(name, scale):
-    make, given = features.MAKE[name]
+    make, given = FEATURES[name]
     scaled = map_tensors(given(8), lambda value: value * scale if value.is_floating_point() else value)
     values = converted(scaled, torch.float16)
     value = make()(**values)
@@ -182,7 +184,7 @@ def test_gradient_descent_lowers_the_loss(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft", *features.MAKE],
+    ["pkt", "rkd_distance", "rkd_angle", "cckd", "spkd", "at", "at_norm", "ft", *FEATURES],
 )
 def test_zero_features_give_finite_gradients(name):
     make, given = LOSSES[name]
@@ -196,9 +198,9 @@ def test_zero_features_give_finite_gradients(name):
 
 
 # Of SemCKD it is the attention, which is given here; of DIST+ the part that this one has no weight for.
-@pytest.mark.parametrize("name", sorted(set(features.MAKE) - {"semckd", "dist_plus_channels"}))
+@pytest.mark.parametrize("name", sorted(set(FEATURES) - {"semckd", "dist_plus_channels"}))
 def test_a_loss_is_the_mean_over_its_samples_unless_it_says_that_it_is_of_the_whole_batch(name):
-    make, given = features.MAKE[name]
+    make, given = FEATURES[name]
     loss, values = make().double(), given(8)
     # What is one for all samples, such as margins, belongs to both halves.
     halves = [

@@ -8,7 +8,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
-PROGRAM_SUPPLIES = {"labels", "sample_indices", "input_shapes"}
+PROGRAM_SUPPLIES = {"labels", "sample_indices", "input_shapes", "num_classes"}
 ROOTS = {"batch", "student", "teacher", "adapters"}
 
 

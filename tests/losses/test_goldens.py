@@ -4,6 +4,7 @@ import re
 
 import box_fixtures as boxes
 import feature_fixtures as features
+import pixel_fixtures as pixels
 import pytest
 import structure_fixtures as structures
 import torch
@@ -201,6 +202,7 @@ TABLE = {
     ],
     **GOLDENS,
     **features.GOLDENS,
+    **pixels.GOLDENS,
     **structures.GOLDENS,
 }
 ROWS = [
@@ -229,6 +231,7 @@ def test_equals_reference(golden, file, case, compute):
         ("ft", "repdistiller_factor", pair(losses.FactorTransfer(), "factor_s", "factor_t")),
         *QUIRKS,
         *features.QUIRKS,
+        *pixels.QUIRKS,
     ],
 )
 def test_avoids_quirk(golden, file, quirk, compute):
@@ -404,9 +407,10 @@ CALLED = {
     "the authors' code": "authors",
     "the paper's formula": "paper",
     "public code": "loop",
+    "CIRKD": "cirkd",
 }
 CASES_OF = {"pkd_fpn": ["pkd"], "dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
-CASES_OF |= {**FILES, **features.FILES, **structures.FILES, **boxes.FILES}
+CASES_OF |= {**FILES, **features.FILES, **structures.FILES, **boxes.FILES, **pixels.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
@@ -426,8 +430,8 @@ def test_whose_numbers_a_method_says_it_has_are_compared_here(method):
     cases = {case for file in CASES_OF.get(method.name, [method.name]) for case in COMPARED.get(file, ())}
     named = [name for name in CALLED if name in told]
     # Several labels are compared with the KL divergence of two classes each, in test_behaviour; mean teacher's average
-    # is in test_structures. Losses of detectors are their own, and L2 is torch's.
-    own = ("ce", "takd", "multilabel_kd", "mean_teacher", "own", "own_rcnn", "l2_fpn", "pseudo_boxes")
+    # is in test_structures. Losses of detectors are their own; L2 and the cross-entropy of pixels are torch's.
+    own = ("ce", "takd", "multilabel_kd", "mean_teacher", "own", "own_rcnn", "l2_fpn", "pseudo_boxes", "seg_ce")
     assert named or method.name in own, "whose?"
     for name in named:
         assert any(re.search(rf"(^|_){CALLED[name]}(_|:|$)", case) for case in cases), (

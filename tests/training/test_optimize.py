@@ -67,9 +67,7 @@ def test_polynomial_schedule_by_step_equals_the_golden(tmp_path):
         "stage.epochs=5",
         "stage.lr=0.1",
         "stage.batch_size=10",  # 100 images: 10 steps an epoch
-        "scheduler@stage.scheduler=constant",
-        "stage.scheduler.interval=step",
-        f"stage.scheduler.schedule={{_target_: {TORCH}.PolynomialLR, _partial_: true, power: 0.9}}",
+        "scheduler@stage.scheduler=poly",
     ]
     expected = GOLDEN["out/poly_lr0.1_10it_x_5ep_power0.9"]
     with stage(tmp_path, *overrides) as built:

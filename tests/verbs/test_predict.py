@@ -5,7 +5,9 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from deploy_fixtures import exported, network_of, write_images
 from PIL import Image
 
@@ -13,7 +15,8 @@ import distill_app
 from distill_app.api import run as run_config
 from distill_app.config.tree import compose
 from distill_app.data.found import found_images
-from distill_app.errors import UsageError
+from distill_app.deploy.maps import colours
+from distill_app.errors import SettingError, UsageError
 
 CLASSES = [f"class {number}" for number in range(10)]
 
@@ -147,3 +150,47 @@ def test_a_run_is_asked_with_its_own_preprocessing_and_class_names(distill, imag
     assert sum(each["probability"] for each in first["classes"]) == pytest.approx(1.0)
     student = distill_app.load(folder / "checkpoints/distill/best")
     assert student.preprocessing.batch([images / "0.png"]).shape == (1, 1, 8, 8) and not student.module.training
+
+
+@pytest.mark.slow
+def test_a_segmenter_writes_the_class_of_every_pixel_of_whole_images(distill, images, tmp_path, capsys):
+    folder, maps = tmp_path / "run", tmp_path / "maps"
+    data = ("dataset=fashion_seg", "dataset.image_size=48", "dataset.train.count=8", "dataset.test.count=4")
+    typed = ("method=seg_ce", "prelude=none", "model@student=tiny_fpn_segmenter_8", "stage=fashion_seg", "tracker=none")
+    run_config(compose([*data, *typed, "debug=one_batch", "runtime.threads=1"]), output_dir=str(folder))
+    capsys.readouterr()
+    code, out, err = distill("predict", str(folder), str(images), "--json", "--top", "11", "--maps", str(maps))
+    assert code == 0 and "written: 4 maps" in err, err
+    student = distill_app.load(folder / "checkpoints/train/best")
+    for entry in json.loads(out):
+        path = Path(entry["image"])
+        written = Image.open(maps / f"{path.stem}.png")
+        assert written.mode == "P" and written.size == Image.open(path).size
+        prepared = student.preprocessing(path)
+        assert prepared.shape[1:] == (written.height, written.width)
+        with torch.no_grad():
+            expected = student(prepared.unsqueeze(0)).argmax(dim=1)[0]
+        assert np.array_equal(np.asarray(written), expected.numpy())
+        shares = {each["class"]: each["share"] for each in entry["classes"]}
+        assert sum(shares.values()) == pytest.approx(1.0) and shares.keys() <= {*student.classes}
+    code, _, err = distill("predict", str(folder), str(images), "--maps", str(maps))
+    assert code == 2 and "0.png is there; name another folder" in err
+    with pytest.raises(SettingError, match="its answers are maps"):
+        student.probabilities(prepared.unsqueeze(0))
+
+
+def test_maps_are_refused_of_a_network_of_one_class_an_image(weights, images, distill, tmp_path):
+    code, _, err = distill("predict", weights, str(images), "--maps", str(tmp_path / "maps"))
+    assert code == 2 and "--maps: the network tells no classes of pixels" in err and not (tmp_path / "maps").exists()
+
+
+def test_maps_have_the_colours_of_voc():
+    assert colours()[[0, 1, 2, 3, 15, 20, 255]].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [128, 128, 0],
+        [192, 128, 128],
+        [0, 64, 128],
+        [224, 224, 192],
+    ]

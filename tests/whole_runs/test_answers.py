@@ -7,6 +7,10 @@ import torch
 from engine_fixtures import run, runner
 from task_fixtures import Net
 
+from distill_app.errors import SettingError
+from distill_app.networks.answers import Answers
+from distill_app.networks.network import Network
+
 STYLES = ["features_first", "aux_first", "mapping", "nested", "mean", "aux_in_training"]
 CPU = torch.device("cpu")
 PAIR = ("model@teacher=plain_32_64_128", "model@student=plain_8_16")
@@ -71,3 +75,18 @@ def test_a_teacher_of_other_classes_is_left_out_of_the_table_with_one_warning_ea
     assert err.count("warning: no agreement: student is not compared with teacher") == 1
     (line,) = [line for line in out.splitlines() if line.startswith("teacher ")]
     assert line.split()[1:3] == ["-", "-"]
+
+
+def test_an_entry_of_what_a_network_returns_may_be_its_answer():
+    class Several(torch.nn.Module):
+        def forward(self, images):
+            return self.found(images)
+
+    network = Network("student", Several(), {})
+    answers, images = Answers(network, "output.out"), torch.arange(3.0)
+    for found in (lambda x: x, lambda x: {"aux": x + 1, "out": x}, lambda x: {"only": x}):
+        network.module.found = found
+        assert torch.equal(answers(images), images)
+    network.module.found = lambda x: {"aux": x, "more": x}
+    with pytest.raises(SettingError, match=r"student: the network returns .*a mapping with the entry 'out', is needed"):
+        answers(images)
