@@ -126,10 +126,10 @@ def redesigned(
 
 
 def networks_read(plans: Iterable[StagePlan]) -> list[str]:
-    """The networks that any stage runs, trains or takes weights from, each once."""
+    """The networks that any stage runs, trains, or takes weights or modules from, each once."""
     names: dict[str, None] = {}
     for plan in plans:
-        names.update(dict.fromkeys([*plan.taps, *plan.trained, *plan.conf.init_from.values()]))
+        names.update(dict.fromkeys([*plan.taps, *plan.parts, *plan.trained, *plan.conf.init_from.values()]))
     return list(names)
 
 

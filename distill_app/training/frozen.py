@@ -135,6 +135,8 @@ class FrozenNetworks:
         part = sharded(form, self._world, device=self._device)
         if self._device.type == "cuda":
             module = self._networks[name].module.to("cpu")
+            for path in self._plan.parts.get(name, ()):  # adapters run it
+                self._networks[name].part(path).to(self._device)
             self._give_back.callback(module.to, self._device)
         return part
 
