@@ -13,7 +13,8 @@ from distill_app.data import CocoDetection
 from distill_app.models.detectors import ARCHITECTURES
 from distill_app.tasks import Detection
 
-DETECTORS = {*ARCHITECTURES, "tiny_fasterrcnn", "tiny_fasterrcnn_8", "tiny_maskrcnn", "tiny_retinanet"}
+TINY = ("tiny_fasterrcnn", "tiny_fasterrcnn_8", "tiny_maskrcnn", "tiny_retinanet", "tiny_retinanet_8")
+DETECTORS = {*ARCHITECTURES, *TINY}
 GOLDENS = Path(__file__).parent / "goldens"
 
 

@@ -8,7 +8,9 @@ POOLING = (
     "sdd",
     "simkd",
 )  # they see the last map through the classifier, where the network averages the one for the other
-DETECTION = ("own", "own_rcnn", "pkd_fpn", "l2_fpn")  # for networks that compute losses themselves
+REGIONS = ("roi_kd", "roi_dkd", "roi_dist")  # for two R-CNNs
+HEADS = ("crosskd",)  # for two RetinaNets
+DETECTION = ("own", "own_rcnn", "pkd_fpn", "l2_fpn", *REGIONS, *HEADS)  # for networks that compute losses themselves
 # Several teachers, each of which has to pool by the average.
 CONFIDENT = ("ca_mkd",)
 # Both networks are ViTs, whose blocks they compare.

@@ -17,15 +17,18 @@ from distill_app.adapters.maps import (
     FactorDecoder,
     FactorEncoder,
     MatchChannels,
+    MatchStatistics,
     Resize,
     VIDRegressor,
     resize_map,
 )
+from distill_app.adapters.regions import AnchorMatches, RegionLabels
 from distill_app.adapters.review import ReviewFusion
 from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
 
 __all__ = [
+    "AnchorMatches",
     "AveragedMap",
     "BatchSimilarityAttention",
     "ClassCosts",
@@ -43,9 +46,11 @@ __all__ = [
     "MaskedGenerator",
     "MaskedTokens",
     "MatchChannels",
+    "MatchStatistics",
     "NegativeMargin",
     "NormedLogits",
     "ReadMap",
+    "RegionLabels",
     "RegionLogits",
     "RescaledLogits",
     "Resize",

@@ -16,6 +16,7 @@ from distill_app.losses.features import (
     PrimeAwareL2,
     VariationalInformation,
 )
+from distill_app.losses.heads import CrossHeadBoxes, CrossHeadClasses
 from distill_app.losses.imitation import (
     ChannelwiseKL,
     ClassMapDistance,
@@ -75,6 +76,8 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CrossHeadBoxes",
+    "CrossHeadClasses",
     "CrossViewKL",
     "CurriculumKL",
     "CustomizedSoftLabels",

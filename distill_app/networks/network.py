@@ -47,7 +47,7 @@ class Network:
         return {tap: known[tap] for tap in wanted}
 
     def part(self, path: str) -> nn.Module:
-        """The module at a path, or else the one that a tap of this name reads.
+        """The module at a path, or else the one that a tap of this name reads; `output` is the whole network.
 
         Raises:
             TapError: Neither is there.
@@ -55,8 +55,8 @@ class Network:
         try:
             return resolve(self.module, path)
         except TapError as error:
-            if path in self.taps:
-                return resolve(self.module, Tap.parse(path, self.taps[path]).path)
+            if path in (known := {"output": "", **self.taps}):
+                return resolve(self.module, Tap.parse(path, known[path]).path)
             raise TapError(f"{error}; taps: {', '.join(self.taps)}") from None
 
     def tapped(

@@ -4,6 +4,7 @@ import re
 
 import feature_fixtures as features
 import pytest
+import region_fixtures as regions
 import structure_fixtures as structures
 import torch
 from logit_fixtures import FILES, GOLDENS, QUIRKS
@@ -200,6 +201,7 @@ TABLE = {
     ],
     **GOLDENS,
     **features.GOLDENS,
+    **regions.GOLDENS,
     **structures.GOLDENS,
 }
 ROWS = [
@@ -310,6 +312,7 @@ MODULES = [
     ("vid", "aberhu_eps1e-6", variational(part="alpha", eps=1e-6)),
     ("pad_l2", "td_with_estimator", prime_aware),
     *features.MODULES,
+    *regions.MODULES,
     *structures.MODULES,
 ]
 
@@ -404,7 +407,7 @@ CALLED = {
     "public code": "loop",
 }
 CASES_OF = {"pkd_fpn": ["pkd"], "dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
-CASES_OF |= {**FILES, **features.FILES, **structures.FILES}
+CASES_OF |= {**FILES, **features.FILES, **regions.FILES, **structures.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
