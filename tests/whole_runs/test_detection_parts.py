@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from engine_fixtures import changed, count_calls, network, resolved, snapshot, stage
+from engine_fixtures import changed, count_calls, network, resolved, snapshot, stage, train
 from ranks_fixtures import outcomes
 from torchvision.models.detection import roi_heads
 
@@ -114,6 +114,33 @@ def test_a_network_without_such_a_head_is_told_so(errors_of):
     other = "+student.net.fpn=32"
     errors = errors_of("method=crosskd", *RETINA, other)
     assert any("MatchStatistics needs maps" in text and "same channels" in text for text in errors)
+
+
+@pytest.mark.parametrize(("method", "stored"), [("roi_kd", "fpn.0"), ("crosskd", "cls_hidden.2")])
+def test_nested_taps_are_cached_and_the_teacher_runs_once_but_for_its_parts(tmp_path, method, stored):
+    cached = ("cache.enabled=true", "cache.views=1", f"cache.folder={tmp_path / 'cache'}")
+    losses = []
+    for more in ((), cached):
+        plain = ("dataset.train_transform=[]", "stage.epochs=2", *more)
+        with stage(tmp_path / "run", f"method={method}", *plain, base=METHODS[method]) as built:
+            first, calls = train(built), count_calls(built.frozen.tapped["teacher"])
+            losses.append([first, train(built, first=1)])
+            assert any("backbone" in name for name in calls) == (not more)
+    for plain, replayed in zip(*losses, strict=True):
+        assert replayed == {name: pytest.approx(value, rel=0.02, abs=1e-3) for name, value in plain.items()}
+    assert [path.name for path in (tmp_path / "cache").glob("*/*") if path.name.startswith(f"{stored}-")]
+
+
+def test_regions_cannot_be_cached_and_the_check_says_so(tmp_path, errors_of):
+    cached = ("cache.enabled=true", "cache.views=1", f"cache.folder={tmp_path / 'cache'}")
+    inputs = "method.stages.distill.losses.pkd2.inputs"
+    for tap, told in (
+        ("box_features", "its rows are regions, of which a network proposes as many as it finds"),
+        ("losses", "cannot be cached: "),
+    ):
+        read = f"{inputs}={{student: teacher.{tap}, teacher: teacher.{tap}}}"
+        errors = errors_of("method=pkd_fpn", *RCNN, *cached, read)
+        assert any(told in text for text in errors), errors
 
 
 def test_two_ranks_train_through_a_part_with_regions_of_their_own_and_leave_the_bare_student(tmp_path):
