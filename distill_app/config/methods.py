@@ -144,7 +144,7 @@ def _term(term: LossTermConf) -> str:
 def _adapter(name: str, adapter: AdapterConf) -> str:
     if adapter.part is not None:
         chain = " -> ".join(texts_of(adapter.part))
-        return f"{name} = {chain} of {_address(adapter.source)}, as it is"
+        return f"{name} = {chain} of {_address(adapter.source)}, frozen"
     target = f", as {_address(adapter.target)}" if adapter.target else ""
     borrowed = f", with the module at {adapter.borrows}" if adapter.borrows else ""
     return f"{name} = {_call(adapter.module)} of {_address(adapter.source)}{target}{borrowed}"

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "hnd": "its student is the teacher with a bottleneck",
     "multilabel_kd": "images have several labels",
     **dict.fromkeys(("own", "own_rcnn", "l2_fpn", "pkd_fpn"), "its networks are detectors"),
+    **dict.fromkeys(("roi_kd", "roi_dkd", "roi_dist", "crosskd"), "its networks are detectors"),
 }
 HEADER = "| method | stage | step, times as long as KD | memory, times KD's | of that |\n|---|---|---|---|---|"
 DEAR = 1.5  # times KD from which a method has to say why

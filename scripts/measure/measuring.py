@@ -23,6 +23,7 @@ DATA = {
 }
 # Methods that need images with several labels, or with objects, or networks of tokens.
 OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "pkd_fpn", "l2_fpn", "vitkd", "deit_token"}
+OTHER_DATA |= {"roi_kd", "roi_dkd", "roi_dist", "crosskd"}
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits
 # the student has maps of 4 x 4 and 2 x 2, the teacher one more, of 1 x 1, which has no place to attend to.
