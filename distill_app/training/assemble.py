@@ -130,9 +130,19 @@ def build_slots(
 
 
 def _part(conf: AdapterConf, key: str, plan: StagePlan, parts: Parts) -> NetworkPart:
-    """Modules of a network that run as they are."""
-    chain = parts_of(conf, plan.roles)
-    modules = [(_module_of(each, f"{key}.part", parts), each.every_item) for each in chain]
+    """Modules of a network that run as they are.
+
+    Raises:
+        ConfigError: Some are not there.
+    """
+    chain, modules, errors = parts_of(conf, plan.roles), [], []
+    for each in chain:
+        try:
+            modules.append((_module_of(each, f"{key}.part", parts), each.every_item))
+        except ConfigError as error:
+            errors += error.errors
+    if errors:
+        raise ConfigError(errors)
     several = isinstance(conf.source, Mapping | list | tuple)
     return NetworkPart(modules, several=several, title=" -> ".join(map(str, chain)))
 

@@ -54,6 +54,7 @@ def test_a_part_is_the_networks_own_module_and_nothing_of_it_is_trained_or_store
         assert "adapter read: teacher.pooled, shared and frozen, gives (2, 10)" in stage_text(built)
 
 
+@pytest.mark.slow
 def test_gradients_that_reach_the_student_through_a_part_alone_train_it(tmp_path):
     off = [f"method.stages.distill.losses.{name}=null" for name in ("ce", "kd")]
     with short(tmp_path, *off, distill=reading()) as built:
@@ -114,6 +115,15 @@ def test_a_part_that_cannot_be_is_told_with_its_key(tmp_path, part, told):
     assert told in error
 
 
+def test_all_parts_that_are_not_there_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as caught, short(tmp_path, distill=reading(["teacher.fcc", "teacher.poold"])):
+        pass
+    assert [error.split(" (")[0] for error in caught.value.errors if error.startswith(READ)] == [
+        f"{READ}.part: no module at 'fcc'",
+        f"{READ}.part: no module at 'poold'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("more", "key", "told"),
     [
@@ -139,6 +149,7 @@ def test_a_part_cannot_be_trained(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_frozen_student_may_lend_a_part(tmp_path):
     train_fit = "+method.stages.distill.train=[adapters.fit]"
     wiring = reading("student.pooled", compared="student.logits")
