@@ -13,7 +13,7 @@ from distill_app.data import CocoDetection
 from distill_app.models.detectors import ARCHITECTURES
 from distill_app.tasks import Detection
 
-SMALL = ("tiny_fasterrcnn", "tiny_fasterrcnn_8", "tiny_maskrcnn", "tiny_retinanet")
+SMALL = ("tiny_fasterrcnn", "tiny_fasterrcnn_8", "tiny_maskrcnn", "tiny_retinanet", "tiny_retinanet_8")
 DETECTORS = {*ARCHITECTURES, "fasterrcnn_resnet18_fpn", *SMALL}
 GOLDENS = Path(__file__).parent / "goldens"
 

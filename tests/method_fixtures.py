@@ -10,7 +10,9 @@ POOLING = (
 )  # they see the last map through the classifier, where the network averages the one for the other
 # For networks that compute losses themselves, and for their pyramids.
 PYRAMIDS = ("cwd_fpn", "fgd", "fgfi", "l2_fpn", "mgd_fpn", "pkd_fpn")
-DETECTION = ("own", "own_rcnn", "pseudo_boxes", *PYRAMIDS)
+REGIONS = ("roi_kd", "roi_dkd", "roi_dist")  # for two R-CNNs
+HEADS = ("crosskd",)  # for two RetinaNets
+DETECTION = ("own", "own_rcnn", "pseudo_boxes", *PYRAMIDS, *REGIONS, *HEADS)
 SEGMENTATION = ("seg_ce", "seg_kd", "seg_cwd", "seg_kta", "skds", "cirkd", "ifvd")  # for networks of maps of classes
 # Several teachers, each of which has to pool by the average.
 CONFIDENT = ("ca_mkd",)

@@ -18,16 +18,19 @@ from distill_app.adapters.maps import (
     FactorDecoder,
     FactorEncoder,
     MatchChannels,
+    MatchStatistics,
     Resize,
     VIDRegressor,
     resize_map,
 )
 from distill_app.adapters.pseudo import PseudoBoxes
+from distill_app.adapters.regions import AnchorMatches, RegionLabels
 from distill_app.adapters.review import ReviewFusion
 from distill_app.adapters.shapes import Shape
 from distill_app.adapters.single import LearnableTemperature, SelectView
 
 __all__ = [
+    "AnchorMatches",
     "AveragedMap",
     "BatchSimilarityAttention",
     "ClassCosts",
@@ -46,10 +49,12 @@ __all__ = [
     "MaskedGenerator",
     "MaskedTokens",
     "MatchChannels",
+    "MatchStatistics",
     "NegativeMargin",
     "NormedLogits",
     "PseudoBoxes",
     "ReadMap",
+    "RegionLabels",
     "RegionLogits",
     "RescaledLogits",
     "Resize",

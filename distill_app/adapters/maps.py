@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.adapters.shapes import Shape, require_map, require_same_size
+from distill_app.losses.numerics import full_precision
 
 
 def resize_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
@@ -130,6 +133,55 @@ class MatchChannels(nn.Sequential):
             super().__init__(nn.Linear(in_shape[1], out_shape[1], bias=bias))
         else:
             super().__init__(nn.Conv2d(in_shape[1], out_shape[1], 1, bias=bias))
+
+
+class MatchStatistics(nn.Module):
+    """CrossKD's alignment: the student's maps with mean and spread of the teacher's, channel by channel.
+
+    F' = ReLU((F_s - mean(F_s)) / (std(F_s) + 1e-6) * std(F_t) + mean(F_t))
+
+    over samples and positions of each level; std is the unbiased one. On several processes each takes its own samples.
+
+    Wang, Chen, Zheng, Li, Cheng, Hou 2024, https://arxiv.org/abs/2306.11369.
+
+    Args:
+        in_shape: Of the student's levels and the teacher's, lists of (B, C, H, W); or of one map of each.
+        activation: Whether a ReLU follows, as where the maps are those before an activation.
+
+    Raises:
+        ValueError: These are not two lists of levels, or two maps, of equal channels.
+    """
+
+    def __init__(self, in_shape: Sequence[Any], *, activation: bool = True):
+        super().__init__()
+        levels = [[side] if side and isinstance(side[0], int) else list(side) for side in in_shape]
+        channels = [[shape[1] for shape in side if len(shape) == 4] for side in levels]
+        if len(levels) != 2 or channels[0] != channels[1] or len(channels[0]) != len(levels[0]):
+            raise ValueError(
+                f"MatchStatistics needs maps of the student's head and of the teacher's with the same channels, got "
+                f"{in_shape}: source: [student.cls_hidden, teacher.cls_hidden]"
+            )
+        self.activation = activation
+
+    def forward(self, source: Sequence[Any]) -> Any:
+        """[levels (B, C, H, W), levels (B, C, h, w)] -> levels (B, C, H, W); one map of each gives one map."""
+        student, teacher = source
+        if isinstance(student, Tensor):
+            return self._matched(student, teacher)
+        return [self._matched(*each) for each in zip(student, teacher, strict=True)]
+
+    def _matched(self, student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = full_precision(student), full_precision(teacher)
+        (own_mean, own), (mean, wanted) = _statistics(student), _statistics(teacher.detach())
+        out = (student - own_mean) / (own + 1e-6) * wanted + mean
+        return out.relu() if self.activation else out
+
+
+def _statistics(feature: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread of every channel, (1, C, 1, 1); a single value has no spread."""
+    values = feature.shape[0] * feature.shape[2] * feature.shape[3]
+    spread, mean = torch.std_mean(feature, dim=(0, 2, 3), keepdim=True, correction=min(1, values - 1))
+    return mean, spread
 
 
 def _convolutions(layer: type[nn.Module], channels: Sequence[int], *, norm: bool, slope: float) -> list[nn.Module]:

@@ -69,6 +69,12 @@ class Codec:
         return values[:, -1:].repeat(1, self.shape[0]).scatter(1, indices, values[:, :-1])
 
 
+def uncached(address: str, reason: str) -> CacheError:
+    """The refusal of what a stage reads and cannot be kept."""
+    remedy = "list others in cache.taps, or set cache.enabled=false"
+    return CacheError(f"cache.taps: {address} cannot be cached: {reason}; {remedy}")
+
+
 def codec_of(
     address: str, example: Any, *, count: int, classes: int | None, top_k: int | None, temperature: float = 1.0
 ) -> Codec:
@@ -86,11 +92,8 @@ def codec_of(
         CacheError: Not a tensor of floats with the same number of rows for each sample.
     """
     if not isinstance(example, Tensor) or not example.is_floating_point() or not example.dim() or len(example) % count:
-        raise CacheError(
-            f"cache.taps: {address} cannot be cached: {shapes_in(example) or type(example).__name__} for {count} "
-            f"samples, and a tensor of floats with rows for each sample is needed; list others in cache.taps, or set "
-            f"cache.enabled=false"
-        )
+        found = f"{shapes_in(example) or type(example).__name__} for {count} samples"
+        raise uncached(address, f"{found}, and a tensor of floats with rows for each sample is needed")
     shape = tuple(example.shape[1:])
     if top_k is None or shape != (classes,):
         return Codec(len(example) // count, shape)

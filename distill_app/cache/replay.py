@@ -6,7 +6,7 @@ another run that fills the same rows changes a loss.
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_app.cache.codec import Codec, codec_of
+from distill_app.cache.codec import Codec, codec_of, uncached
 from distill_app.cache.fingerprint import base_samples, fingerprint, nearest
 from distill_app.cache.layout import Layout, room_of
+from distill_app.cache.leaves import leaves, nested, nesting, refuse_varying
 from distill_app.cache.notes import cache_notes
 from distill_app.cache.store import KIND, META, Records, TapStore, differences, digest, read_meta, tap_folder
+from distill_app.cache.waiting import Waiting
 from distill_app.config.cached import cached_taps, temperature_of
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf, CacheConf
@@ -27,37 +29,14 @@ from distill_app.data.stage_data import StageData
 from distill_app.errors import CacheError
 from distill_app.networks.network import Network
 from distill_app.networks.run import Namespace
+from distill_app.networks.taps import Tap, shapes_in
 from distill_app.runs.files import write_json
 from distill_app.words import size_text, warn
 
 
 @dataclass
-class _Waiting:
-    """Rows on their way from the GPU: the host has no need to wait for them within the step."""
-
-    store: TapStore
-    view: int
-    rows: np.ndarray
-    missing: np.ndarray
-    arrays: dict[str, Tensor]
-    arrived: Any = None
-
-    @classmethod
-    def of(
-        cls, store: TapStore, view: int, rows: np.ndarray, missing: np.ndarray, arrays: Mapping[str, Tensor]
-    ) -> "_Waiting":
-        """Starts the copies to the host."""
-        on_gpu = any(tensor.is_cuda for tensor in arrays.values())
-        copies = {key: tensor.to("cpu", non_blocking=on_gpu) for key, tensor in arrays.items()}
-        arrived = torch.cuda.Event() if on_gpu else None
-        if arrived is not None:
-            arrived.record()
-        return cls(store, view, rows, missing, copies, arrived)
-
-
-@dataclass
 class _Tap:
-    """A tap of the cache: how it is stored and, once the weights are known, where."""
+    """A tensor of a tap: how it is stored and, once the weights are known, where."""
 
     codec: Codec
     layout: Layout
@@ -66,7 +45,7 @@ class _Tap:
 
 @dataclass
 class Found:
-    """What the cache has of a batch: network -> tap -> records."""
+    """What the cache has of a batch: network -> tensor of a tap -> records."""
 
     view: int = 0
     rows: np.ndarray = field(default_factory=lambda: np.arange(0))
@@ -106,29 +85,59 @@ class StageCache:
     ):
         self._plan, self._app, self._networks, self._data, self._device = plan, app, networks, data, device
         self._conf: CacheConf = app.cache
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._opened = False
         # Rows are those of the whole data set; a stage with fewer labels leaves holes between them.
         samples, views = len(base_samples(data).dataset), data.order.views or 1
         self._sparse = len(data.indices) < samples / 2
         count = len(examples["batch"]["index"])
-        self._taps: dict[str, dict[str, _Tap]] = {}
+        self._taps: dict[str, dict[str, _Tap]] = {}  # network -> tensor of a tap, by its address
+        self._nestings: dict[str, dict[str, Any]] = {}  # network -> tap -> how its tensors lie in each other
         wanted = cached_taps(plan, app.cache)
         if wanted and (problem := data.task.varies(base_samples(data).dataset)) is not None:
             raise CacheError(f"cache.enabled: {problem}; or set cache.enabled=false")
         for name, taps in wanted.items():
+            self._nestings[name] = {tap: nesting(tap, examples[name][tap]) for tap in taps}
             self._taps[name] = {}
             for tap in taps:
-                codec = codec_of(
-                    f"{name}.{tap}",
-                    examples[name][tap],
-                    count=count,
-                    classes=data.task.class_logits(tap),
-                    top_k=app.cache.top_k,
-                    temperature=temperature_of(plan, name, tap),
-                )
-                self._taps[name][tap] = _Tap(codec, Layout(views, samples, codec.arrays))
+                self._refuse_regions(name, tap)
+                for leaf, example in (leaves(tap, examples[name][tap]) or {tap: None}).items():
+                    codec = codec_of(
+                        f"{name}.{leaf}",
+                        example,
+                        count=count,
+                        classes=data.task.class_logits(leaf),
+                        top_k=app.cache.top_k,
+                        temperature=temperature_of(plan, name, tap),
+                    )
+                    self._taps[name][leaf] = _Tap(codec, Layout(views, samples, codec.arrays))
         self._refuse_too_large()
+
+    def _refuse_regions(self, name: str, tap: str) -> None:
+        network = self._networks[name]
+        path = Tap.parse(tap, network.paths([tap])[tap]).path
+        if (problem := self._data.task.rows_vary(network.module, path)) is not None:
+            raise uncached(f"{name}.{tap}", problem)
+
+    @property
+    def _shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Of the tensors of one sample."""
+        return {
+            name: {leaf: (of.codec.rows, *of.codec.shape) for leaf, of in taps.items()}
+            for name, taps in self._taps.items()
+        }
+
+    def refuse_varying(self, say: Callable[[], Namespace]) -> None:
+        """Refuses taps whose rows are not those of samples, before the first batch.
+
+        Args:
+            say: Gives what the networks say of one sample in the place of several.
+
+        Raises:
+            CacheError: There is such a tap.
+        """
+        if self._taps:
+            refuse_varying(say(), nestings=self._nestings, shapes=self._shapes)
 
     @property
     def bytes(self) -> int:
@@ -189,7 +198,7 @@ class StageCache:
             name_of_parts = digest(parts)
             folder = self._folder(name, name_of_parts, parts, notes)
             for tap, of in taps.items():
-                spec = self._networks[name].taps.get(tap, "")
+                spec = self._networks[name].taps.get(tap.partition(".")[0], "")
                 inside = tap_folder(tap, spec=[spec, of.codec.temperature], layout=of.layout)
                 about = {"tap": tap, "spec": spec, "top_k": of.codec.top_k, "temperature": of.codec.temperature}
                 salt = f"{name_of_parts}/{inside}"
@@ -276,12 +285,15 @@ class StageCache:
         values = dict(computed)
         for name, taps in found.records.items():
             if name in found.whole:
-                values[name] = {tap: self._decoded(name, tap, records) for tap, records in taps.items()}
+                stored = {tap: self._decoded(name, tap, records) for tap, records in taps.items()}
             else:
-                values[name] = {
-                    tap: self._filled(name, tap, values[name][tap], found, good=records.good)
+                own = values[name]
+                said = {leaf: each for tap in self._nestings[name] for leaf, each in leaves(tap, own[tap]).items()}
+                stored = {
+                    tap: self._filled(name, tap, said.get(tap), found, good=records.good)
                     for tap, records in taps.items()
                 }
+            values[name] = {tap: nested(shape, stored) for tap, shape in self._nestings[name].items()}
         return values
 
     def _read(self, name: str, view: int, rows: np.ndarray) -> dict[str, Records]:
@@ -302,18 +314,17 @@ class StageCache:
             arrays[key] = tensor.to(self._device, non_blocking=True)
         return self._taps[name][tap].codec.decode(arrays)
 
-    def _filled(self, name: str, tap: str, value: Tensor, found: "Found", *, good: np.ndarray) -> Tensor:
+    def _filled(self, name: str, tap: str, value: Any, found: "Found", *, good: np.ndarray) -> Tensor:
         """Stores what is missing and returns what reading it would give."""
         of, view, rows = self._taps[name][tap], found.view, found.rows
-        if tuple(value.shape) != (len(rows) * of.codec.rows, *of.codec.shape):
-            expected = (len(rows) * of.codec.rows, *of.codec.shape)
+        if (shape := shapes_in(value)) != (expected := (len(rows) * of.codec.rows, *of.codec.shape)):
             raise CacheError(
-                f"cache.taps: {name}.{tap} is {tuple(value.shape)} here, not {expected} as the first images were; only "
-                f"taps of one size can be cached: list others in cache.taps, or set cache.enabled=false"
+                f"cache.taps: {name}.{tap} is {shape or 'not there'} here, not {expected} as the first images were; "
+                f"only taps of one size can be cached: list others in cache.taps, or set cache.enabled=false"
             )
         arrays = of.codec.encode(value)
         if of.store is not None and of.store.writable and not good.all():
-            self._waiting.append(_Waiting.of(of.store, view, rows, ~good, arrays))
+            self._waiting.append(Waiting.of(of.store, view, rows, ~good, arrays))
             if self._device.type != "cuda":
                 self.flush()
         return of.codec.decode(arrays)

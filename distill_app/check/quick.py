@@ -212,7 +212,8 @@ def _built(app: AppConf, plans: list[StagePlan]) -> Iterator[tuple[Any, str]]:
                 yield term.weight, f"{plan.key}.losses.{name}.weight"
         for name in plan.declared:
             adapter: Any = plan.conf.adapters[name]
-            yield adapter.module, f"{plan.key}.adapters.{name}.module"
+            if adapter.module is not None:
+                yield adapter.module, f"{plan.key}.adapters.{name}.module"
         for entries in plan.conf.redesign.values():
             yield from ((each, f"{plan.key}.redesign") for each in entries if isinstance(each, Mapping))
 

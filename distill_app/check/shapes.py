@@ -123,6 +123,8 @@ def _targets(app: AppConf, plans: list[StagePlan], builder: Builder) -> Iterator
             )
         for name in plan.declared:
             adapter = plan.conf.adapters[name]
+            if adapter.module is None:  # type: ignore[union-attr]
+                continue
             given = shapes if adapter.target is not None else shapes[:1]  # type: ignore[union-attr]
             given = given if adapter.borrows is None else (*given, "borrowed")  # type: ignore[union-attr]
             where = f"{plan.key}.adapters.{name}.module"

@@ -48,6 +48,8 @@ def fill_in_taps(app: AppConf, wanted: Mapping[str, Sequence[str]]) -> tuple[lis
             unbuilt = True
             continue
         except SettingError as error:
+            if not names:  # a part of it may have a path of its own; if it has none, that is told where it is looked up
+                continue
             told.append((conf.net, names))
             nothing = f"{key}.taps: nothing could be found in {_called(conf)}"
             errors.append(f"{nothing}: {error}; {_remedy(app, name, names)}")

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from distill_app.config.each import written_out
 from distill_app.config.groups import conf_dir
 from distill_app.config.inherit import inherit
+from distill_app.config.parts import texts_of
 from distill_app.config.plan import StagePlan, plan_stages
 from distill_app.config.schema import AboutConf, AdapterConf, LossTermConf
 from distill_app.config.tree import compose
@@ -157,7 +158,8 @@ def stages_of(name: str, config_dirs: Sequence[str] = ()) -> list[StageText]:
 def _stage(plan: StagePlan, lr: float) -> StageText:
     conf = plan.conf
     adapters = {key: adapter for key, adapter in conf.adapters.items() if adapter is not None}
-    trained = [*(plan.network(entry) for entry in conf.train or ()), *adapters]
+    built = [key for key, adapter in adapters.items() if adapter.part is None]
+    trained = [*(plan.network(entry) for entry in conf.train or ()), *built]
     optimiser = f"; {_target(conf.optimizer)}" if conf.optimizer else ""
     rate = f" (lr {conf.lr:g}{optimiser})" if conf.lr != lr else ""
     notes = [f"{role} is {network}" for role, network in conf.roles.items()]
@@ -180,6 +182,9 @@ def _term(term: LossTermConf) -> str:
 
 
 def _adapter(name: str, adapter: AdapterConf) -> str:
+    if adapter.part is not None:
+        chain = " -> ".join(texts_of(adapter.part))
+        return f"{name} = {chain} of {_address(adapter.source)}, frozen"
     target = f", as {_address(adapter.target)}" if adapter.target else ""
     borrowed = f", with the module at {adapter.borrows}" if adapter.borrows else ""
     fills = f", in the place of batch.{adapter.fills}" if adapter.fills else ""

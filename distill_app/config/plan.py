@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_app.config.addresses import Address, addresses
 from distill_app.config.filling import fillers, filling_problems
+from distill_app.config.parts import Part, adapter_problems, live_parts, texts_of
 from distill_app.config.schema import AppConf, DatasetConf, MethodConf, ModelConf, SchedulerConf, StageConf
 from distill_app.words import unknown
 
@@ -34,6 +35,7 @@ class StagePlan:
     taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps that are read
     shape_taps: dict[str, list[str]] = field(default_factory=dict)  # read once, for the shape of an adapter's target
     average_taps: dict[str, list[str]] = field(default_factory=dict)  # network -> taps read of its average of weights
+    parts: dict[str, list[str]] = field(default_factory=dict)  # network -> modules that adapters work with
     adapters: list[str] = field(default_factory=list)  # those that are read, sources before readers
     declared: list[str] = field(default_factory=list)  # the adapters that this stage itself declares
     trained: list[str] = field(default_factory=list)  # networks
@@ -88,7 +90,7 @@ def finds_taps(conf: ModelConf) -> bool:
 
 
 def taps_to_find(app: AppConf, plans: list[StagePlan]) -> dict[str, list[str]]:
-    """The taps that stages read and no config has, by network."""
+    """The taps that stages read and no config has, by network; none of one whose parts may be called by a tap."""
     wanted: dict[str, list[str]] = {}
     models = models_of(app)
     for plan in plans:
@@ -96,7 +98,12 @@ def taps_to_find(app: AppConf, plans: list[StagePlan]) -> dict[str, list[str]]:
             for network, names in taps.items():
                 open_names = [name for name in names if name not in (*models[network].taps, "output")]
                 wanted.setdefault(network, []).extend(open_names)
-    return {network: list(dict.fromkeys(names)) for network, names in wanted.items() if names}
+    found = {network: list(dict.fromkeys(names)) for network, names in wanted.items() if names}
+    for network, paths in ((network, paths) for plan in plans for network, paths in plan.parts.items()):
+        # A word without dots may be the name of a tap, or of a module, which only the network knows.
+        if finds_taps(models[network]) and any("." not in path and path not in models[network].taps for path in paths):
+            found.setdefault(network, [])
+    return found
 
 
 def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
@@ -184,6 +191,8 @@ def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str
     plan.roles = {role: network for role, network in plan.roles.items() if network in [*models, *averages]}
     plan.declared = [name for name, adapter in plan.conf.adapters.items() if adapter is not None]
     known.update({name: plan.conf.adapters[name] for name in plan.declared})
+    for name in plan.declared:
+        errors += adapter_problems(known[name], f"{plan.key}.adapters.{name}")
     if not plan.terms:
         errors.append(f"{plan.key}.losses: a stage needs at least one loss term")
     need = _Need(app, plan, plan.taps, models, known, [])
@@ -234,8 +243,9 @@ def _need(text: str, key: str, need: _Need) -> None:
                     # Of a network only the shape is wanted, once; an adapter that is a target runs with the others.
                     taps = need.taps if target.startswith("adapters.") else plan.shape_taps
                     _need(target, f"{where}.target", replace(need, taps=taps, chain=(*need.chain, address.name)))
-            if adapter.borrows is not None:
-                errors += _borrowing_problems(adapter.borrows, f"{where}.borrows", need)
+            for part in ("part", "borrows"):
+                for each in texts_of(getattr(adapter, part)):
+                    _need_part(each, f"{where}.{part}", need)
             plan.adapters.append(address.name)
         return
     network, taps = address.space, need.taps
@@ -274,13 +284,19 @@ def _average_problems(network: str, told: str, need: _Need) -> list[str]:
     return []
 
 
-def _borrowing_problems(text: str, key: str, need: _Need) -> list[str]:
-    """What is wrong with the module that an adapter works with, as far as it can be seen without the network."""
-    network, _, part = text.partition(".")
-    network = need.plan.network(network)
-    if not part:
-        return [f"{key}: {text!r} names no module; write student.<tap> or student.<path>, such as student.pooled"]
-    return [] if network in need.models else [f"{key}: {unknown('network', network, need.models)}"]
+def _need_part(text: str, key: str, need: _Need) -> None:
+    """Notes that an adapter works with a module of a network, as far as it can be seen without the network."""
+    try:
+        part = Part.parse(text, need.plan.roles)
+    except ValueError as error:
+        need.errors.append(f"{key}: {error}")
+        return
+    if part.network.removesuffix(AVERAGE) in need.models and part.network not in need.models:
+        need.errors.append(f"{key}: {part.network} is an average of weights that change in every step; name a network")
+    elif part.network not in need.models:
+        need.errors.append(f"{key}: {unknown('network', part.network, need.models)}")
+    else:
+        need.plan.parts.setdefault(part.network, []).append(part.path)
 
 
 def _trained(
@@ -293,6 +309,8 @@ def _trained(
         if kind == "adapters" and name:
             if name not in known:
                 errors.append(f"{plan.key}.train: {unknown('adapter', name, known)}")
+            elif known[name].part is not None:
+                errors.append(f"{plan.key}.train: {entry} is a part of a network, whose weights stay as they are")
             plan.trained_adapters.append(name)
         elif network in models:
             plan.trained.append(network)
@@ -300,7 +318,9 @@ def _trained(
             allowed = [*models, *(f"adapters.{name}" for name in known)]
             errors.append(f"{plan.key}.train: {unknown('network', entry, allowed)}")
     plan.trained_adapters += [name for name in plan.declared if name not in plan.trained_adapters]
-    plan.trained_adapters = [name for name in plan.trained_adapters if name in plan.adapters]
+    plan.trained_adapters = [n for n in plan.trained_adapters if n in plan.adapters and known[n].part is None]
+    for name in plan.adapters:
+        errors += live_parts(known[name], f"{plan.key}.adapters.{name}.part", trained=plan.trained, roles=plan.roles)
     for network in plan.trained:
         if plan.redesign(network) == []:
             errors.append(f"{plan.key}.redesign: {network!r} is trained, so it cannot be redesigned to nothing")

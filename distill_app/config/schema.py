@@ -113,9 +113,16 @@ class LossTermConf:
 
 @dataclass
 class AdapterConf:
-    """An auxiliary module, fed from `source`; `target` is what its output shall have the shape of."""
+    """An auxiliary module, fed from `source`; `target` is what its output shall have the shape of.
 
-    module: Any = MISSING
+    What is built is its `module`, which the stage trains. With `part` it is none of its own.
+    """
+
+    module: Any = None
+    # Modules of a network that the stage does not train, run as they are: teacher.roi_heads.box_head, by path or tap; a
+    # list: one after the other; with :all behind it, once for each item of lists. A list as source is several
+    # arguments, a mapping arguments by name. Gradients flow through, and their weights stay as they are.
+    part: Any = None
     source: Any = MISSING
     target: Any = None
     # A module of a network that the stage runs, by the tap that is its input or output, or by path: student.pooled is

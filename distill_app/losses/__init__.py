@@ -18,6 +18,7 @@ from distill_app.losses.features import (
     VariationalInformation,
 )
 from distill_app.losses.focal import AttentionDistance, ContextDistance, FocalDistance
+from distill_app.losses.heads import CrossHeadBoxes, CrossHeadClasses
 from distill_app.losses.imitation import (
     ChannelwiseKL,
     ClassMapDistance,
@@ -86,6 +87,8 @@ __all__ = [
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "CosineDecay",
+    "CrossHeadBoxes",
+    "CrossHeadClasses",
     "CrossImageRelations",
     "CrossViewKL",
     "CurriculumKL",

@@ -47,13 +47,22 @@ class PearsonDistance(nn.Module):
         beta: Weight of the correlation over classes.
         gamma: Weight of the correlation over samples.
         eps: Added to the product of norms.
+        whole_batch: Whether the samples of all processes are correlated. Rows that are not of samples, such as regions,
+            are not as many on each, and are correlated there.
     """
 
-    whole_batch = True
-
-    def __init__(self, temperature: float = 1.0, *, beta: float = 1.0, gamma: float = 1.0, eps: float = 1e-8):
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        *,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        eps: float = 1e-8,
+        whole_batch: bool = True,
+    ):
         super().__init__()
         require_positive(temperature, argument="temperature")
+        self.whole_batch = whole_batch
         self.temperature, self.beta, self.gamma, self.eps = temperature, beta, gamma, eps
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
+from distill_app.networks.taps import resolve
 from distill_app.words import unknown
 
 # Architecture -> whether its batch norms are frozen, and the epsilon with which its weights for COCO were published
@@ -146,6 +148,13 @@ def _trainable(norm: Any) -> nn.BatchNorm2d:
 def _copy_numbers(source: Any, target: Any) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         getattr(target, name).copy_(getattr(source, name))
+
+
+def in_region_heads(network: nn.Module, path: str) -> bool:
+    """Whether the module at a path belongs to what a detector of two stages does with each region."""
+    steps = path.split(".")
+    modules = (resolve(network, ".".join(steps[:count])) for count in range(1, len(steps) + 1))
+    return any(isinstance(module, RoIHeads) for module in modules)
 
 
 @contextmanager

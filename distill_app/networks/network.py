@@ -47,7 +47,7 @@ class Network:
         return {tap: known[tap] for tap in wanted}
 
     def part(self, path: str) -> nn.Module:
-        """The module at a path, or else the one that a tap of this name reads.
+        """The module at a path, or else the one that a tap of this name reads; `output` is the whole network.
 
         Raises:
             TapError: Neither is there.
@@ -55,8 +55,8 @@ class Network:
         try:
             return resolve(self.module, path)
         except TapError as error:
-            if path in self.taps:
-                return resolve(self.module, Tap.parse(path, self.taps[path]).path)
+            if path in (known := {"output": "", **self.taps}):
+                return resolve(self.module, Tap.parse(path, known[path]).path)
             raise TapError(f"{error}; taps: {', '.join(self.taps)}") from None
 
     def tapped(
@@ -126,10 +126,10 @@ def redesigned(
 
 
 def networks_read(plans: Iterable[StagePlan]) -> list[str]:
-    """The networks that any stage runs, trains or takes weights from, each once."""
+    """The networks that any stage runs, trains, or takes weights or modules from, each once."""
     names: dict[str, None] = {}
     for plan in plans:
-        names.update(dict.fromkeys([*plan.taps, *plan.trained, *plan.conf.init_from.values()]))
+        names.update(dict.fromkeys([*plan.taps, *plan.parts, *plan.trained, *plan.conf.init_from.values()]))
     return list(names)
 
 

@@ -68,6 +68,18 @@ class Task:
         """
         return None
 
+    def rows_vary(self, network: nn.Module, path: str) -> str | None:
+        """Why the module of a network has other numbers of rows for other samples; None where it has not.
+
+        What does is not kept for another batch: which rows are those of a sample would not be known. Where this shows
+        on the first samples it is found without being told.
+
+        Args:
+            network: The whole of it.
+            path: Of the module, empty for the network itself.
+        """
+        return None
+
     def notes(self) -> list[str]:
         """What is to be told at the end of a stage of the samples that were made; by default nothing."""
         return []

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from distill_app.data.samples import finished_image
 from distill_app.data.targets import checked_target, dataset_problems, groups_by_aspect, without_empty_boxes
-from distill_app.models.detectors import resizing
+from distill_app.models.detectors import in_region_heads, resizing
 from distill_app.networks.taps import map_tensors
 from distill_app.runs.metrics import Metric
 from distill_app.tasks.base import Batch, Sums, Task
@@ -97,6 +97,11 @@ class Detection(Task):
             f"images of several sizes are padded to the largest of their batch; set dataset.task.pad_to to a multiple "
             f"of 32 that no side exceeds behind the transforms (before them sides go up to {longest} px)"
         )
+
+    def rows_vary(self, network: nn.Module, path: str) -> str | None:
+        if not in_region_heads(network, path):
+            return None
+        return "its rows are regions, of which a network proposes as many as it finds; cache maps, such as teacher.fpn"
 
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The image as uint8, and only boxes with an area.

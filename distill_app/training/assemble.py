@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from distill_app.config.addresses import bind, fetch
 from distill_app.config.binding import accepts
 from distill_app.config.build import Builder
+from distill_app.config.parts import Part, parts_of
 from distill_app.config.plan import AVERAGE, StagePlan
 from distill_app.config.schema import AdapterConf, LossTermConf
 from distill_app.errors import ConfigError, TapError
 from distill_app.networks.modes import evaluating, untouched
 from distill_app.networks.network import Network
+from distill_app.networks.part import NetworkPart
 from distill_app.networks.run import Call, Namespace
 from distill_app.networks.taps import shapes_in, tensors_in
 from distill_app.seeds import seeded
 from distill_app.training.experiment import Parts
 from distill_app.training.step import Slot, Term
-from distill_app.words import unknown
 
 
 @dataclass
@@ -110,10 +111,10 @@ def build_slots(
         key = f"{plan.key}.adapters.{name}"
         try:
             source = fetch(bind(conf.source, plan.roles), examples)
-            module = parts.adapters.get(name)
-            if module is None or (name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module):
-                module = _build_adapter(conf, key, source, plan, examples, parts, context)
-                parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
+            if conf.part is not None:
+                module: nn.Module = _part(conf, key, plan, parts)
+            else:
+                module = _adapter(name, conf, source, plan, examples, parts, context)
             slots[name] = Slot(module, bind(conf.source, plan.roles), name in plan.trained_adapters, conf.fills)
             with evaluating(module), torch.no_grad():
                 outputs[name] = module(source)
@@ -128,6 +129,54 @@ def build_slots(
     if errors:
         raise ConfigError(errors)
     return slots
+
+
+def _part(conf: AdapterConf, key: str, plan: StagePlan, parts: Parts) -> NetworkPart:
+    """Modules of a network that run as they are.
+
+    Raises:
+        ConfigError: Some are not there.
+    """
+    chain, modules, errors = parts_of(conf, plan.roles), [], []
+    for each in chain:
+        try:
+            modules.append((_module_of(each, f"{key}.part", parts), each.every_item))
+        except ConfigError as error:
+            errors += error.errors
+    if errors:
+        raise ConfigError(errors)
+    several = isinstance(conf.source, Mapping | list | tuple)
+    return NetworkPart(modules, several=several, title=" -> ".join(map(str, chain)))
+
+
+def _module_of(part: Part, key: str, parts: Parts) -> nn.Module:
+    """The very module of a network.
+
+    Raises:
+        ConfigError: Nothing is there.
+    """
+    try:
+        return parts.networks[part.network].part(part.path)
+    except TapError as error:
+        raise ConfigError([f"{key}: {error}"]) from None
+
+
+def _adapter(
+    name: str,
+    conf: AdapterConf,
+    source: Any,
+    plan: StagePlan,
+    examples: Namespace,
+    parts: Parts,
+    context: Context,
+) -> nn.Module:
+    """The adapter of an earlier stage, unless this one declares another."""
+    kept = parts.adapters.get(name)
+    if kept is not None and not (name in plan.declared and parts.confs.get(f"adapters.{name}") != conf.module):
+        return kept
+    module = _build_adapter(conf, f"{plan.key}.adapters.{name}", source, plan, examples, parts, context)
+    parts.adapters[name], parts.confs[f"adapters.{name}"] = module, conf.module
+    return module
 
 
 def _build_adapter(
@@ -152,19 +201,12 @@ def _borrowed(conf: AdapterConf, key: str, plan: StagePlan, parts: Parts, contex
     """The module of a network that an adapter works with.
 
     Raises:
-        ConfigError: The stage does not run that network, nothing is there, or the adapter has no use for it.
+        ConfigError: Nothing is there, or the adapter has no use for it.
     """
-    role, _, path = str(conf.borrows).partition(".")
-    name = plan.network(role)
-    if name not in plan.taps:
-        raise ConfigError([f"{key}.borrows: {unknown('network', name, plan.taps)} among those that this stage runs"])
     target = conf.module["_target_"]
     if not accepts(context.builder.locate(target, key=f"{key}.module"), "borrowed"):
         raise ConfigError([f"{key}.borrows: {target} takes no module of a network; leave it out"])
-    try:
-        return parts.networks[name].part(path)
-    except TapError as error:
-        raise ConfigError([f"{key}.borrows: {error}"]) from None
+    return _module_of(Part.parse(str(conf.borrows), plan.roles), f"{key}.borrows", parts)
 
 
 def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Context) -> dict[str, Term]:

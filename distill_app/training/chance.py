@@ -1,7 +1,10 @@
 """Which stages would learn from networks whose weights are chance."""
 
+from contextlib import suppress
+
 from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.schema import AppConf
+from distill_app.errors import TapError
 from distill_app.networks.network import Network
 from distill_app.networks.taps import Tap, resolve
 from distill_app.training.experiment import Experiment
@@ -26,12 +29,12 @@ def random_errors(experiment: Experiment) -> list[str]:
         for role, source in plan.conf.init_from.items():
             if source in ready:
                 ready.add(plan.network(role))
-        for name in plan.taps:
+        for name in dict.fromkeys([*plan.taps, *plan.parts]):
             if name in plan.trained:
                 continue
             if name not in ready:
                 errors.setdefault(name, _nothing_loaded(app, plan, name))
-            elif name not in trained and (taps := _of_a_random_head(networks[name], plan.taps[name])):
+            elif name not in trained and (taps := _of_a_random_head(networks[name], plan)):
                 warn(_random_head(app, plan, networks[name], taps))  # its other taps may be what one is after
         trained.update(plan.trained)
         ready.update(plan.trained)
@@ -54,17 +57,20 @@ def _nothing_loaded(app: AppConf, plan: StagePlan, name: str) -> str:
     )
 
 
-def _of_a_random_head(network: Network, taps: list[str]) -> list[str]:
-    """Those taps that read what a random classifier says."""
+def _of_a_random_head(network: Network, plan: StagePlan) -> list[str]:
+    """Those taps that read what a random classifier says, and those parts that it is in."""
     head = network.origin.head
     if not head or not any(name.rpartition(".")[0] == head for name in network.origin.random):
         return []
     module, reading = network.module.get_submodule(head), []
-    for name, path in network.paths(taps).items():
+    for name, path in network.paths(plan.taps.get(network.name, ())).items():
         tap = Tap.parse(name, path)
         if tap.edge == "out" and any(part is module for part in resolve(network.module, tap.path).modules()):
             reading.append(name)
-    return reading
+    for path in plan.parts.get(network.name, ()):
+        with suppress(TapError):  # told where it is looked up
+            reading += [path] if any(part is module for part in network.part(path).modules()) else []
+    return list(dict.fromkeys(reading))
 
 
 def _random_head(app: AppConf, plan: StagePlan, network: Network, taps: list[str]) -> str:

@@ -10,6 +10,7 @@ from distill_app.networks.flops import flops
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.modes import evaluating, untouched
 from distill_app.networks.network import Network, parameter_count
+from distill_app.networks.part import NetworkPart
 from distill_app.networks.taps import shapes_in
 from distill_app.training.optimize import scaled_lr
 from distill_app.training.stage import Stage
@@ -57,15 +58,23 @@ def stage_text(stage: Stage) -> str:
         lines.append(f"  network {name}{AVERAGE}: the average of its weights, in train mode, gives {', '.join(taps)}")
     lines += [f"  {line}" for line in stage.frozen.cache.describe()]
     for name in stage.plan.adapters:
-        module, mode = stage.step.adapters[name], "trained" if name in stage.plan.trained_adapters else "frozen"
         shape = shapes_in(stage.examples["adapters"][name])
-        lines.append(f"  adapter {name}: {mode}, {parameter_count(module):,} parameters, gives {shape}")
+        lines.append(f"  adapter {name}: {_adapter_text(stage, name)}, gives {shape}")
     for name, term in stage.plan.terms.items():
         lines.append(f"  term {name}: {_weight_text(term.weight)} x {_target_name(term.loss)}({_wiring(term.inputs)})")
     count = sum(parameter.numel() for parameter in stage.optimization.parameters)
     left = f"; {len(stage.unread)} tensors on which no term depends stay as they are" if stage.unread else ""
     lines.append(f"  trains {count:,} parameters with {_target_name(stage.plan.optimizer)}, {_rates(stage)}{left}")
     return "\n".join(lines)
+
+
+def _adapter_text(stage: Stage, name: str) -> str:
+    """Whether an adapter is trained, and its size; or of what network it is a part."""
+    module = stage.step.adapters[name]
+    if isinstance(module, NetworkPart):
+        return f"{module.title}, shared and frozen"
+    mode = "trained" if name in stage.plan.trained_adapters else "frozen"
+    return f"{mode}, {parameter_count(module):,} parameters"
 
 
 def _ranks(stage: Stage) -> list[str]:

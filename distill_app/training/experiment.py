@@ -144,7 +144,7 @@ class Experiment:
 
     @property
     def network_names(self) -> list[str]:
-        """The networks that any stage runs, trains or takes weights from, each once."""
+        """The networks that any stage runs, trains, or takes weights or modules from, each once."""
         return networks_read(self.plans)
 
     @property

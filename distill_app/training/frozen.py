@@ -96,20 +96,24 @@ class FrozenNetworks:
     @torch.no_grad()
     def on_examples(self, batch: Mapping[str, Any]) -> Namespace:
         """What they say of the first example images, before their weights are final and without the cache."""
-        count, of = len(batch["index"]), len(self._examples["batch"]["index"])
         with ExitStack() as stack:
             for tapped in self._averages.values():
                 stack.enter_context(untouched(tapped))
             averages = self._of_averages(batch)
+        return {**averages, **self.of_frozen(batch)}
+
+    @torch.no_grad()
+    def of_frozen(self, batch: Mapping[str, Any]) -> Namespace:
+        """The same of the networks that are frozen alone."""
+        count, of = len(batch["index"]), len(self._examples["batch"]["index"])
         if count == of:
-            return {**averages, **{name: self._examples[name] for name in self.names}}
-        said = {
+            return {name: self._examples[name] for name in self.names}
+        return {
             name: first_rows(self._examples[name], count, of=of)
             if self._redesigns[name] == []  # runs nothing
             else self._call(self.tapped[name], batch, name=name)
             for name in self.names
         }
-        return {**averages, **said}
 
     def running(self, name: str) -> TappedModel:
         """A network as it runs in training; its weights must be final by now."""
@@ -135,6 +139,8 @@ class FrozenNetworks:
         part = sharded(form, self._world, device=self._device)
         if self._device.type == "cuda":
             module = self._networks[name].module.to("cpu")
+            for path in self._plan.parts.get(name, ()):  # adapters run it
+                self._networks[name].part(path).to(self._device)
             self._give_back.callback(module.to, self._device)
         return part
 

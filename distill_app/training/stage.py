@@ -101,6 +101,7 @@ class Stage:
 
         # A trial of the step says what no term reads, and what is wrong or of no use, before the first batch does.
         on_examples = self.frozen.on_examples
+        cache.refuse_varying(lambda: self.frozen.of_frozen(self.example_batch(1)))
         self.unread = freeze(self.step, plan, self.examples["batch"], on_examples(self.examples["batch"]))
         self.together = self.world.size > 1 and bool(app.runtime.sync_batch_norm)
         teaching = (self.averages[name].module for name in plan.average_taps)

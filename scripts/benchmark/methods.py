@@ -19,19 +19,17 @@ from .report import Cell
 from .timing import Contender, interleaved
 from .workloads import Plan, result
 
-# What a method needs that is not KD's pair of networks, or why it is not measured.
+# What a method needs that is not KD's pair of networks.
 NEEDS = {"takd": ["model@method.extra_models.assistant=resnet18"]}
-ELSEWHERE = {
-    "ghnd": "its student is the teacher with a bottleneck",
-    "hnd": "its student is the teacher with a bottleneck",
-    "multilabel_kd": "images have several labels",
-    **dict.fromkeys(("own", "own_rcnn", "l2_fpn", "pkd_fpn"), "its networks are detectors"),
-    **dict.fromkeys(("cwd_fpn", "mgd_fpn", "fgfi", "fgd", "pseudo_boxes"), "its networks are detectors"),
-    **dict.fromkeys(
-        ("seg_ce", "seg_kd", "seg_cwd", "seg_kta", "skds", "ifvd", "cirkd"),
-        "its networks tell the class of every pixel",
-    ),
+# By kind of method, and by method, why it does not learn with these networks.
+OTHER_KINDS = {
+    "split": "its student is the teacher with a bottleneck",
+    "detection": "its networks are detectors",
+    "segmentation": "its networks tell the class of every pixel",
 }
+ELSEWHERE = {method.name: why for method in methods_of() if (why := OTHER_KINDS.get(method.about.kind or ""))}
+ELSEWHERE |= {"multilabel_kd": "images have several labels", "own": OTHER_KINDS["detection"]}
+ELSEWHERE["own_rcnn"] = OTHER_KINDS["detection"]
 HEADER = "| method | stage | step, times as long as KD | memory, times KD's | of that |\n|---|---|---|---|---|"
 DEAR = 1.5  # times KD from which a method has to say why
 

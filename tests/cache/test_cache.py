@@ -39,11 +39,13 @@ from distill_app.cache import store as cache_module
 from distill_app.cache.checksum import Checksum
 from distill_app.cache.codec import Codec, codec_of
 from distill_app.cache.layout import Layout, layout_of, room_of
+from distill_app.cache.leaves import leaves, nested, nesting, refuse_varying
 from distill_app.cache.store import TapStore, differences, digest, read_meta
 from distill_app.check.quick import check
 from distill_app.config.tree import compose
 from distill_app.data import BundledImages
 from distill_app.errors import CacheError, ConfigError, UsageError
+from distill_app.models import PlainCNN
 from distill_app.runs.statefile import load_file, save_weights, weights_hash
 from distill_app.training.describe import stage_text
 from distill_app.training.optimize import Optimization
@@ -794,6 +796,62 @@ def test_top_k_leaves_other_taps_whole():
 def test_a_tap_that_has_no_rows_of_floats_is_refused(example):
     with pytest.raises(CacheError, match=r"cache.taps: teacher.boxes cannot be cached"):
         codec_of("teacher.boxes", example, count=2, classes=10, top_k=None)
+
+
+# Taps of several tensors
+
+LIST = ("+teacher.taps.calls=fc:all", "method.stages.distill.losses.kd.inputs.teacher=teacher.calls.0")
+
+
+def test_a_tap_of_several_tensors_is_stored_tensor_by_tensor_and_comes_back_as_it_was():
+    tap = {"0": torch.ones(2, 3), "1": [torch.zeros(2), (torch.ones(2),)]}
+    assert list(leaves("fpn", tap)) == ["fpn.0", "fpn.1.0", "fpn.1.1.0"] and list(leaves("p2", tap["0"])) == ["p2"]
+    again = nested(nesting("fpn", tap), leaves("fpn", tap))
+    assert list(again) == ["0", "1"] and again["0"] is tap["0"] and again["1"][1][0] is tap["1"][1][0]
+    assert nested(nesting("p2", tap["0"]), {"p2": tap["0"]}) is tap["0"]
+
+
+def test_a_list_is_replayed_without_the_teacher_and_what_reads_it_sees_the_same(tmp_path):
+    plain = losses_of(tmp_path, *PLAIN, epochs=2)
+    replayed = losses_of(tmp_path, *PLAIN, *LIST, *cached(tmp_path), epochs=2)
+    assert_close(replayed, plain)
+    assert [epoch["ran"] for epoch in replayed] == [True, False]
+    assert one(tmp_path).name.startswith("calls.0-") and read_meta(one(tmp_path))["tap"] == "calls.0"
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        ({"a": torch.zeros(3, 4)}, "(3, 4) for one sample, (2, 4) for each of several"),
+        ({"a": torch.zeros(2, 4), "b": torch.zeros(1)}, "calls.b cannot be cached: its rows are not those of samples"),
+        ({}, "nothing for one sample"),
+    ],
+)
+def test_rows_that_go_by_something_else_than_the_samples_are_refused(one, told):
+    shapes = {"teacher": {"calls.a": (2, 4)}}
+    with pytest.raises(CacheError) as caught:
+        refuse_varying({"teacher": {"calls": one}}, nestings={"teacher": {"calls": {"a": "calls.a"}}}, shapes=shapes)
+    assert told in str(caught.value)
+
+
+class PerCall(PlainCNN):
+    """Has a module whose output has as many rows whatever the batch is."""
+
+    def __init__(self, widths: list[int], *, num_classes: int):
+        super().__init__(widths, num_classes=num_classes)
+        self.regions = torch.nn.Identity()
+
+    def forward(self, images):
+        self.regions(images.new_ones(4, 3))
+        return super().forward(images)
+
+
+def test_a_tap_whose_rows_are_not_those_of_samples_is_refused_before_the_first_batch(tmp_path):
+    own = (f"teacher.net._target_={__name__}.PerCall", f"runtime.allow=[{__name__}]")
+    read = ("+teacher.taps.regions=regions", "method.stages.distill.losses.kd.inputs.teacher=teacher.regions")
+    same = ("method.stages.distill.losses.kd.inputs.student=teacher.regions",)
+    text = refusal(tmp_path, *cached(tmp_path, *PLAIN, *own, *read, *same))
+    assert "teacher.regions cannot be cached: its rows are not those of samples ((4, 3) for one sample" in text
 
 
 # Limits and config

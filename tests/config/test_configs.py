@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detection_fixtures import DETECTORS
-from method_fixtures import DETECTION, SEGMENTATION, TOKENS, tokens
+from method_fixtures import DETECTION, HEADS, SEGMENTATION, TOKENS, tokens
 from omegaconf import OmegaConf
 from pixel_fixtures import SEGMENTERS
 
@@ -56,6 +56,9 @@ PAIRED = [
 CONTRASTS = ["mobilenet_v2", "vit_b_16", "resnet20"]
 TAPS = [f"stage{i}{suffix}" for i in range(1, 5) for suffix in ("", "_pre")]
 CANONICAL = {"stem", *TAPS, "pooled", "features", "logits", "output", *(f"p{level}" for level in range(2, 6))}
+# Of detectors: what goes into the pooling of regions and comes out of heads, and what they are matched with.
+OF_REGIONS = {"fpn", "roi_pool", "roi_pool.1", "roi_pool.2", "roi_heads", "box_features", "transformed.1"}
+OF_HEADS = {"cls_hidden", "cls_last", "box_hidden", "box_last", "box_logits", "box_deltas", "anchors"}
 BLOCKS = {"block1", "block2", "normed"}  # of ViTs
 OBJECTS = {"coco2017", "coco2017_keypoints", "coco_format", "fashion_det", "voc2007", "voc2012"}
 # Presets on ImageNet and CIFAR-100 are checked with images, in whole_runs/test_presets.py.
@@ -117,7 +120,8 @@ def test_a_method_passes_on_bundled_data(option, tiny, errors_of):
     pair = ["model@teacher=cres_w32", "model@student=cres_w32_bottleneck"] if option in ("hnd", "ghnd") else []
     data = ["dataset=fake_multilabel", "dataset.image_size=8"] if option == "multilabel_kd" else []
     if option in DETECTION:
-        data = ["dataset=fashion_det", "model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8"]
+        kind = "tiny_retinanet" if option in HEADS else "tiny_fasterrcnn"
+        data = ["dataset=fashion_det", f"model@teacher={kind}", f"model@student={kind}_8"]
         data += ["dataset.train.labelled=100"] if option == "pseudo_boxes" else []
     if option in SEGMENTATION:
         data = ["dataset=fashion_seg", "model@teacher=tiny_fpn_segmenter", "model@student=tiny_fpn_segmenter_8"]
@@ -356,5 +360,6 @@ def test_a_method_file_is_short_and_names_taps_only(option):
     words = addresses & {"{each}", *(f"{{{param}}}" for param in conf.get("params", {}))}
     if words:  # one for each of these
         addresses = (addresses - words) | {name for names in conf["params"].values() for name in _names(names)}
-    assert addresses <= CANONICAL | (BLOCKS if option in TOKENS else set())
+    more = BLOCKS if option in TOKENS else OF_REGIONS | OF_HEADS if option in DETECTION else set()
+    assert addresses <= CANONICAL | more
     assert not re.search(r"channels|in_features|in_shape|out_shape", text.partition("\nabout:\n")[0])

@@ -6,6 +6,7 @@ import box_fixtures as boxes
 import feature_fixtures as features
 import pixel_fixtures as pixels
 import pytest
+import region_fixtures as regions
 import structure_fixtures as structures
 import torch
 from logit_fixtures import FILES, GOLDENS, QUIRKS
@@ -203,6 +204,7 @@ TABLE = {
     **GOLDENS,
     **features.GOLDENS,
     **pixels.GOLDENS,
+    **regions.GOLDENS,
     **structures.GOLDENS,
 }
 ROWS = [
@@ -314,6 +316,7 @@ MODULES = [
     ("vid", "aberhu_eps1e-6", variational(part="alpha", eps=1e-6)),
     ("pad_l2", "td_with_estimator", prime_aware),
     *features.MODULES,
+    *regions.MODULES,
     *structures.MODULES,
     *boxes.MODULES,
 ]
@@ -410,7 +413,7 @@ CALLED = {
     "CIRKD": "cirkd",
 }
 CASES_OF = {"pkd_fpn": ["pkd"], "dab": ["dab", "ab"], "tfkd_self": ["tfkd"], "tfkd_reg": ["tfkd"]}
-CASES_OF |= {**FILES, **features.FILES, **structures.FILES, **boxes.FILES, **pixels.FILES}
+CASES_OF |= {**FILES, **features.FILES, **regions.FILES, **structures.FILES, **boxes.FILES, **pixels.FILES}
 COMPARED = {file: {case for cases, _ in rows for case in cases} for file, rows in TABLE.items()}
 for _file, _case, _ in MODULES:
     COMPARED.setdefault(_file, set()).add(_case)
