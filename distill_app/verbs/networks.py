@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.analysis.cost import costs
+from distill_app.analysis.cut import IMAGES, cut_of
 from distill_app.analysis.depth import depth, told
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.data.labels import class_names
 from distill_app.errors import UsageError
+from distill_app.models.cut import CutReport
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file, weights_hash
@@ -42,10 +44,11 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
         trained = any(loaded.name in plan.trained for plan in experiment.plans)
         found = evaluation.evaluate(experiment.task(plan), loaded, batches, device=experiment.device, trained=trained)
         names = class_names(data.dataset(plan, "test" if split == "test" else "train"))
+        cut = None if found.reasons else _cut(experiment, loaded, plan, split=split)
     for name, line in zip(names or (), found.details.get("per_class", ()), strict=False):
         line["class"] = name
     about = {"network": network, "weights": source, "dataset": plan.data.name, "split": split}
-    return {**about, **found.figures, **found.beside}
+    return {**about, **found.figures, **({"cut": cut.described()} if cut else {}), **found.beside}
 
 
 def evaluate_in_depth(
@@ -77,6 +80,16 @@ def evaluate_in_depth(
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why
     return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found}
+
+
+def _cut(experiment: Experiment, network: Network, plan: StagePlan, *, split: str) -> CutReport | None:
+    """What crosses the cut of a network on the first images of a split."""
+    data = experiment.data
+    if split == "test":
+        alone = data.test_one_by_one(plan, count=IMAGES)
+    else:
+        alone = data.stage(plan).one_by_one(device=experiment.device, count=IMAGES)
+    return cut_of(experiment.task(plan), network, alone)
 
 
 def stored_network(experiment: Experiment, place: Path, *, folder: Path, name: str) -> tuple[Network, str]:
