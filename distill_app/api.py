@@ -14,8 +14,9 @@ from distill_app.errors import ConfigError, is_of_composition
 
 if TYPE_CHECKING:
     from distill_app.deploy.deployed import Deployed
+    from distill_app.deploy.half import Half
 
-__all__ = ["compose", "load", "run"]
+__all__ = ["compose", "load", "load_half", "run"]
 
 
 def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = ()) -> DictConfig:
@@ -78,3 +79,23 @@ def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Se
     from distill_app.verbs.deployment import open_network
 
     return open_network(Path(os.path.abspath(place)), network=network, allow=allow)
+
+
+def load_half(place: str | os.PathLike[str], part: str, *, allow: Sequence[str] = ()) -> "Half":
+    """The head or the tail of a network that `distill export --to split` has cut in two, in eval mode.
+
+    Args:
+        place: The folder of the split.
+        part: head or tail.
+        allow: Packages from which its config may build objects; `torch.export.load` to run halves that are programs.
+
+    Returns:
+        A module. The head, called with images as its `preprocessing` makes them, gives what crosses the cut, tensors by
+        name; the tail, called with these, gives what the whole network would.
+
+    Raises:
+        UsageError: There is no such half.
+    """
+    from distill_app.verbs.deployment import open_half
+
+    return open_half(Path(os.path.abspath(place)), part, allow=allow)

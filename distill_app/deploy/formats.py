@@ -69,9 +69,9 @@ class ExportedProgram(nn.Module):
         super().__init__()
         self._program = [program]  # in a list: it is no part of this module
 
-    def forward(self, images: Tensor) -> Any:
-        """(batch, channels, height, width) -> the answer."""
-        return self._program[0](images)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What it was exported with: (batch, channels, height, width) -> the answer."""
+        return self._program[0](*inputs, **named)
 
 
 def _write_state(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, Any]) -> None:

@@ -28,11 +28,14 @@ class Task:
         answer: The tap that is evaluated, where a network has a tap of this name; None: whatever the network returns.
         joint_transforms: The transforms of the data set are called with (input, target) and return both, as
             torchvision's v2 transforms do with boxes and masks; else they get the input alone.
+        own_sizes: Networks take a list of images of any sizes with values in [0, 1], and resize and normalise them by
+            themselves; else a batch of images of one size, normalised as the data set says.
     """
 
     metrics: Sequence[Metric] = ()
     answer: str | None = "logits"
     joint_transforms: bool = False
+    own_sizes: bool = False
 
     @property
     def leading(self) -> Metric | None:

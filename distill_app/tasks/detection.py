@@ -53,6 +53,7 @@ class Detection(Task):
 
     answer = None
     joint_transforms = True
+    own_sizes = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from distill_app.analysis.depth import depth, told
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.data.labels import class_names
 from distill_app.errors import UsageError
-from distill_app.models.cut import CutReport
+from distill_app.models.cut import CutReport, bottleneck_of, has_bottleneck
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file, weights_hash
@@ -19,7 +19,9 @@ from distill_app.training.experiment import Experiment
 from distill_app.words import unknown
 
 
-def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, split: str) -> dict[str, Any]:
+def evaluate(
+    config: Mapping[str, Any], place: Path, *, folder: Path, network: str, split: str, eight_bits: bool = False
+) -> dict[str, Any]:
     """Metrics of a network on the test or validation images of the stage that trained it last.
 
     Args:
@@ -28,16 +30,19 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
         folder: The run's folder.
         network: Which network.
         split: test or validation.
+        eight_bits: What crosses the cut of the network is quantised, whether or not its config says so.
 
     Returns:
         The metrics of the task, with what was evaluated.
 
     Raises:
-        UsageError: No such network, or no weights of it.
+        UsageError: No such network, no weights of it, or no cut for `eight_bits`.
         ConfigError: The stored config does not fit this version of the program.
     """
     with Experiment.of(config) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
+        if eight_bits:
+            _quantise(loaded)
         plan = last_plan(experiment.plans, network)
         data = experiment.data
         batches = data.test(plan) if split == "test" else data.stage(plan).judge
@@ -80,6 +85,13 @@ def evaluate_in_depth(
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why
     return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found}
+
+
+def _quantise(network: Network) -> None:
+    """Has what crosses the cut of a network go in 8 bits."""
+    if not has_bottleneck(network.module):
+        raise UsageError(f"--eight-bits: {network.name} has no cut, so that nothing crosses one")
+    bottleneck_of(network.module)[1].quantized = True
 
 
 def _cut(experiment: Experiment, network: Network, plan: StagePlan, *, split: str) -> CutReport | None:
