@@ -14,6 +14,7 @@ from distill_app.errors import ConfigError, is_of_composition
 
 if TYPE_CHECKING:
     from distill_app.deploy.deployed import Deployed
+    from distill_app.deploy.detected import Detector
     from distill_app.deploy.half import Half
 
 __all__ = ["compose", "load", "load_half", "run"]
@@ -59,7 +60,9 @@ def run(cfg: DictConfig, *, output_dir: str | None = None) -> dict[str, Any]:
     return carry_out(cfg.copy(), output_dir=folder, command=["distill_app.run"])
 
 
-def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Sequence[str] = ()) -> "Deployed":
+def load(
+    place: str | os.PathLike[str], *, network: str | None = None, allow: Sequence[str] = ()
+) -> "Deployed | Detector":
     """A network of a run, or an export, in eval mode and with its preprocessing.
 
     Args:
@@ -70,7 +73,7 @@ def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Se
 
     Returns:
         A module: called with prepared images, it gives the network's answers. `preprocessing` prepares images,
-        `predict` takes paths and gives classes, `module` is the bare network.
+        `predict` takes paths and gives classes, of a detector objects, `module` is the bare network.
 
     Raises:
         UsageError: There is no such network.

@@ -182,6 +182,7 @@ class DataSource:
             "split": getattr(chosen.dataset, "division", None),
             "label_counts": None if labels is None else np.bincount(labels, minlength=conf.num_classes).tolist(),
         }
+        self.task(plan).classes = identity["classes"]
         judged_on = "validation" if len(chosen.validation) else "test"
         task, collate = self.task(plan), self._collate(plan)
         return StageData(task, loader, order, judge, judged_on, labels, train, collate, identity)

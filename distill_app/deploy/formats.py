@@ -179,7 +179,7 @@ def format_of(to: str | None, output: Path | None) -> str:
         UsageError: There is no such format, or the suffix says another one or none.
     """
     if to is not None and to not in FORMATS:
-        raise UsageError(f"--to: {unknown('format', to, FORMATS)}")
+        raise UsageError(f"--to: {unknown('format', to, [*FORMATS, 'split'])}")
     if output is None or not output.suffix or output.is_dir():
         return to or "state_dict"
     said = next((name for name, kind in FORMATS.items() if output.suffix.lower() in kind.suffixes), None)

@@ -15,6 +15,7 @@ from distill_app.deploy import timm_files
 from distill_app.deploy.card import card, split_card
 from distill_app.deploy.deployed import Deployed
 from distill_app.deploy.description import architecture_of, described, loaded, told_by
+from distill_app.deploy.detected import Detector
 from distill_app.deploy.export import SAMPLES, Target, Written, description_in, same_bytes
 from distill_app.deploy.export import export as write
 from distill_app.deploy.formats import FORMATS
@@ -28,6 +29,7 @@ from distill_app.models.cut import CutReport, bottleneck_of
 from distill_app.networks.modes import evaluating
 from distill_app.networks.network import Network
 from distill_app.runs.files import read_object
+from distill_app.tasks.detection import Detection
 from distill_app.tasks.images import ImageTask
 from distill_app.training.experiment import Experiment
 from distill_app.verbs.networks import last_plan, stored_network
@@ -46,7 +48,7 @@ class _Opened:
     classes: list[str] | None
 
 
-def open_network(place: Path, *, network: str | None = None, allow: Sequence[str] = ()) -> Deployed:
+def open_network(place: Path, *, network: str | None = None, allow: Sequence[str] = ()) -> Deployed | Detector:
     """A network that is ready to be asked.
 
     Args:
@@ -70,6 +72,9 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
     with Experiment.of(config) as experiment:
         opened = _open(experiment, place, folder=folder, network=network_name(config, network))
         task = experiment.task(opened.plan)
+        if isinstance(task, Detection):
+            task.classes = opened.classes
+            return Detector(opened.network.module, opened.preprocessing, task=task, name=opened.network.name)
         if not isinstance(task, ImageTask):
             raise UsageError(f"{type(task).__name__} is no task of images; a network of images is needed here")
         program = Program(opened.network, task.answer)
