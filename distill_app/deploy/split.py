@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_app.deploy.export import Written
-from distill_app.deploy.formats import METADATA, quiet
+from distill_app.deploy.formats import FORMATS, METADATA, quiet
 from distill_app.deploy.half import (
     DESCRIPTION,
     KIND,
@@ -24,7 +25,6 @@ from distill_app.deploy.half import (
     read_half,
 )
 from distill_app.errors import ExportError, UsageError
-from distill_app.models.bottleneck import Bottleneck
 from distill_app.models.cut import bottleneck_of, has_bottleneck
 from distill_app.models.halves import Images, Message, halves
 from distill_app.networks.modes import evaluating
@@ -95,7 +95,7 @@ def export_split(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as place:
             files = {part: Path(place, name) for part, name in names.items()}
-            with _crossing_in(net, eight_bits=eight_bits), evaluating(net), torch.no_grad():
+            with _crossing(net, eight_bits=eight_bits), evaluating(net), torch.no_grad():
                 message = _written(net, images, files, to=to, eight_bits=eight_bits, about=about)
                 read = {
                     part: read_half(files[part], part, to=to, about=about, architecture=architecture) for part in PARTS
@@ -120,25 +120,22 @@ def export_split(
 
 def _refuse_others(folder: Path) -> None:
     described = read_object(folder / DESCRIPTION) or {}
-    if folder.is_file() or folder.suffix:
+    if folder.is_file() or any(folder.suffix in kind.suffixes for kind in FORMATS.values()):
         raise UsageError(f"--output: a split is a folder with two files and what describes them; {folder} is a file")
     strange = [name for name in (DESCRIPTION, CARD) if (folder / name).exists()]
     if strange and described.get("kind") != KIND:
         raise UsageError(f"--output: {folder / strange[0]} is there and no split's; name another folder")
 
 
-class _crossing_in:
+@contextmanager
+def _crossing(net: nn.Module, *, eight_bits: bool) -> Iterator[None]:
     """What crosses the cut of a whole network in 8 bits, or as it is, for the time of the block."""
-
-    def __init__(self, net: nn.Module, *, eight_bits: bool):
-        self._bottleneck: Bottleneck = bottleneck_of(net)[1]
-        self._eight_bits = eight_bits
-
-    def __enter__(self) -> None:
-        self._before, self._bottleneck.quantized = self._bottleneck.quantized, self._eight_bits
-
-    def __exit__(self, *exception: object) -> None:
-        self._bottleneck.quantized = self._before
+    bottleneck = bottleneck_of(net)[1]
+    before, bottleneck.quantized = bottleneck.quantized, eight_bits
+    try:
+        yield
+    finally:
+        bottleneck.quantized = before
 
 
 def _written(
