@@ -306,8 +306,8 @@ class DataSource:
         Raises:
             ConfigError: The data set or a transform cannot be built.
         """
-        how = {"collate": self._collate(plan), "device": self._device}
-        return one_by_one(self.test_samples(plan), self.task(plan), count=count, **how)
+        samples, collate = self.test_samples(plan), self._collate(plan)
+        return one_by_one(samples, self.task(plan), collate=collate, device=self._device, count=count)
 
     def close(self) -> None:
         """Ends the processes that load images."""

@@ -64,7 +64,7 @@ def read_half(file: Path, part: str, *, to: str, about: Mapping[str, Any], archi
     example = [torch.zeros(tuple(about["image"])) for _ in range(2)]
     half = halves(architecture(), example, eight_bits=False)[PARTS.index(part)]
     if part == "head":
-        half.eight_bits = bool(about.get("eight_bits"))  # type: ignore[assignment]
+        half.eight_bits = bool(about.get("eight_bits"))
     try:
         half.load_state_dict(load_file(file))
     except RuntimeError as error:

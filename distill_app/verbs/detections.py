@@ -66,10 +66,10 @@ def _seen(
 
 def _as_table(seen: Sequence[Seen]) -> None:
     rows = [
-        [printable(str(image.path)), *(_cells(found) if found else ("-", "", ""))]
+        [printable(str(image.path)), *cells]
         for image in seen
         if not image.problem
-        for found in image.found or [None]
+        for cells in [_cells(found) for found in image.found] or [("-", "", "")]
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
