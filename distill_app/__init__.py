@@ -1,6 +1,6 @@
 """Hydra-composed experiments in knowledge distillation for vision.
 
-    from distill_app import TappedModel, compose, load, run
+    from distill_app import TappedModel, compose, load, load_half, run
 
 Importing the package imports neither torch nor Hydra; the names above are imported when they are first used.
 """
@@ -11,10 +11,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("compose", "load", "run"), "distill_app.api"),
+    **dict.fromkeys(("compose", "load", "load_half", "run"), "distill_app.api"),
     "TappedModel": "distill_app.networks.hooks",
 }
-__all__ = ["TappedModel", "compose", "load", "run"]
+__all__ = ["TappedModel", "compose", "load", "load_half", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,10 @@ from distill_app.errors import ConfigError, is_of_composition
 
 if TYPE_CHECKING:
     from distill_app.deploy.deployed import Deployed
+    from distill_app.deploy.detected import Detector
+    from distill_app.deploy.half import Half
 
-__all__ = ["compose", "load", "run"]
+__all__ = ["compose", "load", "load_half", "run"]
 
 
 def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str] = ()) -> DictConfig:
@@ -58,7 +60,9 @@ def run(cfg: DictConfig, *, output_dir: str | None = None) -> dict[str, Any]:
     return carry_out(cfg.copy(), output_dir=folder, command=["distill_app.run"])
 
 
-def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Sequence[str] = ()) -> "Deployed":
+def load(
+    place: str | os.PathLike[str], *, network: str | None = None, allow: Sequence[str] = ()
+) -> "Deployed | Detector":
     """A network of a run, or an export, in eval mode and with its preprocessing.
 
     Args:
@@ -69,7 +73,7 @@ def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Se
 
     Returns:
         A module: called with prepared images, it gives the network's answers. `preprocessing` prepares images,
-        `predict` takes paths and gives classes, `module` is the bare network.
+        `predict` takes paths and gives classes, of a detector objects, `module` is the bare network.
 
     Raises:
         UsageError: There is no such network.
@@ -78,3 +82,23 @@ def load(place: str | os.PathLike[str], *, network: str | None = None, allow: Se
     from distill_app.verbs.deployment import open_network
 
     return open_network(Path(os.path.abspath(place)), network=network, allow=allow)
+
+
+def load_half(place: str | os.PathLike[str], part: str, *, allow: Sequence[str] = ()) -> "Half":
+    """The head or the tail of a network that `distill export --to split` has cut in two, in eval mode.
+
+    Args:
+        place: The folder of the split.
+        part: head or tail.
+        allow: Packages from which its config may build objects; `torch.export.load` to run halves that are programs.
+
+    Returns:
+        A module. The head, called with images as its `preprocessing` makes them, gives what crosses the cut, tensors by
+        name; the tail, called with these, gives what the whole network would.
+
+    Raises:
+        UsageError: There is no such half.
+    """
+    from distill_app.verbs.deployment import open_half
+
+    return open_half(Path(os.path.abspath(place)), part, allow=allow)

@@ -1,6 +1,6 @@
 """The data of one stage: training samples within the label budget, the split that judges epochs, the test set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,10 @@ class StageData:
         """The first samples of the split that judges epochs, prepared."""
         return self._first(self.judge.dataset, self.task, device=device, count=count)
 
+    def one_by_one(self, *, device: torch.device, count: int) -> Iterator[dict[str, Any]]:
+        """The first samples of the split that judges epochs, prepared, each as a batch of its own."""
+        return one_by_one(self.judge.dataset, self.task, collate=self.collate, device=device, count=count)
+
     def sample_images(self, count: int) -> torch.Tensor | None:
         """The first training images as the first epoch shows them, uint8 (N, 3, H, W); None where inputs are others.
 
@@ -89,6 +93,15 @@ class StageData:
 def prepared(batch: Mapping[str, Any], task: Any, *, device: torch.device) -> dict[str, Any]:
     """A batch of a loader as its task prepares it, with its place kept for the host."""
     return {**task.prepare(batch, device=device), "view": batch["view"], "rows": batch["rows"]}
+
+
+def one_by_one(
+    samples: Any, task: Any, *, collate: Callable[[list[Any]], Any], device: torch.device, count: int
+) -> Iterator[dict[str, Any]]:
+    """The first samples, prepared, each as a batch of its own; those that cannot be read and are left out are not."""
+    for position in range(min(count, len(samples))):
+        if loaded := samples.__getitems__([(position, 0)]):
+            yield prepared(with_place(collate(loaded), view=0), task, device=device)
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ class DataSource:
             "split": getattr(chosen.dataset, "division", None),
             "label_counts": None if labels is None else np.bincount(labels, minlength=conf.num_classes).tolist(),
         }
+        self.task(plan).classes = identity["classes"]
         judged_on = "validation" if len(chosen.validation) else "test"
         task, collate = self.task(plan), self._collate(plan)
         return StageData(task, loader, order, judge, judged_on, labels, train, collate, identity)
@@ -304,6 +318,15 @@ class DataSource:
         """
         dataset = self.dataset(plan, "test")
         return self._evaluation_samples(plan, dataset, np.arange(len(dataset)))
+
+    def test_one_by_one(self, plan: StagePlan, *, count: int) -> Iterator[dict[str, Any]]:
+        """The first test samples of a stage's data, prepared, each as a batch of its own.
+
+        Raises:
+            ConfigError: The data set or a transform cannot be built.
+        """
+        samples, collate = self.test_samples(plan), self._collate(plan)
+        return one_by_one(samples, self.task(plan), collate=collate, device=self._device, count=count)
 
     def close(self) -> None:
         """Ends the processes that load images."""

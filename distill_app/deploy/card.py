@@ -69,6 +69,42 @@ def card(described: Mapping[str, Any], *, timm: bool = False) -> str:
     return "\n\n".join(parts)
 
 
+def split_card(described: Mapping[str, Any]) -> str:
+    """The card of a network in two halves.
+
+    Args:
+        described: Its description.
+    """
+    cut, parts, program = described["cut"], described["parts"], described["format"] == "torch_export"
+    message = ", ".join(
+        f"`{name}` {told['dtype']} ({', '.join(map(str, told['shape']))})"
+        for name, told in described["message"].items()
+    )
+    loaders = {
+        part: f'torch.export.load("{told["file"]}").module()' if program else f'distill_app.load_half(".", "{part}")'
+        for part, told in parts.items()
+    }
+    crosses = cut["eight_bit"] if described["eight_bits"] else cut["float32"]
+    share = cut["head_flops"] / max(cut["head_flops"] + cut["tail_flops"], 1)
+    goes_in = (
+        "one tensor of images, prepared as `split.json` says" if program else "a list of images in [0, 1], any sizes"
+    )
+    return "\n\n".join(
+        [
+            f"---\n{yaml.safe_dump(_metadata(described, timm=False), sort_keys=False, allow_unicode=True)}---",
+            f"# {described['architecture']} on {described['dataset']}, cut in two",
+            f"`{parts['head']['file']}` runs on a device, `{parts['tail']['file']}` on a server. Between them cross "
+            f"{crosses:,} bytes an image (the image: {cut['image']:,}), and {100 * share:.0f} % of the operations are "
+            f"the head's. One behind the other they were verified against the whole network.",
+            f"```python\nimport {'torch' if program else 'distill_app'}\n\nhead = {loaders['head']}\n"
+            f"tail = {loaders['tail']}\nmessage = head(images)  # {goes_in}\nanswer = tail(**message)\n```",
+            f"The message, tensors by name: {message}.",
+            "## How good the whole is",
+            _figures(described),
+        ]
+    )
+
+
 def _metadata(described: Mapping[str, Any], *, timm: bool) -> dict[str, Any]:
     run, task = described["run"], _TASKS.get(described.get("scores") or "")
     tags = ["knowledge-distillation", *filter(None, [run.get("method"), described["format"]])]

@@ -69,9 +69,9 @@ class ExportedProgram(nn.Module):
         super().__init__()
         self._program = [program]  # in a list: it is no part of this module
 
-    def forward(self, images: Tensor) -> Any:
-        """(batch, channels, height, width) -> the answer."""
-        return self._program[0](images)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What it was exported with: (batch, channels, height, width) -> the answer."""
+        return self._program[0](*inputs, **named)
 
 
 def _write_state(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, Any]) -> None:
@@ -179,7 +179,7 @@ def format_of(to: str | None, output: Path | None) -> str:
         UsageError: There is no such format, or the suffix says another one or none.
     """
     if to is not None and to not in FORMATS:
-        raise UsageError(f"--to: {unknown('format', to, FORMATS)}")
+        raise UsageError(f"--to: {unknown('format', to, [*FORMATS, 'split'])}")
     if output is None or not output.suffix or output.is_dir():
         return to or "state_dict"
     said = next((name for name, kind in FORMATS.items() if output.suffix.lower() in kind.suffixes), None)

@@ -81,6 +81,12 @@ class Preprocessing:
         return replace(found, transforms=(*found.transforms, *fitting))
 
     @classmethod
+    def in_own_size(cls, conf: DatasetConf, *, allow: Iterable[str] = ()) -> "Preprocessing":
+        """That of images for networks that resize and normalise by themselves: values in [0, 1], and any size."""
+        zeros, ones = (0.0,) * conf.channels, (1.0,) * conf.channels
+        return cls(tuple(conf.eval_transform), zeros, ones, None, conf.channels, None, tuple(allow))
+
+    @classmethod
     def of(cls, value: Any, *, allow: Iterable[str] = (), source: str) -> "Preprocessing":
         """What `described` gave, from a file of whoever's.
 

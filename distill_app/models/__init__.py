@@ -1,8 +1,9 @@
 """Architectures that torchvision lacks, its detectors as published, segmenters, stems, bottlenecks, reused heads."""
 
-from distill_app.models.bottleneck import Bottleneck, cut_report, dequantize, quantize, with_bottleneck
+from distill_app.models.bottleneck import Bottleneck, dequantize, quantize, with_bottleneck
 from distill_app.models.cifar_densenet import CifarDenseNet
 from distill_app.models.cifar_resnet import CifarResNet
+from distill_app.models.cut import cut_report
 from distill_app.models.detectors import detector, pyramid_fasterrcnn
 from distill_app.models.mobilenet_v1 import MobileNetV1
 from distill_app.models.plain import PlainCNN

@@ -1,11 +1,12 @@
 """Split networks: a bottleneck in the place of one module, small enough to be sent from a device to a server."""
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from distill_app.models.detectors import image_part
+from distill_app.networks.modes import evaluating
 from distill_app.networks.taps import resolve
 
 KERNEL = 2
@@ -97,7 +98,6 @@ class Bottleneck(nn.Module):
         # The last activation is called as in torchvision's ResNets, so that taps of what it replaces find it.
         self.decoder.add_module("relu", nn.ReLU())
         self.quantized = quantized
-        self.report: CutReport | None = None
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W')."""
@@ -105,10 +105,6 @@ class Bottleneck(nn.Module):
         if self.quantized and not self.training:
             crossing = dequantize(quantize(crossing)).to(crossing.dtype)
         return self.decoder(crossing)
-
-    def note(self) -> str:
-        """What crosses the cut, for the plan of a stage."""
-        return str(self.report) if self.report is not None else "a bottleneck"
 
 
 def _first_convolution(in_shape: Shape, out_shape: Shape) -> list[nn.Module]:
@@ -131,31 +127,13 @@ def _first_convolution(in_shape: Shape, out_shape: Shape) -> list[nn.Module]:
     return [pad, nn.Conv2d(width, width, kernel, stride=stride, bias=False)]
 
 
-@dataclass(frozen=True)
-class CutReport:
-    """What crosses the network for one image, in bytes."""
-
-    path: str
-    shape: Shape
-    image: int  # the image itself, in 8 bits
-    original: int  # the input of the replaced module, float32: what would cross without a bottleneck
-    float32: int
-    eight_bit: int  # with the scale and the lowest value
-
-    def __str__(self) -> str:
-        return (
-            f"cut at {self.path}: {self.shape} crosses, {self.float32:,} bytes an image in float32, "
-            f"{self.eight_bit:,} in 8 bits (the image: {self.image:,}; without the bottleneck: {self.original:,})"
-        )
-
-
 def with_bottleneck(
     net: nn.Module, *, replace: str, image_size: int, channels: int = 3, quantized: bool = False
 ) -> nn.Module:
     """Puts a bottleneck in the place of one module, under its name; changes the network and returns it.
 
     All other weights keep their names, so that they can be copied from the network without a bottleneck
-    (`init_from: {student: teacher}`). Shapes come from one forward.
+    (`init_from: {student: teacher}`). Shapes come from a forward of one image, of a detector that of its backbone.
 
     Args:
         net: The network.
@@ -180,7 +158,6 @@ def with_bottleneck(
     in_shape, out_shape = _shapes(net, module, image_size)
     bottleneck = Bottleneck(in_shape, out_shape, channels=channels, quantized=quantized)
     setattr(parent, name, bottleneck)
-    bottleneck.report = cut_report(net, image_size=image_size)
     if _shapes(net, bottleneck, image_size)[1] != out_shape:
         raise ValueError(
             f"replace={replace!r}: a bottleneck cannot give {out_shape[1:]} from {in_shape[1:]}; cut elsewhere"
@@ -203,25 +180,6 @@ def bottleneck_of(net: nn.Module) -> tuple[str, Bottleneck]:
     )
 
 
-def cut_report(net: nn.Module, *, image_size: int) -> CutReport:
-    """How many bytes cross the network for one image.
-
-    Raises:
-        ValueError: The network has no bottleneck.
-    """
-    path, bottleneck = bottleneck_of(net)
-    in_shape, crossing = _shapes(net, bottleneck.encoder, image_size)
-    values = prod(crossing[1:])
-    return CutReport(
-        path=path,
-        shape=crossing[1:],
-        image=3 * image_size**2,
-        original=4 * prod(in_shape[1:]),
-        float32=4 * values,
-        eight_bit=values + 8,
-    )
-
-
 @torch.no_grad()
 def _shapes(net: nn.Module, module: nn.Module, image_size: int) -> tuple[Shape, Shape]:
     """Of what a module takes and gives, for one image; draws no random numbers and changes no buffer."""
@@ -230,15 +188,13 @@ def _shapes(net: nn.Module, module: nn.Module, image_size: int) -> tuple[Shape, 
     def look(module: nn.Module, args: tuple, output: Tensor) -> None:
         seen.append((tuple(args[0].shape), tuple(output.shape)))
 
-    handle, modes = module.register_forward_hook(look), [(part, part.training) for part in net.modules()]
-    device = next(net.parameters()).device
+    images = torch.zeros(1, 3, image_size, image_size, device=next(net.parameters()).device)
+    handle = module.register_forward_hook(look)
     try:
-        net.eval()
-        net(torch.zeros(1, 3, image_size, image_size, device=device))
+        with evaluating(net):
+            image_part(net, module)(images)
     finally:
         handle.remove()
-        for part, mode in modes:
-            part.training = mode
     if len(seen) != 1:
         raise ValueError(f"a bottleneck stands for a module that runs once a forward, this one ran {len(seen)} times")
     return seen[0]

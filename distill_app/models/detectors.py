@@ -188,3 +188,16 @@ def resizing(network: nn.Module, *, enabled: bool, pad_to: int | None = None) ->
 
 def _as_given(image: Any, target: Any = None) -> tuple[Any, Any]:
     return image, target
+
+
+def image_part(network: nn.Module, module: nn.Module) -> nn.Module:
+    """What to run on one tensor of images (B, 3, H, W) for a module in a network to run.
+
+    Of a detector its backbone, where the module lies in it: the rest looks at values, costs more than the backbone on
+    weights that are random, and does not run without values (on the meta device). Of other networks the network.
+    """
+    backbone = getattr(network, "backbone", None)
+    detects = isinstance(getattr(network, "transform", None), GeneralizedRCNNTransform)
+    if detects and isinstance(backbone, nn.Module) and any(part is module for part in backbone.modules()):
+        return backbone
+    return network

@@ -12,6 +12,7 @@ from distill_app.report import sheets
 from distill_app.report.comparison import Compared, seconds_in_all
 from distill_app.report.curves import Curves
 from distill_app.report.depth import depth_of, depth_sheet, networks_sheet
+from distill_app.report.pictures import pictures_of
 from distill_app.report.results import DISTILLED, Result
 from distill_app.report.tables import metrics_in, settings_of, states_text, tuned_texts
 from distill_app.runs.files import finite, now, write_text
@@ -53,6 +54,7 @@ def page(*, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title:
         facts=sheets.facts_of(runs, found),
         depth=depth_sheet(depth),
         networks=networks_sheet(depth),
+        pictures=pictures_of(runs),
         tuned=tuned_texts(found),
         comparisons=sum(len([against for against in (each.alone, each.kd) if against]) for each in found),
         data=finite({**_data(runs, found), "depth": depth}),

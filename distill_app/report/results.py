@@ -68,6 +68,12 @@ class Result:
         return self.members[-1][1].get("parameters")
 
     @property
+    def cut(self) -> Mapping[str, Any]:
+        """What crosses the cut of the network, and what is computed on either side; empty without a cut."""
+        found = self.members[-1][1].get("cut")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def objective(self) -> float | None:
         """The mean of what the last stage reached on the split that judges epochs; None where a run does not say."""
         values = [number(run.get("objective")) for run, _ in self.members]

@@ -13,6 +13,13 @@ from distill_app.runs.metrics import Metric, joined
 from distill_app.runs.naming import short_names
 
 _SIGNIFICANT = 0.05
+# Of networks with a cut: column, what it tells when pointed at, and where a row of results has it.
+_CUT = (
+    ("bytes over the cut", "of one test image, in float32", "float32"),
+    ("in 8 bits", "with scale and lowest value", "eight_bit"),
+    ("head FLOPs", "before the cut, of one test image", "head_flops"),
+    ("tail FLOPs", "behind the cut, of one test image", "tail_flops"),
+)
 MINUS, PLUS_MINUS = "\u2212", "\u00b1"
 
 
@@ -81,6 +88,8 @@ def costs_sheet(found: Sequence[Compared], runs: Sequence[Mapping[str, Any]]) ->
         ("cost", "student alone = 1"),
     ]
     columns = [Column("result"), *_key_columns(keys, rows), *(Column(*head, numeric=True) for head in heads)]
+    cut = any(each.result.cut for each in found)
+    columns += [Column(head, title, numeric=True) for head, title, _ in _CUT if cut]
     columns.append(Column("on"))
     devices = {run["path"]: run.get("device") for run in runs}
     sheet = []
@@ -90,10 +99,16 @@ def costs_sheet(found: Sequence[Compared], runs: Sequence[Mapping[str, Any]]) ->
         cells.append(Cell("-") if parameters is None else Cell(f"{parameters:,.0f}", parameters))
         cells.append(Cell("-") if each.seconds is None else Cell(duration(each.seconds), each.seconds))
         cells.append(Cell("-") if each.cost is None else Cell(f"{each.cost:.2f}\u00d7", each.cost))
+        cells += [_of_cut(each.result.cut.get(key)) for _, _, key in _CUT if cut]
         on = dict.fromkeys(str(devices[run["path"]]) for run, _ in each.result.members if devices.get(run["path"]))
         cells.append(_text(", ".join(on) or None))
         sheet.append(cells)
     return Sheet(columns, sheet)
+
+
+def _of_cut(value: Any) -> Cell:
+    known = number(value)
+    return Cell("-") if known is None else Cell(f"{known:,.0f}", known)
 
 
 def runs_sheet(runs: Sequence[Mapping[str, Any]], found: Sequence[Compared]) -> Sheet:

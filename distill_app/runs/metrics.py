@@ -7,7 +7,7 @@ from typing import Any
 
 DIRECTIONS = ("max", "min")
 # Entries of a row of results that say which network it is and what it cost; every other number is a figure.
-ABOUT = ("name", "network", "stage", "parameters", "seconds", "reasons", "details")
+ABOUT = ("name", "network", "stage", "parameters", "seconds", "reasons", "details", "cut")
 
 
 @dataclass(frozen=True)

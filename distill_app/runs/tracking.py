@@ -19,7 +19,7 @@ from distill_app.runs.lines import CLOCK, WIDTH, duration, epoch_line, figure, i
 from distill_app.runs.live import LiveStage, on_terminal
 from distill_app.runs.metrics import Metric
 from distill_app.runs.outlets import Outlet, Outlets
-from distill_app.runs.samples import place_of, write_samples
+from distill_app.runs.samples import place_of, place_of_answers, write_answers, write_samples
 from distill_app.runs.status import Status
 
 
@@ -228,14 +228,27 @@ class Tracker:
             images: Gives as many, uint8 (N, 3, H, W); None where there are none.
         """
         path = place_of(self.folder, stage)
-        if not self.wants_images or path.exists():
+        if not path.exists():
+            self._picture(path, images, write_samples)
+
+    def answers(self, stage: str, columns: Callable[[int], Mapping[str, Any]]) -> None:
+        """Keeps what networks say of some images at the end of a stage, side by side, and hands it to the trackers.
+
+        Args:
+            stage: Its name.
+            columns: Gives for as many images what stands above -> pictures, uint8 (3, H, W); empty without pictures.
+        """
+        self._picture(place_of_answers(self.folder, stage), columns, write_answers)
+
+    def _picture(self, path: Path, content: Callable[[int], Any], write: Callable[[Path, Any], None]) -> None:
+        if not self.wants_images:
             return
         self._open_outlets()
-        found = images(self.wants_images)
-        if found is None:
+        found = content(self.wants_images)
+        if found is None or (isinstance(found, Mapping) and not found):
             return
         try:
-            write_samples(path, found)
+            write(path, found)
         except OSError as error:
             self.warning(f"{path} cannot be written ({error.strerror or error}); no number depends on it")
             return

@@ -29,11 +29,16 @@ class Task:
             returns, or the entry KEY of it where it returns a mapping; None: whatever the network returns.
         joint_transforms: The transforms of the data set are called with (input, target) and return both, as
             torchvision's v2 transforms do with boxes and masks; else they get the input alone.
+        own_sizes: Networks take a list of images of any sizes with values in [0, 1], and resize and normalise them by
+            themselves; else a batch of images of one size, normalised as the data set says.
+        classes: What the classes are called; known once the data are opened, where they say it.
     """
 
     metrics: Sequence[Metric] = ()
     answer: str | None = "logits"
     joint_transforms: bool = False
+    own_sizes: bool = False
+    classes: Sequence[str] | None = None
 
     @property
     def leading(self) -> Metric | None:
@@ -157,6 +162,20 @@ class Task:
     def figures(self, sums: Sums) -> dict[str, Any]:
         """Metric name -> number, or a list of numbers such as one for each class; None where it is not defined."""
         raise NotImplementedError(f"{type(self).__name__} needs a method `figures`: metrics from the sums")
+
+    def draw(self, batch: Mapping[str, Any], answer: Any) -> list[Tensor]:
+        """Pictures of answers, uint8 (3, H, W), one for each sample; by default none, and then nobody is asked.
+
+        Args:
+            batch: Prepared.
+            answer: What a network says of it in an evaluation; None: the truth is drawn, from the batch's targets.
+        """
+        return []
+
+    @property
+    def draws(self) -> bool:
+        """Whether there are pictures of answers."""
+        return type(self).draw is not Task.draw
 
     def details(self, sums: Sums) -> dict[str, Any]:
         """What else there is to say of an evaluation, such as figures of single classes; by default nothing.

@@ -16,6 +16,7 @@ from distill_app.networks.taps import map_tensors
 from distill_app.runs.metrics import Metric
 from distill_app.tasks.base import Batch, Sums, Task
 from distill_app.tasks.coco import KINDS, STATISTICS, Found, backend_problem, rle_of, statistics
+from distill_app.tasks.drawing import drawn
 from distill_app.words import unknown
 
 _IN_TABLES = ("mAP", "AP50")
@@ -45,6 +46,7 @@ class Detection(Task):
             square; 0: of all alike.
         pad_to: In training all images are padded to a square of this side in pixels, a multiple of 32; None: to the
             largest of a batch. A cache of maps needs one size.
+        drawn_from: The score from which on detections are drawn into pictures.
         keypoint_sigmas: How exactly each keypoint can be placed; None: those of COCO's 17.
 
     Raises:
@@ -53,6 +55,7 @@ class Detection(Task):
 
     answer = None
     joint_transforms = True
+    own_sizes = True
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Detection(Task):
         aspect_groups: int = 0,
         pad_to: int | None = None,
         keypoint_sigmas: Sequence[float] | None = None,
+        drawn_from: float = 0.5,
     ):
         wrong = [kind for kind in kinds if kind not in KINDS]
         if wrong or not kinds:
@@ -72,6 +76,7 @@ class Detection(Task):
         if pad_to is not None and (pad_to < 32 or pad_to % 32):
             raise ValueError(f"pad_to: a multiple of 32 is needed, not {pad_to}")
         self.num_classes, self.kinds, self.coco_backend = num_classes, tuple(kinds), coco_backend
+        self.drawn_from = drawn_from
         self.aspect_groups, self.pad_to, self.keypoint_sigmas = aspect_groups, pad_to, keypoint_sigmas
         self.metrics = [
             Metric(f"{kind}_{each.name}", percent=True, table=each.name in _IN_TABLES, line=each.name in _IN_TABLES)
@@ -196,6 +201,42 @@ class Detection(Task):
             for line, values in zip(lines, found.per_class, strict=True):
                 line |= {f"{kind}_{name}": value for name, value in values.items() if name in _PER_CLASS}
         return {"images": len(sums["images"]), "per_class": lines}
+
+    def draw(self, batch: Mapping[str, Any], answer: Any) -> list[Tensor]:
+        """Boxes with class and score, masks and keypoints, of detections with a score of `drawn_from` at least."""
+        found = [self._true(target) for target in batch["target"]] if answer is None else answer
+        return [self._drawn(image, each) for image, each in zip(batch["input"], found, strict=True)]
+
+    def _true(self, target: Mapping[str, Any]) -> dict[str, Any]:
+        """A target in the form of an answer, without scores."""
+        truth = {key: target[key] for key in ("boxes", "labels", "masks") if key in target}
+        if "keypoints" in target:
+            seen = target["visibility"].unsqueeze(2).to(target["keypoints"].dtype)
+            truth["keypoints"] = torch.cat([target["keypoints"], seen], dim=2)
+        return truth
+
+    def _drawn(self, image: Tensor, found: Mapping[str, Any]) -> Tensor:
+        scores = found.get("scores")
+        kept = slice(None) if scores is None else scores >= self.drawn_from
+        labels = found["labels"][kept].tolist()
+        shown = [""] * len(labels) if scores is None else [f" {score:.2f}" for score in scores[kept].tolist()]
+        masks, keypoints = found.get("masks"), found.get("keypoints")
+        if masks is not None:
+            masks = masks[kept]
+            masks = masks[:, 0] if masks.dim() == 4 else masks  # answers have a channel, targets none
+        return drawn(
+            image,
+            boxes=found["boxes"][kept],
+            labels=labels,
+            texts=[f"{self.name_of(label)}{text}" for label, text in zip(labels, shown, strict=True)],
+            masks=masks,
+            keypoints=None if keypoints is None else keypoints[kept],
+        )
+
+    def name_of(self, label: int) -> str:
+        """What a class is called, or its label; labels count from 1."""
+        known = self.classes is not None and 0 < label <= len(self.classes)
+        return str(self.classes[label - 1]) if known and self.classes else str(label)
 
     def _statistics(self, sums: Sums) -> dict[str, Found]:
         """Computed once; they take as long as some evaluations."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from distill_app.analysis.cut import cut_of
 from distill_app.config.plan import AVERAGE, StagePlan
 from distill_app.networks.flops import flops
 from distill_app.networks.hooks import TappedModel
@@ -47,13 +48,13 @@ def stage_text(stage: Stage) -> str:
     ]
     lines += _ranks(stage)
     lines.append(f"  images: {stage.data.train.how}; judged: {stage.data.judge.how}")
-    for name, network in stage.tapped.items():
+    for name in stage.tapped:
         mode = "trained" if name in stage.plan.trained else "frozen"
         lines.append(f"  network {name}: {mode}, {stage.origins[name]}, runs {_extent(stage, name)}")
         lines += [f"    {tap}: {shapes_in(stage.examples[name][tap])}" for tap in stage.plan.taps[name]]
         if name in stage.frozen.forms and (note := stage.frozen.forms[name].note()):
             lines.append(f"    {note}")
-        lines += [f"    {note}" for note in (stage.networks[name].note, *notes_of(network.model)) if note]
+        lines += [f"    {note}" for note in (stage.networks[name].note, _cut_text(stage, name)) if note]
     for name, taps in stage.plan.average_taps.items():
         lines.append(f"  network {name}{AVERAGE}: the average of its weights, in train mode, gives {', '.join(taps)}")
     lines += [f"  {line}" for line in stage.frozen.cache.describe()]
@@ -122,10 +123,10 @@ def _extent(stage: Stage, name: str) -> str:
     return f"{redesigned}{end}, {100 * own / max(full, 1):.0f} % of its FLOPs"
 
 
-def notes_of(network: nn.Module) -> list[str]:
-    """What parts of a network have to say about themselves: those with a method `note`."""
-    notes = [getattr(module, "note", None) for module in network.modules()]
-    return [str(note()) for note in notes if callable(note)]
+def _cut_text(stage: Stage, name: str) -> str:
+    """What crosses the cut of a network that has one, on the first image that judges epochs."""
+    found = cut_of(stage.task, stage.networks[name], stage.data.one_by_one(device=stage.device, count=1))
+    return str(found or "")
 
 
 def _target_name(conf: Mapping[str, Any]) -> str:

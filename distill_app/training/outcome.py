@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from distill_app.analysis.cut import IMAGES, cut_of
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import ModelConf
 from distill_app.networks.network import Network, parameter_count
@@ -59,6 +60,9 @@ def _test_row(
         trained=any(name in other.trained for other in experiment.plans),
         world=experiment.world,
     )
+    # What cannot be asked about these data has no figures, and nothing of it crosses a cut.
+    alone = () if found.reasons else experiment.data.test_one_by_one(plan, count=IMAGES)
+    cut = cut_of(experiment.task(plan), network, alone)
     seconds = [stage["seconds"] for stage in done.values() if name in stage["trained"]]
     return {
         "name": _label(experiment, name, plan) + (", average of weights" if averaged else ""),
@@ -67,6 +71,7 @@ def _test_row(
         **found.figures,
         "parameters": parameter_count(network.module),
         "seconds": round(sum(seconds), 1) if seconds else None,
+        **({"cut": cut.described()} if cut else {}),
         **found.beside,
     }
 

@@ -26,6 +26,7 @@ from distill_app.runs.saver import Saver
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
 from distill_app.trackers.build import outlets_of
+from distill_app.training.answers import answers_of
 from distill_app.training.describe import stage_text
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import EpochTraining
@@ -369,6 +370,8 @@ class StageRunner:
             if (epoch := best["progress"]["epoch"] - 1) != self.progress.best_epoch:
                 self.tracker.warning(f"stage {plan.name}: its best epoch is lost; it ends with epoch {epoch + 1}")
                 self.progress.best = None  # the value is that of other weights
+        if self.world.main:
+            self.tracker.answers(plan.name, lambda count: answers_of(self.experiment, plan, count=count))
         self.progress.end(plan)
         parts.forget(plans=self.left())
 

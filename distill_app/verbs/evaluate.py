@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from distill_app.errors import UsageError
 from distill_app.runs import evaluations
 from distill_app.verbs.stored import add_network, add_run, mark_of, network_name, open_run
 
@@ -13,6 +14,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_run(parser, checkpoints=True)
     add_network(parser)
     parser.add_argument("--split", default="test", choices=("test", "validation"), help="default: test")
+    parser.add_argument(
+        "--eight-bits", action="store_true", help="of a network with a bottleneck: what crosses its cut goes in 8 bits"
+    )
     parser.add_argument(
         "--full",
         action="store_true",
@@ -28,8 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     network = network_name(config, arguments.network)
     asked = {"folder": folder, "network": network, "split": arguments.split}
+    if arguments.full and arguments.eight_bits:
+        raise UsageError("--eight-bits: is not for --full; evaluate without one of them")
     if not arguments.full:
-        print(json.dumps(evaluate(config, place, **asked), indent=2))
+        print(json.dumps(evaluate(config, place, **asked, eight_bits=arguments.eight_bits), indent=2))
         return 0
     from distill_app.analysis import picture
     from distill_app.analysis.text import depth_text

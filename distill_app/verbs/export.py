@@ -2,12 +2,15 @@
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from distill_app.errors import UsageError
 from distill_app.verbs.stored import add_network, add_run, mark_of, network_name, open_run
 
-_FORMATS = ("state_dict", "safetensors", "torch_export", "torchscript", "onnx")
+SPLIT = "split"
+_FORMATS = ("state_dict", "safetensors", "torch_export", "torchscript", "onnx", SPLIT)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +26,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a file (.pt, .safetensors, .pt2, .ts, .onnx), or a folder; default: RUN/export/FORMAT/",
     )
+    parser.add_argument(
+        "--eight-bits", action="store_true", help="of --to split: what crosses the cut is quantised to 8 bits"
+    )
     parser.add_argument("--licence", metavar="ID", help="of the weights, for the model card: apache-2.0, mit, ...")
     parser.epilog = (
         "Beside the network lie a JSON file (size, mean, std, transforms, classes) and a model card. An export is "
-        "compared with the network for several batch sizes before it is put in its place; a wrong one is an error."
+        "compared with the network for several batch sizes before it is put in its place; a wrong one is an error. "
+        "--to split writes two files, the head and the tail of a network with a bottleneck."
     )
 
 
@@ -37,6 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     from distill_app.deploy.formats import FORMATS, format_of, require
 
     network = network_name(config, arguments.network)
+    if arguments.to == SPLIT:
+        return _split(arguments, place, folder, config, network=network)
+    if arguments.eight_bits:
+        raise UsageError("--eight-bits: is of --to split, where something crosses a cut")
     to = format_of(arguments.to, arguments.output)
     require(to)
     output = arguments.output or folder / "export" / _name(arguments, place, folder, to=to)
@@ -55,6 +66,29 @@ def run(arguments: argparse.Namespace) -> int:
     trust = f" --allow {FORMATS[to].code}" if FORMATS[to].code else ""
     print(f"next:     distill predict {shlex.quote(str(written.files[0]))} IMAGES{trust}")
     return 0
+
+
+def _split(arguments: argparse.Namespace, place: Path, folder: Path, config: Mapping[str, Any], *, network: str) -> int:
+    from distill_app.verbs.deployment import export_split
+
+    name = _name(arguments, place, folder, to=f"{SPLIT}_8bit" if arguments.eight_bits else SPLIT)
+    written, which, report = export_split(
+        config,
+        place,
+        folder=folder,
+        network=network,
+        output=arguments.output or folder / "export" / name,
+        eight_bits=arguments.eight_bits,
+        licence=arguments.licence,
+    )
+    print(f"{report}")
+    print(f"verified: on {which} the tail behind the head answers as the whole network, {_differing(written)}")
+    print("\n".join(f"written: {file}" for file in written.files))
+    return 0
+
+
+def _differing(written: Any) -> str:
+    return f"but for {written.difference:.2g} of the largest answer" if written.difference else "to the bit"
 
 
 def _name(arguments: argparse.Namespace, place: Path, folder: Path, *, to: str) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.analysis.cost import costs
+from distill_app.analysis.cut import IMAGES, cut_of
 from distill_app.analysis.depth import depth, told
 from distill_app.config.plan import StagePlan, models_of
 from distill_app.data.labels import class_names
 from distill_app.errors import UsageError
+from distill_app.models.cut import CutReport, bottleneck_of, has_bottleneck
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file, weights_hash
@@ -17,7 +19,9 @@ from distill_app.training.experiment import Experiment
 from distill_app.words import unknown
 
 
-def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: str, split: str) -> dict[str, Any]:
+def evaluate(
+    config: Mapping[str, Any], place: Path, *, folder: Path, network: str, split: str, eight_bits: bool = False
+) -> dict[str, Any]:
     """Metrics of a network on the test or validation images of the stage that trained it last.
 
     Args:
@@ -26,26 +30,30 @@ def evaluate(config: Mapping[str, Any], place: Path, *, folder: Path, network: s
         folder: The run's folder.
         network: Which network.
         split: test or validation.
+        eight_bits: What crosses the cut of the network is quantised, whether or not its config says so.
 
     Returns:
         The metrics of the task, with what was evaluated.
 
     Raises:
-        UsageError: No such network, or no weights of it.
+        UsageError: No such network, no weights of it, or no cut for `eight_bits`.
         ConfigError: The stored config does not fit this version of the program.
     """
     with Experiment.of(config) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
+        if eight_bits:
+            _quantise(loaded)
         plan = last_plan(experiment.plans, network)
         data = experiment.data
         batches = data.test(plan) if split == "test" else data.stage(plan).judge
         trained = any(loaded.name in plan.trained for plan in experiment.plans)
         found = evaluation.evaluate(experiment.task(plan), loaded, batches, device=experiment.device, trained=trained)
         names = class_names(data.dataset(plan, "test" if split == "test" else "train"))
+        cut = None if found.reasons else _cut(experiment, loaded, plan, split=split)
     for name, line in zip(names or (), found.details.get("per_class", ()), strict=False):
         line["class"] = name
     about = {"network": network, "weights": source, "dataset": plan.data.name, "split": split}
-    return {**about, **found.figures, **found.beside}
+    return {**about, **found.figures, **({"cut": cut.described()} if cut else {}), **found.beside}
 
 
 def evaluate_in_depth(
@@ -77,6 +85,23 @@ def evaluate_in_depth(
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why
     return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found}
+
+
+def _quantise(network: Network) -> None:
+    """Has what crosses the cut of a network go in 8 bits."""
+    if not has_bottleneck(network.module):
+        raise UsageError(f"--eight-bits: {network.name} has no cut, so that nothing crosses one")
+    bottleneck_of(network.module)[1].quantized = True
+
+
+def _cut(experiment: Experiment, network: Network, plan: StagePlan, *, split: str) -> CutReport | None:
+    """What crosses the cut of a network on the first images of a split."""
+    data = experiment.data
+    if split == "test":
+        alone = data.test_one_by_one(plan, count=IMAGES)
+    else:
+        alone = data.stage(plan).one_by_one(device=experiment.device, count=IMAGES)
+    return cut_of(experiment.task(plan), network, alone)
 
 
 def stored_network(experiment: Experiment, place: Path, *, folder: Path, name: str) -> tuple[Network, str]:

@@ -22,15 +22,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network_of", metavar="RUN", help="a run, a checkpoint or weights in it, or an export")
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, patterns ('*.jpg') and files")
     add_network(parser)
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="the K likeliest classes (default: 1)")
+    parser.add_argument("--top", type=int, metavar="K", help="the K likeliest classes (default: 1), or surest objects")
+    parser.add_argument(
+        "--score", type=float, metavar="S", help="of a detector: objects from a score on (default: 0.5)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print JSON instead of the table")
     how.add_argument("--csv", action="store_true", help="print CSV instead of the table")
-    parser.add_argument("--grid", type=Path, metavar="PICTURE", help="draw the images with their classes into a file")
+    parser.add_argument("--grid", type=Path, metavar="PICTURE", help="draw the images with what was found into a file")
     parser.add_argument(
         "--maps", type=Path, metavar="DIR", help="of a segmenter: write the class of every pixel, as PNG"
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="of images that go through together (default: 32)")
+    parser.add_argument("--batch-size", type=int, help="of images that go through together (default: 32; detectors: 4)")
     parser.add_argument("--allow", action="append", default=[], help="a package from which it may build objects")
     parser.epilog = "Images that cannot be read are named and left out, and the exit code is 1."
 
@@ -57,20 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code: 1 if images could not be read.
     """
     for name in ("top", "batch_size"):
-        if getattr(arguments, name) < 1:
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')}: {getattr(arguments, name)} was given; at least 1 is needed")
     if arguments.grid is not None and arguments.grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
         raise UsageError(f"--grid: {arguments.grid} ends in no suffix of a picture; name it PICTURE.png")
     paths = found_images(arguments.images)
     # Imported here, since torch takes seconds and what is wrong with the paths is told at once.
+    from distill_app.deploy.detected import Detector
     from distill_app.verbs.deployment import open_network
+    from distill_app.verbs.detections import show as show_objects
 
     network = open_network(
         Path(os.path.abspath(arguments.network_of)), network=arguments.network, allow=arguments.allow
     )
+    if isinstance(network, Detector):
+        seen = show_objects(arguments, network, paths, read=_read)
+        return _told([image for image in seen if image.problem], len(paths))
+    if arguments.score is not None:
+        raise UsageError("--score: is of detectors; of classes take the likeliest with --top")
     network.require_classes()
     maps = _Maps.of(arguments.maps, paths, network=network)
-    answers = list(_answers(network, paths, top=arguments.top, size=arguments.batch_size, maps=maps))
+    answers = list(_answers(network, paths, top=arguments.top or 1, size=arguments.batch_size or 32, maps=maps))
     if arguments.json or arguments.csv:
         show = _as_json if arguments.json else _as_csv
         show(answers, value="probability" if maps is None else "share")
@@ -136,28 +146,29 @@ def _answers(
     """The answers in the order of the paths, batch by batch."""
     rest = iter(paths)
     while batch := list(islice(rest, size)):
-        images: list[Any] = []
-        problems: list[str] = []
-        for path in batch:
-            try:
-                images.append(network.preprocessing(path))
-                problems.append("")
-            except DataError:  # of all images alike, such as values whose white nobody knows
-                raise
-            except (OSError, RuntimeError, ValueError, SyntaxError, EOFError) as error:
-                text = next(iter(str(error).splitlines()), type(error).__name__)
-                problems.append(text.removeprefix(str(path)).lstrip(": "))
+        loaded = [_read(network, path) for path in batch]
+        images = [image for image, problem in loaded if not problem]
         if maps is None:
             guesses = iter(network.guesses_of(images, top=top))
         else:
             found = network.maps_of(images)
-            for path, classes in zip(
-                (p for p, wrong in zip(batch, problems, strict=True) if not wrong), found, strict=True
-            ):
+            read = [path for path, (_, problem) in zip(batch, loaded, strict=True) if not problem]
+            for path, classes in zip(read, found, strict=True):
                 maps.write(path, classes)
             guesses = iter([network.shares_of(classes, top=top) for classes in found])
-        for path, problem in zip(batch, problems, strict=True):
+        for path, (_, problem) in zip(batch, loaded, strict=True):
             yield Answer(path, [] if problem else next(guesses), problem)
+
+
+def _read(network: Any, path: Path) -> tuple[Any, str]:
+    """An image as the network takes it, or why it cannot be read."""
+    try:
+        return network.preprocessing(path), ""
+    except DataError:  # of all images alike, such as values whose white nobody knows
+        raise
+    except (OSError, RuntimeError, ValueError, SyntaxError, EOFError) as error:
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        return None, text.removeprefix(str(path)).lstrip(": ")
 
 
 def _as_table(answers: Sequence[Answer]) -> None:
@@ -192,7 +203,7 @@ def _as_csv(answers: Sequence[Answer], *, value: str) -> None:
             writer.writerow([answer.path, rank, label, f"{share:.6f}"])
 
 
-def _told(bad: Sequence[Answer], count: int) -> int:
+def _told(bad: Sequence[Any], count: int) -> int:
     for answer in bad:
         print(f"cannot be read: {printable(str(answer.path))}: {printable(answer.problem)}", file=sys.stderr)
     if bad:

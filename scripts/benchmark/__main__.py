@@ -32,12 +32,15 @@ from .methods import methods, methods_section, with_kept
 from .product import Size
 from .ranks import ranks, study
 from .report import BEGIN, EMPTY_PAGE, END, OF_METHODS, paper_table, placed, seconds_table, table
+from .split import split
 from .workloads import Plan, crd, data, fixed, hint, kd, saving
 
 ROOT = Path(__file__).resolve().parents[2]
 # The cache is the one of an older torchdistill, which cannot be installed beside the newer one.
 OLD_TORCHDISTILL = ROOT / "outputs" / "bench" / "torchdistill-1.1.4"
 SMALL = {"image_size": 32, "batch": 2, "classes": 10, "samples": 5000, "stored": 5000}
+DETECTORS = {"image_size": 96, "batch": 8, "samples": 64, "stored": 64, "classes": 10}
+DETECTORS |= {"teacher": "tiny_fasterrcnn", "student": "teacher_bottleneck"}
 # name -> (function, sizes, entries of the plan)
 WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
     "kd": (kd, {}, {}),
@@ -51,6 +54,12 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     "saving": (saving, {}, {}),
     "ranks": (ranks, {**SMALL, "batch": 64, "teacher": "resnet18_small", "student": "resnet18_small"}, {}),
     "study": (study, {}, {}),
+    "split": (
+        split,
+        {**DETECTORS, "image_size": 224, "batch": 2, "samples": 8, "teacher": "fasterrcnn_resnet50_fpn"},
+        {},
+    ),
+    "split_tiny": (split, DETECTORS, {"repeat": 10}),
     "data": (data, {**SMALL, "batch": 64}, {}),
     # The networks of the configurations that were published with torchdistill's paper for KD and FitNet.
     "cache_paper": (cache, {"teacher": "resnet152"}, {}),

@@ -151,6 +151,12 @@ ROWS = (
         "of the slower of two; on another machine", "ranks", None, Cell("one / two", ">=", 1.80, "one process")),
     Row("14", "a study of four methods, its teacher and baseline once, answers from the cache; on another machine",
         "study", None, Cell("study / singles", "<=", 0.50, "its runs one by one")),
+    Row("", "GHND step of a detector, {teacher}, {image_size} px, batch {batch}; on another machine", "split",
+        Cell("whole / ours", ">=", 3.00, "own step of the whole student"),
+        Cell("ours / limit", "<=", 1.05, "two bodies cut off by hand")),
+    Row("", "the same, {teacher}, {image_size} px, batch {batch}; on another machine", "split_tiny",
+        Cell("whole / ours", label="own step of the whole student"),
+        Cell("ours / limit", label="two bodies cut off by hand")),
     Row("11", "filling the cache: its first epoch", "cache",
         Cell("ours_filling / ours_uncached", "<=", 1.02, "own uncached epoch")),
 )  # fmt: skip

@@ -285,4 +285,4 @@ assert not extras, extras
 def test_the_verb_names_the_formats_that_there_are():
     from distill_app.verbs import export as verb
 
-    assert tuple(FORMATS) == verb._FORMATS
+    assert (*FORMATS, verb.SPLIT) == verb._FORMATS

@@ -35,7 +35,7 @@ VALUES = {
     "teacher.weights": "null",  # of networks of hundreds of megabytes
 }
 # Each is run as a whole, in a test of its own.
-OWN_TEST = ("data.md", "deploy.md", "migration.md", "cifar100.md")
+OWN_TEST = ("data.md", "deploy.md", "split.md", "migration.md", "cifar100.md")
 OWN_IMAGES = ("photos", "outputs/mine")  # the README's path from images to a file: whole_runs/test_stranger.py
 NET = """
 from torch import nn

@@ -7,9 +7,22 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import densenet121, mobilenet_v2, resnet18, resnet50, vgg11_bn
+from torchvision.ops import FrozenBatchNorm2d
 
-from distill_app.models import Bottleneck, CifarResNet, cut_report, dequantize, quantize, with_bottleneck
+from distill_app.analysis.cut import cut_of
+from distill_app.models import (
+    Bottleneck,
+    CifarResNet,
+    cut_report,
+    dequantize,
+    detector,
+    quantize,
+    tiny_fasterrcnn,
+    with_bottleneck,
+)
+from distill_app.networks.flops import flops
 from distill_app.networks.network import Network
+from distill_app.tasks import Detection
 from distill_app.training.trainable import frozen_modules
 
 
@@ -103,7 +116,48 @@ def test_the_report_counts_the_bytes_that_cross():
     parts = (packed.values, packed.scale, packed.low)
     assert report.eight_bit == sum(part.numel() * part.element_size() for part in parts) == 10808
     assert (report.image, report.original) == (150528, 64 * 56 * 56 * 4)
-    assert "10,808 in 8 bits" in net.layer1.note()
+    assert "10,808 in 8 bits" in str(report) and report.smallest == report.shape
+    with torch.no_grad():
+        whole = flops(lambda: net(torch.zeros(1, 3, 224, 224)))
+        head = flops(lambda: net.layer1.encoder(net.maxpool(net.conv1(torch.zeros(1, 3, 224, 224)))))
+    assert (report.head_flops, report.head_flops + report.tail_flops) == (head, whole)
+    assert f"{head / 1e9:.3g} GFLOPs before it" in str(report)
+
+
+@pytest.mark.parametrize("architecture", ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"])
+def test_a_detector_of_torchvision_gets_the_published_bottleneck(architecture):
+    with torch.device("meta"):
+        plain = detector(architecture, num_classes=90)
+        net = with_bottleneck(detector(architecture, num_classes=90), replace="backbone.body.layer1", image_size=800)
+    bottleneck = net.backbone.body.layer1
+    encoder = "conv 64->64,bn 64,conv 64->256,bn 256,relu,conv 256->64,bn 64,conv 64->3"
+    decoder = "bn 3,relu,conv 3->64,bn 64,conv 64->128,bn 128,relu,conv 128->256,bn 256,conv 256->256,bn 256,relu"
+    assert kinds(bottleneck.encoder) == encoder.split(",") and kinds(bottleneck.decoder) == decoder.split(",")
+    feature = torch.zeros(1, 64, 200, 336, device="meta")
+    assert bottleneck.encoder(feature).shape == (1, 3, 204, 340)
+    assert bottleneck(feature).shape == (1, 256, 200, 336)
+    inside = "backbone.body.layer1."
+    kept = {name: value.shape for name, value in plain.state_dict().items() if not name.startswith(inside)}
+    ours = {name: value.shape for name, value in net.state_dict().items() if not name.startswith(inside)}
+    assert ours == kept
+    norms = [part for part in net.modules() if isinstance(part, FrozenBatchNorm2d)]
+    assert len(norms) == 53 - 10, "norms of the rest of the backbone are frozen, those of the bottleneck are not"
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in net.modules()) == 8
+
+
+def test_the_report_of_a_detector_is_of_the_padded_size_of_each_image():
+    net = tiny_fasterrcnn(num_classes=3, image_size=64, max_size=107)
+    net = with_bottleneck(net, replace="backbone.body.layer1", image_size=64)
+    network, task = Network("student", net, {}), Detection(num_classes=3)
+    images = [torch.zeros(3, 48, 64), torch.zeros(3, 32, 64)]
+    report = cut_of(task, network, ({"input": [image]} for image in images))
+    # 48 x 64 becomes 64 x 85, 32 x 64 becomes 53 x 107: padded to multiples of 32, a quarter of it and 4 pixels more.
+    assert report.images == 2 and (report.smallest, report.shape) == ((3, 20, 28), (3, 20, 36))
+    assert report.float32 == 4 * 3 * 20 * 32 and report.eight_bit == 3 * 20 * 32 + 8
+    assert report.image == 3 * 40 * 64 and report.original == 4 * 16 * 32 * 56
+    assert 0 < report.head_flops < report.tail_flops
+    assert "(3, 20, 28) to (3, 20, 36) cross" in str(report) and "means over 2 images" in str(report)
+    assert cut_of(task, Network("teacher", tiny_fasterrcnn(num_classes=3, image_size=64), {}), []) is None
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

@@ -17,6 +17,7 @@ from scripts.benchmark import cache as stored
 from scripts.benchmark import limit as by_hand
 from scripts.benchmark import methods as by_method
 from scripts.benchmark import report, timing, workloads
+from scripts.benchmark import split as splitting
 from scripts.benchmark.product import Product, Size
 
 ROOT = Path(__file__).parents[2]
@@ -315,3 +316,14 @@ def test_methods_leave_the_figures_of_other_machines_alone(tmp_path, monkeypatch
     assert record["methods"]["machine"] == benchmark.machine()
     page = (tmp_path / "performance.md").read_text()
     assert "| `kd` | distill | 1.00 | 1.00 |" in page and f"another, {old['machine']['cores']} cores" in page
+
+
+@pytest.mark.slow
+def test_ghnd_of_the_limit_is_that_of_the_product(tmp_path):
+    size = splitting.DetectorSize(**{**benchmark.DETECTORS, "image_size": 64, "batch": 4, "samples": 12})
+    overrides = ["method=ghnd", "model@student=teacher_bottleneck", "tracker=none"]
+    ours = Product(size, overrides, folder=tmp_path)
+    limit = splitting.Bodies(ours, size)
+    for got, expected in losses_of(ours, limit, steps=3):
+        assert got == pytest.approx(expected, rel=1e-4)
+    ours.close()

@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
-from engine_fixtures import QUIET, count_calls, equal, network, resolved, run, snapshot, stage, train
+from engine_fixtures import QUIET, changed, count_calls, equal, network, resolved, run, snapshot, stage, train
 from ranks_fixtures import outcomes
 
+from distill_app.models import Bottleneck
 from distill_app.models.detectors import resizing
+from distill_app.networks.network import start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file
 from distill_app.training import outcome as outcome_module
+from distill_app.training.describe import stage_text
 from distill_app.training.optimize import Optimization
 
 BASE = (
@@ -148,27 +151,46 @@ def test_levels_of_a_pyramid_are_cached_where_all_images_have_one_size(tmp_path)
     assert "px behind the transforms, larger than 96" in text
 
 
+HEADS = ("backbone.fpn", "rpn", "roi_heads")
+TAIL = ("backbone.body.layer2", "backbone.body.layer3", "backbone.body.layer4", *HEADS)
+
+
 @SLOW
-def test_head_distillation_runs_no_further_than_the_last_map(tmp_path):
-    with stage(tmp_path, "method=ghnd", "model@student=teacher_bottleneck", base=BASE) as built:
-        module = network(built, "student")
-        assert built.tapped["student"].stops_at == built.tapped["teacher"].stops_at == "stage4"
-        tail = {name: snapshot(module.get_submodule(name)) for name in ("backbone.body.layer3", "roi_heads", "rpn")}
+@pytest.mark.parametrize(
+    ("method", "detector", "last"), [("hnd", "tiny_fasterrcnn", "layer1"), ("ghnd", "tiny_maskrcnn", "layer4")]
+)
+def test_head_distillation_trains_stem_and_bottleneck_and_runs_no_head(method, detector, last, tmp_path):
+    pair = (f"method={method}", f"model@teacher={detector}", "model@student=teacher_bottleneck")
+    kinds = "dataset.task.kinds=[bbox,segm]" if "mask" in detector else "dataset.task.kinds=[bbox]"
+    with stage(tmp_path, *pair, kinds, "stage.epochs=3", base=BASE) as built:
+        module, teacher = network(built, "student"), network(built, "teacher")
+        assert start_from(built.networks["student"], built.networks["teacher"])
+        assert built.tapped["student"].stops_at == built.tapped["teacher"].stops_at == f"stage{last[-1]}"
+        theirs, before = teacher.state_dict(), snapshot(module)
+        new = {name for name in before if name.startswith("backbone.body.layer1.")}
+        assert all(value.equal(theirs[name]) for name, value in before.items() if name not in new)
+        assert len(new) == len(Bottleneck((1, 16, 8, 8), (1, 16, 4, 4)).state_dict())
+
         built.step.train()
         batches = [built.prepare(raw) for raw in built.data.train]
-        built.step(batches[0], built.frozen.run(batches[0]))
-        calls = {name: count_calls(module.get_submodule(name)) for name in ("backbone.body", "backbone.fpn", *HEADS)}
-        for batch in batches:
+        built.step(batches[0], built.frozen.run(batches[0]))  # the first forward in full learns where to stop
+        calls, of_teacher = count_calls(module), count_calls(built.frozen.tapped["teacher"].model)
+        for number in range(7):
+            batch = batches[number % len(batches)]
             total, _ = built.step(batch, built.frozen.run(batch))
             total.backward()
             built.optimization.step()
-        assert calls["backbone.body"]["conv1"] == calls["backbone.body"]["layer3.conv1"] == len(batches)
-        assert not any(calls[name] for name in ("backbone.fpn", *HEADS))
-        for name, before in tail.items():
-            assert all(value.equal(before[key]) for key, value in module.get_submodule(name).state_dict().items())
-
-
-HEADS = ("rpn", "roi_heads")
+        for counted in (calls, of_teacher):
+            assert counted["backbone.body.conv1"] == counted[f"backbone.body.{last}.conv1"] or last == "layer1"
+            assert counted["backbone.body.conv1"] == 7
+            assert not [name for name in counted if name.startswith(HEADS)]
+            assert ("backbone.body.layer2.conv1" in counted) == (method == "ghnd")
+        moved = changed(module, before)
+        assert not [name for name in moved if name.startswith(TAIL)], "the tail is the teacher's, to the bit"
+        assert "backbone.body.conv1.weight" in moved and new & moved
+        assert not changed(teacher, theirs)
+        assert built.judge()["test_bbox_mAP"] is not None
+        assert "cut at backbone.body.layer1: (3, 28, 28) crosses" in stage_text(built)
 
 
 @SLOW
