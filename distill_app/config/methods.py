@@ -111,7 +111,7 @@ def gains() -> dict[str, dict[str, float]]:
     """What methods were measured to give over the student alone, as docs/results.md has it.
 
     Returns:
-        Data set -> method -> the difference of accuracies in points, the mean over seeds.
+        Data set -> method -> the difference in points, the mean over seeds.
     """
     file = Path(conf_dir(), MEASURED)
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
