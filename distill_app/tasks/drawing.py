@@ -1,4 +1,4 @@
-"""Objects drawn into an image: boxes with what they are, masks, keypoints."""
+"""What is in an image, drawn into it: boxes with what they are, masks, keypoints; or the class of every pixel."""
 
 import colorsys
 from collections.abc import Sequence
@@ -35,11 +35,8 @@ def drawn(
     Returns:
         uint8 (3, H', W'), made larger or smaller to a side of 320 to 640 pixels.
     """
-    height, width = image.shape[-2:]
-    longer = max(height, width)
-    factor = min(max(longer, _LEAST), _MOST) / longer
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    picture = _resized(image.detach().float().cpu().expand(3, -1, -1), size).mul(255).round().clamp(0, 255).byte()
+    picture, factor = _picture(image)
+    size = (picture.shape[-2], picture.shape[-1])
     if not len(boxes):
         return picture
     colours = [_colour(label) for label in labels]
@@ -49,7 +46,7 @@ def drawn(
     scaled = boxes.detach().float().cpu() * factor
     # A box without an area, such as torchvision refuses to draw, is a line: a pixel of it is seen.
     scaled[:, 2:] = torch.maximum(scaled[:, 2:], scaled[:, :2] + 1)
-    side = max(10, longer * factor / 32)
+    side = max(10, max(size) / 32)
     picture = draw_bounding_boxes(
         picture,
         scaled,
@@ -66,6 +63,36 @@ def drawn(
         places = keypoints.detach().float().cpu()
         picture = draw_keypoints(picture, places[..., :2] * factor, colors="white", visibility=places[..., 2] > 0)
     return picture
+
+
+def drawn_map(image: Tensor, classes: Tensor, *, ignored: int) -> Tensor:
+    """An image with the class of every pixel, each in a colour of its own; class 0, the background, stays as it is.
+
+    Args:
+        image: float (3, H, W) in [0, 1], or one grey channel.
+        classes: (H, W), whole numbers.
+        ignored: What is no class; drawn white.
+
+    Returns:
+        uint8 (3, H', W'), made larger or smaller to a side of 320 to 640 pixels.
+    """
+    picture, _ = _picture(image)
+    places = functional.interpolate(classes[None, None].cpu().float(), picture.shape[-2:], mode="nearest")[0, 0].long()
+    there = [int(number) for number in places.unique() if number != 0]
+    if not there:
+        return picture
+    colours = [(255, 255, 255) if number == ignored else _colour(number) for number in there]
+    masks = torch.stack([places == number for number in there])
+    return draw_segmentation_masks(picture, masks, alpha=0.5, colors=colours)
+
+
+def _picture(image: Tensor) -> tuple[Tensor, float]:
+    """An image as uint8 (3, H', W') of a size that can be looked at, and how many times as large it is."""
+    height, width = image.shape[-2:]
+    factor = min(max(height, width, _LEAST), _MOST) / max(height, width)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    resized = _resized(image.detach().float().cpu().expand(3, -1, -1), size)
+    return resized.mul(255).round().clamp(0, 255).byte(), factor
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

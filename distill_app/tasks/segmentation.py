@@ -14,6 +14,7 @@ from distill_app.errors import DataError
 from distill_app.losses.pixels import outputs_of, resized_logits
 from distill_app.runs.metrics import Metric
 from distill_app.tasks.base import Batch, Sums
+from distill_app.tasks.drawing import drawn_map
 from distill_app.tasks.images import ImageTask
 
 
@@ -166,6 +167,16 @@ class Segmentation(ImageTask):
         }
         compared = int(sums["compared"])
         return found | ({"agreement": int(sums["same"]) / compared} if compared else {})
+
+    def draw(self, batch: Mapping[str, Any], answer: Any) -> list[Tensor]:
+        """The class of every pixel, in its colour; pixels that are not judged are white in the truth."""
+        images = batch["input"] * self.std.to(batch["input"]) + self.mean.to(batch["input"])
+        maps = batch["target"] if answer is None else self._classes(answer, batch)
+        sizes = batch.get("size", images.new_tensor(images.shape[-2:]).expand(len(images), 2)).long().tolist()
+        return [
+            drawn_map(image[:, :height, :width], classes[:height, :width], ignored=IGNORED)
+            for image, classes, (height, width) in zip(images, maps, sizes, strict=True)
+        ]
 
     def details(self, sums: Sums) -> dict[str, Any]:
         """`per_class`: IoU, accuracy and the number of pixels of each class."""

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 from torchvision import tv_tensors
 
 from distill_app.runs.samples import answers, place_of_answers, write_answers
-from distill_app.tasks import Classification, Detection
+from distill_app.tasks import Classification, Detection, Segmentation
 from distill_app.tasks.drawing import drawn
 
 GREY = torch.full((3, 64, 96), 0.5)
@@ -85,6 +86,24 @@ def test_keypoints_that_are_there_are_drawn():
 def test_pictures_have_a_size_that_texts_can_be_read_in_and_files_can_bear(side, expected):
     empty = drawn(torch.zeros(1, side, side // 2), boxes=torch.zeros(0, 4), labels=[], texts=[])
     assert empty.shape == (3, expected, expected // 2)
+
+
+def test_maps_of_truth_and_answers_have_a_colour_for_each_class_and_none_for_the_background():
+    task = Segmentation(normalize=SimpleNamespace(mean=[0.2] * 3, std=[0.3] * 3), num_classes=3)
+    classes = torch.zeros(64, 96, dtype=torch.uint8)
+    classes[10:20, :40], classes[40:50, :40], classes[:, 90:] = 1, 2, 255
+    images = torch.full((1, 3, 64, 96), 128, dtype=torch.uint8)
+    small = {"input": images, "target": classes[None], "index": torch.tensor([0]), "size": torch.tensor([[64, 80]])}
+    whole = task.prepare(small | {"size": torch.tensor([[64, 96]])}, device=torch.device("cpu"))
+    (truth,) = task.draw(whole, None)
+    (said,) = task.draw(whole, functional.one_hot(whole["target"].clamp(max=2), 3).movedim(-1, 1).float() * 9)
+    factor = 320 / 96
+    first, second, nothing, unknown = (
+        truth[:, int(y * factor), int(x * factor)].int() for y, x in ((15, 20), (45, 20), (30, 20), (30, 93))
+    )
+    assert truth.shape == (3, 213, 320) and (nothing - 128).abs().max() <= 1 and unknown.min() > 180
+    assert not first.equal(second) and said[:, int(15 * factor), int(20 * factor)].int().equal(first)
+    assert task.draw(task.prepare(small, device=torch.device("cpu")), None)[0].shape == (3, 256, 320), "without padding"
 
 
 def test_a_task_that_draws_nothing_is_not_asked():
