@@ -115,7 +115,7 @@ def export_split(
                 made.append(folder / name)
     except OSError as error:
         raise ExportError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return Written(made, difference)
+    return Written(made, difference, classes=False)  # a half alone predicts nothing
 
 
 def _refuse_others(folder: Path) -> None:
