@@ -12,12 +12,10 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from distill_app.data.images import load_image
+from distill_app.data.looks import some_items
 from distill_app.data.map_files import IGNORED, coded, map_listing, read_map, sizes_of
 from distill_app.errors import DataError
-from distill_app.seeds import generator_kept
 from distill_app.words import some
-
-_READ = 16  # items whose maps are looked at
 
 
 class MapImages(Dataset):
@@ -134,19 +132,10 @@ def _checked_sizes(files: Sequence[tuple[str, str]], *, root: str) -> list[tuple
 
 def map_problems(dataset: Any, *, num_classes: int) -> list[str]:
     """What is wrong with the targets of some items, a message each, without the config key."""
-    positions = np.unique(np.linspace(0, len(dataset) - 1, min(_READ, len(dataset))).astype(int)).tolist()
-    with generator_kept():
-        for index in positions:
-            try:
-                item = dataset[index]
-            except DataError:
-                raise
-            except (OSError, ValueError, SyntaxError, RuntimeError):  # the business of runtime.corrupt_images
-                continue
-            image, target = (item["input"], item["target"]) if isinstance(item, Mapping) else item
-            problem = _kind_problem(target) or _map_problem(target, size=_size_of(image), num_classes=num_classes)
-            if problem:
-                return [f"item {index}: {problem}"]
+    for index, image, target in some_items(dataset):
+        problem = _kind_problem(target) or _map_problem(target, size=_size_of(image), num_classes=num_classes)
+        if problem:
+            return [f"item {index}: {problem}"]
     return []
 
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import clamp_bounding_boxes, convert_bounding_box_format
 
+from distill_app.data.looks import some_items
 from distill_app.data.objects import ImageRecord
 from distill_app.errors import DataError
-from distill_app.seeds import generator_kept
 
-_READ = 16  # items whose targets are looked at
 _NEEDED = {"bbox": ("boxes", "labels"), "segm": ("masks",), "keypoints": ("keypoints", "visibility")}
 
 
@@ -163,18 +162,9 @@ def groups_by_aspect(dataset: Any, *, count: int) -> np.ndarray | None:
 
 def dataset_problems(dataset: Any, *, num_classes: int, kinds: Sequence[str]) -> list[str]:
     """What is wrong with the targets of some items, a message each, without the config key."""
-    positions = np.unique(np.linspace(0, len(dataset) - 1, min(_READ, len(dataset))).astype(int)).tolist()
-    with generator_kept():
-        for index in positions:
-            try:
-                item = dataset[index]
-            except DataError:
-                raise
-            except (OSError, ValueError, SyntaxError, RuntimeError):  # the business of runtime.corrupt_images
-                continue
-            target = item["target"] if isinstance(item, Mapping) else item[1]
-            if problem := _target_problem(target, num_classes=num_classes, kinds=kinds):
-                return [f"item {index}: {problem}"]
+    for index, _, target in some_items(dataset):
+        if problem := _target_problem(target, num_classes=num_classes, kinds=kinds):
+            return [f"item {index}: {problem}"]
     return []
 
 

@@ -165,21 +165,6 @@ def with_bottleneck(
     return net
 
 
-def bottleneck_of(net: nn.Module) -> tuple[str, Bottleneck]:
-    """The path of a network's bottleneck, and the bottleneck.
-
-    Raises:
-        ValueError: There is none.
-    """
-    for path, module in net.named_modules():
-        if isinstance(module, Bottleneck):
-            return path, module
-    raise ValueError(
-        f"{type(net).__name__} has no bottleneck; put one in: distill_app.models.with_bottleneck(net, "
-        f"replace='layer1', image_size=224)"
-    )
-
-
 @torch.no_grad()
 def _shapes(net: nn.Module, module: nn.Module, image_size: int) -> tuple[Shape, Shape]:
     """Of what a module takes and gives, for one image; draws no random numbers and changes no buffer."""
