@@ -9,7 +9,7 @@ from functools import lru_cache
 import pytest
 import torch
 from engine_fixtures import changed, networks, runner, snapshot, train, trained
-from method_fixtures import DETECTION, TOKENS
+from method_fixtures import DETECTION, SEGMENTATION, TOKENS
 from method_fixtures import tokens as vit
 from omegaconf import DictConfig
 
@@ -33,6 +33,7 @@ DATA = {
         "dataset.validation_fraction=0",
     ),
 }
+MAPS = ("fashion_seg", "dataset.train.count=48", "dataset.test.count=16")
 # Student and teacher differ in width and in the size of their maps; batch norm in both.
 PAIRS = {"plain": ("plain_32_64_128", "plain_8_16"), "residual": ("resnet8", "plain_16_32_64")}
 
@@ -51,8 +52,12 @@ def overrides_of(method: str, pair: str = "plain") -> tuple[str, ...]:
     if method in TOKENS:
         wide, narrow = (24, 16) if pair == "plain" else (16, 24)
         data, networks = DATA["afd"], (*vit("teacher", width=wide), *vit("student", width=narrow))
+    recipe = ("stage=digits", "stage.batch_size=16")
+    if method in SEGMENTATION:
+        data, recipe = MAPS, ("stage=fashion_seg", "stage.epochs=2", "stage.batch_size=4")
+        networks = ("model@teacher=tiny_fpn_segmenter", f"model@student=tiny_fpn_segmenter{'_8' * (pair == 'plain')}")
     dataset, frozen = (f"dataset={data[0]}", *data[1:]), ("prelude=none", "teacher.allow_random=true")
-    return (*dataset, "stage=digits", *frozen, f"method={method}", *networks, "stage.batch_size=16")
+    return (*dataset, *recipe, *frozen, f"method={method}", *networks)
 
 
 def without_labels(method: str) -> tuple[str, ...]:
