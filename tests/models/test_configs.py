@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pixel_fixtures import SEGMENTERS
 from torch import nn
 
 from distill_app.config.groups import conf_dir
@@ -21,7 +22,8 @@ from distill_app.networks.hooks import TappedModel
 from distill_app.networks.taps import Tap, resolve
 from distill_app.networks.tracing import traced
 
-MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml") if path.stem not in DETECTORS)
+OF_OTHERS = {*DETECTORS, *SEGMENTERS}  # test_detectors, test_segmenters
+MODELS = sorted(path.stem for path in Path(conf_dir()).glob("model/*.yaml") if path.stem not in OF_OTHERS)
 STAGES = [f"stage{i}" for i in range(1, 5)]
 # What transformers have besides: all tokens, patches of single blocks, and the logits of single tokens.
 BESIDES = {"tokens", "block1", "block2", "normed", "class_logits", "token_logits"}

@@ -134,7 +134,7 @@ def test_nested_taps_are_cached_and_the_teacher_runs_once_but_for_its_parts(tmp_
 
 def test_regions_cannot_be_cached_and_the_check_says_so(tmp_path, errors_of):
     cached = ("cache.enabled=true", "cache.views=1", f"cache.folder={tmp_path / 'cache'}")
-    inputs = "method.stages.distill.losses.pkd2.inputs"
+    inputs = "method.stages.distill.losses.pkd.inputs"
     for tap, told in (
         ("box_features", "its rows are regions, of which a network proposes as many as it finds"),
         ("losses", "cannot be cached: "),
