@@ -12,7 +12,7 @@ from distill_app.runs.metrics import ABOUT, Metric, joined
 from distill_app.runs.naming import short_names
 
 TEACHER, ALONE, DISTILLED, OTHER = "teacher", "alone", "distilled", "other"
-LABELS = "ce"  # the method that learns from labels alone
+LABELS = ("ce", "own", "own_rcnn", "seg_ce")  # methods that learn from labels alone
 _SHARED = (TEACHER, ALONE)  # what several settings may have in common: a prelude knows nothing of the method
 Member = tuple[Mapping[str, Any], Mapping[str, Any]]  # a run, and its row
 
@@ -104,7 +104,7 @@ class Result:
         settings = [f"{names[key]}={value}" for key, value in self.settings.items() if value is not None]
         method = self.base["method"]
         named = method is not None and (
-            self.role in (DISTILLED, OTHER) or method == LABELS
+            self.role in (DISTILLED, OTHER) or method in LABELS
         )  # a prelude's are of no method
         return ", ".join([*([str(method)] if named else []), *settings])
 
@@ -154,7 +154,7 @@ def role_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     network, name = row.get("network"), row.get("name")
     if "teacher" in (network, name):
         return TEACHER
-    if network == "baseline" or name == "student alone" or (run.get("method") == LABELS and network == "student"):
+    if network == "baseline" or name == "student alone" or (run.get("method") in LABELS and network == "student"):
         return ALONE
     return DISTILLED if any(str(each).startswith("student") for each in (network, name)) else OTHER
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-_LABELS = ("torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss")
+_LABELS = ("torch.nn.CrossEntropyLoss", "torch.nn.BCEWithLogitsLoss", "distill_app.losses.Own")
+_LABELS += ("distill_app.losses.PixelCrossEntropy",)
 # Name: lowest and highest value. Sampled evenly in their logarithms, but for the share.
 _RANGES = {
     "lr": (0.1, 3.0),

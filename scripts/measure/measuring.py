@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_app import compose, run
+from distill_app.config.groups import options_of
 from distill_app.config.methods import methods_of
 
 ONE_THREAD = ["runtime.threads=1", "tracker=none"]
@@ -12,19 +13,51 @@ ONE_THREAD = ["runtime.threads=1", "tracker=none"]
 
 @dataclass(frozen=True)
 class Bundled:
-    """A bundled data set: the overrides that choose it, and the network of its default teacher."""
+    """A bundled data set, and what is measured on it.
+
+    Attributes:
+        overrides: What chooses it and its networks; the prelude among them has the recipe of the teacher.
+        teacher: The network of its default teacher.
+        budget: Epochs in which a student is trained.
+        alone: The method without a teacher.
+        metric: What counts.
+        kinds: Of methods that learn on it; empty: all but those of other data.
+    """
 
     overrides: tuple[str, ...]
     teacher: str
+    budget: int
+    alone: str = "ce"
+    metric: str = "accuracy"
+    kinds: tuple[str, ...] = ()
 
 
+_DETECTORS = ("model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8")
+_SEGMENTERS = ("model@teacher=tiny_fpn_segmenter", "model@student=tiny_fpn_segmenter_8")
 DATA = {
-    "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128"),
-    "fashion_mini": Bundled((), "cres_w24"),
+    "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128", 100),
+    "fashion_mini": Bundled((), "cres_w24", 60),
+    "fashion_det": Bundled(
+        ("dataset=fashion_det", "stage=fashion_det", "prelude=own", *_DETECTORS),
+        "tiny_fasterrcnn",
+        16,
+        alone="own",
+        metric="bbox_mAP",
+        kinds=("detection",),
+    ),
+    "fashion_seg": Bundled(
+        ("dataset=fashion_seg", "stage=fashion_seg", "prelude=segmentation", *_SEGMENTERS),
+        "tiny_fpn_segmenter",
+        16,
+        alone="seg_ce",
+        metric="mIoU",
+        kinds=("segmentation",),
+    ),
 }
 # Methods that need images with several labels, with objects or maps of classes, or networks of tokens.
-OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "vitkd", "deit_token"}
+OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "seg_ce", "vitkd", "deit_token"}
 OTHER_DATA |= {method.name for method in methods_of() if method.about.kind in ("detection", "segmentation")}
+OTHER_NETWORKS = {"crosskd", "pseudo_boxes"}  # of two RetinaNets, and of images without boxes
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 SEVERAL = ("multi_teacher", "ca_mkd")  # they learn from a second teacher, from numbers of its own, too
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits
@@ -52,10 +85,21 @@ def train_teacher(name: str, folder: Path, *overrides: str) -> dict[str, Any]:
         overrides: On top of the prelude's recipe.
     """
     params = compose(list(DATA[name].overrides)).prelude.params
-    recipe = [f"stage.epochs={params.epochs}", f"stage.lr={params.lr}", "dataset.student_labels_per_class=null"]
-    network = ["method=ce", "prelude=none", "method.stages.train.label=teacher", f"model@student={DATA[name].teacher}"]
+    recipe = [f"stage.{key}={params[key]}" for key in ("epochs", "lr") if key in params]
+    network = [f"method={DATA[name].alone}", "prelude=none", "method.stages.train.label=teacher"]
+    network += [f"model@student={DATA[name].teacher}", "dataset.student_labels_per_class=null"]
     cfg = compose([*DATA[name].overrides, *network, *recipe, *ONE_THREAD, *overrides])
     return run(cfg, output_dir=str(folder))
+
+
+def methods_for(name: str) -> list[str]:
+    """The methods that learn on a data set with its networks."""
+    kinds = DATA[name].kinds
+    if not kinds:
+        return sorted({*options_of("method")} - OTHER_DATA)
+    fitting = [method.name for method in methods_of() if method.about.kind in kinds]
+    split = SPLIT if "detection" in kinds else ()
+    return sorted({DATA[name].alone, *fitting, *split} - OTHER_NETWORKS)
 
 
 def second_teacher(name: str, file: Path) -> list[str]:

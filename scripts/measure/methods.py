@@ -2,11 +2,13 @@
 
     python -m scripts.measure.methods                          # all methods on digits: docs/results.md
     python -m scripts.measure.methods --dataset fashion_mini   # on larger images: docs/results_fashion_mini.md
+    python -m scripts.measure.methods --dataset fashion_det    # detectors by mAP; fashion_seg: segmenters by mIoU
     python -m scripts.measure.methods --methods kd,at --jobs 2 # only some; what is there already is not run again
 
 Settings: of every method, the student alone among them, Optuna (TPE) tries the same number of points of the space that
-`knobs.py` describes, the first of them the method's own file. What counts is the mean accuracy of the last epoch on
-validation images over seeds that the table does not use. Tried points and chosen ones stand in docs/searched.json.
+`knobs.py` describes, the first of them the method's own file. What counts is the mean of the leading figure (accuracy,
+mAP of boxes, mIoU), of the last epoch on validation images, over seeds that the table does not use. Tried points and
+chosen ones stand in docs/searched.json.
 
 Budget: the epochs of the data set's recipe in which the student is trained, over the stages that train it together;
 stages that train only adapters or another network have what their method gives them. One teacher serves all, and a
@@ -29,16 +31,15 @@ from pathlib import Path
 from typing import Any
 
 from distill_app import compose, run
-from distill_app.config.groups import conf_dir, options_of
+from distill_app.config.groups import conf_dir
 from distill_app.config.methods import MEASURED
 from distill_app.errors import DistillError
 
 from ..output import require_folder
 from .knobs import Knob, Space, trained_network
-from .measuring import DATA, FITS, ONE_THREAD, OTHER_DATA, SEVERAL, SPLIT, second_teacher, train_teacher
+from .measuring import DATA, FITS, ONE_THREAD, SEVERAL, SPLIT, methods_for, second_teacher, train_teacher
 
 DOCS = Path("docs")
-BUDGET = {"digits": 100, "fashion_mini": 60}
 TRIALS, JUDGING = 12, (100, 101)  # points tried of each method; seeds that judge them
 BOTTLENECK = "split/"  # before names of methods that train the bottleneck network
 
@@ -57,14 +58,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     require_folder(parser, arguments.docs, arguments.output)
-    names = arguments.methods.split(",") if arguments.methods else sorted({*options_of("method")} - OTHER_DATA)
-    measure(
-        arguments, [name for name in names if name not in SPLIT] + [f"{BOTTLENECK}{name}" for name in _split(names)]
-    )
+    names = arguments.methods.split(",") if arguments.methods else methods_for(arguments.dataset)
+    split = _split(names, arguments.dataset)
+    measure(arguments, [name for name in names if name not in SPLIT] + [f"{BOTTLENECK}{name}" for name in split])
 
 
-def _split(names: Sequence[str]) -> list[str]:
-    return ["ce", "kd", *SPLIT] if set(SPLIT) <= set(names) else []
+def _split(names: Sequence[str], dataset: str) -> list[str]:
+    kd = ["kd"] if "kd" in names else []
+    return [DATA[dataset].alone, *kd, *SPLIT] if set(SPLIT) <= set(names) else []
 
 
 def measure(arguments: argparse.Namespace, names: Sequence[str]) -> None:
@@ -75,7 +76,9 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> None:
     teacher = train_teacher(arguments.dataset, place / "teacher")
     if set(SEVERAL) & set(names):
         train_teacher(arguments.dataset, place / "second", "seed=1")
-    trial = Measured(arguments.dataset, place.resolve(), arguments.trials, arguments.seeds, BUDGET[arguments.dataset])
+    trial = Measured(
+        arguments.dataset, place.resolve(), arguments.trials, arguments.seeds, DATA[arguments.dataset].budget
+    )
     path, failed = arguments.docs / "searched.json", []
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         known = _read(path).get(arguments.dataset, {})
@@ -121,7 +124,7 @@ class Measured:
         """Searches, unless that has been done, and trains the students that are tested.
 
         Returns:
-            What was tried and what was chosen; `best` has the test accuracies of the best epoch by seed.
+            What was tried and what was chosen; `best` has the test figures of the best epoch by seed.
         """
         space = Space.of(compose(self.overrides(name, 0)), budget=self.budget)
         if known is None or len(known["trials"]) < self.trials:
@@ -166,14 +169,14 @@ class Measured:
         if not any(trial.value is not None for trial in study.trials):
             raise RuntimeError(f"{name}: no point of its space could be trained")
         tried = [
-            {"values": {key: _rounded(value) for key, value in trial.params.items()}, "accuracy": trial.value}
+            {"values": {key: _rounded(value) for key, value in trial.params.items()}, "value": trial.value}
             for trial in study.trials
         ]
         chosen = {key: _rounded(value) for key, value in study.best_params.items()}
         return {"budget": self.budget, "judging": list(JUDGING), "chosen": chosen, "trials": tried}
 
     def judged(self, name: str, overrides: Sequence[str]) -> float | None:
-        """The mean validation accuracy of the last epoch; None if a run failed."""
+        """The mean of what counts on validation images, of the last epoch; None if a run failed."""
         values = []
         for seed in JUDGING:
             folder = self.place / "search" / name / str(seed)
@@ -191,7 +194,7 @@ class Measured:
         """Trains a student of the table, if it is not there, and tests the epoch that was best on validation images.
 
         Returns:
-            Its test accuracy; that of the last epoch stands in the run.
+            What counts, on test images; that of the last epoch stands in the run.
         """
         from distill_app.verbs.networks import evaluate
         from distill_app.verbs.stored import stored_config
@@ -202,7 +205,7 @@ class Measured:
         mark = folder / "checkpoints" / list(summary["stages"])[-1] / "best"
         network = trained_network(cfg)
         found = evaluate(stored_config(folder, allow=[]), mark, folder=folder, network=network, split="test")
-        return float(found["accuracy"])
+        return float(found[DATA[self.dataset].metric])
 
 
 def _drawn(trial: Any, name: str, knob: Knob) -> float:

@@ -18,14 +18,16 @@ from distill_app.report.tables import row_of
 from distill_app.runs.collect import collect
 from distill_app.runs.report import summary_table
 
+from .measuring import DATA, Bundled
+
 HEAD = """# Results on {dataset}
 
-Every method with the same student, teacher, data and budget, measured by `{command}`: test accuracy in percent, mean
-and standard deviation over {seeds} seeds, differences seed by seed with the p-value of the two-sided paired t-test, as
-`distill report` makes them. Each p stands for one comparison; of {count} methods one in twenty would be below 0.05 by
+Every method with the same student, teacher, data and budget, measured by `{command}`: {what} on test images in
+percent, mean and standard deviation over {seeds} seeds, differences seed by seed with the p-value of the two-sided
+paired t-test, as `distill report` makes them. Each p stands for one comparison; of {count} methods one in twenty would be below 0.05 by
 chance.
 
-- Data: `{dataset}`, {labels} labels for the student, all training images for the teacher; accuracy on the test set.
+- Data: `{dataset}`, {labels} training images for the student, all of them for the teacher.
 - Teacher: {teacher}. Student: {student}.
 - Budget: {budget} epochs of training the student, over all stages of a method together.
 - Settings: of every method, the student alone too, {trials} points of its space were tried (Optuna, TPE; the first one
@@ -33,10 +35,10 @@ chance.
   strength of all that is not labels, the temperature and the share of the first stages, as far as a method has them
   ([knobs.py](../scripts/measure/knobs.py)). All points and the chosen ones: [searched.json](searched.json).
 - `as published` is what the first point reached on validation images, `chosen` the best of all, both means of those
-  seeds: how much of a method's place is due to its settings. `best epoch` is the test accuracy of the epoch that was
+  seeds: how much of a method's place is due to its settings. `best epoch` is the test figure of the epoch that was
   best on validation images, all other figures are those of the last.
 
-![Test accuracy of all methods]({stem}.png)
+![{what} of all methods]({stem}.png)
 """
 
 CUT = """
@@ -63,7 +65,8 @@ def write(
         gains: The file with the gains of all data sets, which `distill list methods` shows; this one's are replaced.
     """
     stem = "results" if dataset == "digits" else f"results_{dataset}"
-    found = _students(place, record, split=False)
+    of = DATA[dataset]
+    found = _students(place, record, split=False, metric=of.metric)
     runs = [member[0] for each in found for member in each.result.members]
     identity = json.loads((Path(runs[0]["folder"]) / "data.json").read_text(encoding="utf-8"))
     best = found[0].result
@@ -71,6 +74,7 @@ def write(
     judging = next(iter(record.values()))
     text = HEAD.format(
         dataset=dataset,
+        what=of.metric,
         command=f"python -m scripts.measure.methods --dataset {dataset}",
         stem=stem,
         seeds=best.n,
@@ -79,17 +83,17 @@ def write(
         budget=judging["budget"],
         trials=len(judging["trials"]),
         judging=" and ".join(map(str, judging["judging"])),
-        teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary['accuracy']:.2f} %)",
+        teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
         student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
     )
-    parts = [wrapped(text), table(found, record)]
-    if split := _students(place, record, split=True):
+    parts = [wrapped(text), table(found, record, of)]
+    if split := _students(place, record, split=True, metric=of.metric):
         ghnd = next(each.result for each in split if each.result.base["method"] == "ghnd")
-        parts += [wrapped(CUT.format(cut=crossing(Path(ghnd.members[0][0]["folder"])))), table(split, record)]
+        parts += [wrapped(CUT.format(cut=crossing(Path(ghnd.members[0][0]["folder"])))), table(split, record, of)]
     page = "\n".join([*parts, ""])
     (docs / f"{stem}.md").write_text(page, encoding="utf-8")
     picture.draw(docs / f"{stem}.png", found=found)
-    numbers = [_numbers(each, record) for each in found]
+    numbers = [_numbers(each, record, of.metric) for each in found]
     (docs / f"{stem}.json").write_text(json.dumps({"teacher": summary, "methods": numbers}, indent=1) + "\n")
     known = yaml.safe_load(gains.read_text(encoding="utf-8")) if gains.is_file() else {}
     known[dataset] = {n["method"]: round(100 * n["minus_alone"]["mean"], 2) for n in numbers if "minus_alone" in n}
@@ -97,30 +101,33 @@ def write(
     print(page)
 
 
-def _students(place: Path, record: Mapping[str, Any], *, split: bool) -> list[Compared]:
+def _students(place: Path, record: Mapping[str, Any], *, split: bool, metric: str) -> list[Compared]:
     """The tested students of all methods, best first; settings are no columns, since `searched.json` has them."""
     names = [name.removeprefix("split/") for name in record if name.startswith("split/") == split]
     folder = place / "split" if split else place
     runs = [run for name in names for run in collect(folder / name)]
     results = [result for result in aggregate(runs) if result.role in ("alone", "distilled")]
     found = compared([replace(result, settings={}) for result in results])
-    return sorted(found, key=lambda each: -_mean(each))
+    return sorted(found, key=lambda each: -_mean(each, metric))
 
 
-def _mean(each: Compared) -> float:
-    spread = each.result.figures["accuracy"].spread
+def _mean(each: Compared, metric: str) -> float:
+    spread = each.result.figures[metric].spread
     return float("-inf") if spread is None else spread.mean
 
 
-def table(found: Sequence[Compared], record: Mapping[str, Any]) -> str:
+def table(found: Sequence[Compared], record: Mapping[str, Any], of: Bundled) -> str:
     """The table of results, with what the search of settings found."""
-    columns = ("method", "accuracy", "vs alone", "vs kd", "best epoch", "agreement", "as published", "chosen", "cost")
+    whole = of.alone == "ce"  # classes of images: there is KD to compare with, and whose answers agree
+    pairs = ("vs alone", "vs kd", "best epoch", "agreement") if whole else ("vs alone", "best epoch")
+    columns = ("method", of.metric, *pairs, "as published", "chosen", "cost")
     rows = [{**row_of(each), **_searched(each, record), "method": _named(each)} for each in found]
     return summary_table(rows, columns, markdown=True)
 
 
 def _named(each: Compared) -> str:
-    return "student alone (`ce`)" if each.result.role == "alone" else f"`{each.result.base['method']}`"
+    name = f"`{each.result.base['method']}`"
+    return f"student alone ({name})" if each.result.role == "alone" else name
 
 
 def _entry(each: Compared, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -131,21 +138,21 @@ def _entry(each: Compared, record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _searched(each: Compared, record: Mapping[str, Any]) -> dict[str, str]:
     entry = _entry(each, record)
-    first, values = entry["trials"][0]["accuracy"], list(entry["best"].values())
+    first, values = entry["trials"][0]["value"], list(entry["best"].values())
     return {
         "as published": "diverged" if first is None else f"{100 * first:.1f}",
-        "chosen": f"{100 * max(trial['accuracy'] or 0.0 for trial in entry['trials']):.1f}",
+        "chosen": f"{100 * max(trial['value'] or 0.0 for trial in entry['trials']):.1f}",
         "best epoch": f"{100 * statistics.mean(values):.2f}",
     }
 
 
-def _numbers(each: Compared, record: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(each: Compared, record: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """A result for programs to read; shares as fractions."""
     numbers: dict[str, Any] = {"method": each.result.base["method"], "parameters": each.result.parameters}
     for name, figure in each.result.figures.items():
         numbers[name] = figure.by_seed
     for name, against in (("minus_alone", each.alone), ("minus_kd", each.kd)):
-        if against is not None and (pair := against.by_metric.get("accuracy")) is not None:
+        if against is not None and (pair := against.by_metric.get(metric)) is not None:
             numbers[name] = {"mean": pair.mean, "p": pair.p}
     return {**numbers, "best_epoch": _entry(each, record)["best"], "seconds": each.seconds, "cost": each.cost}
 

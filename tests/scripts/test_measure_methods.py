@@ -1,6 +1,7 @@
 """Measuring methods on equal terms: the space of their settings, the search in it, and the page."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from distill_app import compose
 from scripts.measure import methods, page
 from scripts.measure.knobs import Space
-from scripts.measure.measuring import FITS, train_teacher
+from scripts.measure.measuring import DATA, FITS, methods_for, train_teacher
 
 
 def space(method: str, *words: str, budget: int = 100) -> Space:
@@ -67,7 +68,7 @@ def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
     measured = methods.Measured("digits", place, trials=2, seeds=2, budget=2)
     record = {name: measured.method(name) for name in ("ce", "kd", "simkd")}
     assert record["ce"]["trials"][0]["values"] == {"lr": 1.0}
-    assert all(0 <= trial["accuracy"] <= 1 for each in record.values() for trial in each["trials"])
+    assert all(0 <= trial["value"] <= 1 for each in record.values() for trial in each["trials"])
     assert set(record["kd"]["best"]) == {"0", "1"} and not list((place / "search").glob("*/*"))
     again = measured.method("kd", record["kd"])  # what is there is not run again
     assert again == record["kd"]
@@ -91,5 +92,33 @@ def test_a_point_that_diverges_counts_as_tried_and_is_not_chosen(tmp_path, monke
     found = iter([None, 0.5, 0.4])
     monkeypatch.setattr(methods.Measured, "judged", lambda *_: next(found))
     record = measured.search("ce", space("ce"))
-    assert [trial["accuracy"] for trial in record["trials"]] == [None, 0.5, 0.4]
+    assert [trial["value"] for trial in record["trials"]] == [None, 0.5, 0.4]
     assert record["chosen"] == record["trials"][1]["values"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "some", "others"),
+    [
+        ("digits", {"ce", "kd", "hnd", "simkd"}, {"own", "pkd_fpn", "seg_kd", "vitkd"}),
+        ("fashion_det", {"own", "pkd_fpn", "fgd", "roi_kd", "ghnd"}, {"kd", "seg_kd", "crosskd", "pseudo_boxes"}),
+        ("fashion_seg", {"seg_ce", "seg_kd", "skds"}, {"kd", "own", "ghnd"}),
+    ],
+)
+def test_a_data_set_measures_the_methods_that_learn_on_it(dataset, some, others):
+    found = set(methods_for(dataset))
+    assert some <= found and not others & found
+
+
+@pytest.mark.slow
+def test_segmenters_are_measured_by_their_own_figure(tmp_path, monkeypatch):
+    few = ("dataset.train.count=24", "dataset.test.count=8", "stage.warmup_epochs=0")
+    monkeypatch.setitem(DATA, "fashion_seg", replace(of := DATA["fashion_seg"], overrides=(*of.overrides, *few)))
+    place, docs = tmp_path / "fashion_seg", tmp_path / "docs"
+    docs.mkdir()
+    teacher = train_teacher("fashion_seg", place / "teacher", "stage.epochs=1")
+    measured = methods.Measured("fashion_seg", place, trials=1, seeds=2, budget=1)
+    record = {name: measured.method(name) for name in ("seg_ce", "seg_kd")}
+    page.write("fashion_seg", place, teacher, record, docs=docs, gains=tmp_path / "gains.yaml")
+    text = (docs / "results_fashion_seg.md").read_text()
+    assert "student alone (`seg_ce`)" in text and "| mIoU " in text and "vs kd" not in text
+    assert set(yaml.safe_load((tmp_path / "gains.yaml").read_text())["fashion_seg"]) == {"seg_kd"}
