@@ -24,8 +24,8 @@ HEAD = """# Results on {dataset}
 
 Every method with the same student, teacher, data and budget, measured by `{command}`: {what} on test images in
 percent, mean and standard deviation over {seeds} seeds, differences seed by seed with the p-value of the two-sided
-paired t-test, as `distill report` makes them. Each p stands for one comparison; of {count} methods one in twenty would be below 0.05 by
-chance.
+paired t-test, as `distill report` makes them. Each p stands for one comparison; of {count} methods one in twenty would
+be below 0.05 by chance.
 
 - Data: `{dataset}`, {labels} training images for the student, all of them for the teacher.
 - Teacher: {teacher}. Student: {student}.
