@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import ExifTags
 
 from distill_app.data.absence import absence
@@ -16,6 +15,9 @@ from distill_app.data.parts import Division, divided, part_names
 from distill_app.errors import DataError
 from distill_app.words import some
 
+if TYPE_CHECKING:  # reading a listing needs no arrays
+    import numpy as np
+
 IGNORED = 255  # of a pixel that belongs to no class: it is neither learnt nor judged
 MOST_CLASSES = 255  # 0 to 254
 IMAGES, MAPS, NAMES = "images", "masks", "classes.txt"
@@ -23,7 +25,7 @@ _MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 _UNTURNED = (None, 1)
 
 
-def read_map(path: str) -> np.ndarray:
+def read_map(path: str) -> "np.ndarray":
     """The numbers of a map as they are in the file, those of a palette's entries where it has one.
 
     Returns:
@@ -33,6 +35,8 @@ def read_map(path: str) -> np.ndarray:
         ValueError: No picture, one of colours, or one whose format changes numbers.
         OSError: Damaged bytes.
     """
+    import numpy as np
+
     with open_image(path) as image:
         if image.format == "JPEG":
             raise ValueError(f"{path} is a JPEG, which changes the numbers of classes; save maps as PNG")
@@ -44,7 +48,7 @@ def read_map(path: str) -> np.ndarray:
         return np.asarray(image).astype(np.int32)
 
 
-def coded(raw: np.ndarray, *, num_classes: int, values: Sequence[int] | None = None, name: str) -> np.ndarray:
+def coded(raw: "np.ndarray", *, num_classes: int, values: Sequence[int] | None = None, name: str) -> "np.ndarray":
     """The classes of a map, uint8 (H, W), with 255 where a pixel has none.
 
     Args:
@@ -56,6 +60,8 @@ def coded(raw: np.ndarray, *, num_classes: int, values: Sequence[int] | None = N
     Raises:
         ValueError: A number that stands for no class.
     """
+    import numpy as np
+
     if values is None:
         wrong = (raw != IGNORED) & ((raw < 0) | (raw >= num_classes))
         found, allowed = raw, f"num_classes={num_classes} means 0 to {num_classes - 1}"
