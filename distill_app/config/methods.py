@@ -86,7 +86,7 @@ def _text(file: Path) -> dict[str, str]:
     """The paragraphs of the text beside a method's file, if there is one: does, formula (indented), know, matches.
 
     Raises:
-        UsageError: A paragraph that is none of these.
+        UsageError: It cannot be read, or two paragraphs are of one kind.
     """
     found: dict[str, str] = {}
     try:

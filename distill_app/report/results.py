@@ -12,7 +12,7 @@ from distill_app.runs.metrics import ABOUT, Metric, joined
 from distill_app.runs.naming import short_names
 
 TEACHER, ALONE, DISTILLED, OTHER = "teacher", "alone", "distilled", "other"
-LABELS = ("ce", "own", "own_rcnn", "seg_ce")  # methods that learn from labels alone
+LABELS = "labels"  # the kind of methods that learn from labels alone
 _SHARED = (TEACHER, ALONE)  # what several settings may have in common: a prelude knows nothing of the method
 Member = tuple[Mapping[str, Any], Mapping[str, Any]]  # a run, and its row
 
@@ -104,7 +104,7 @@ class Result:
         settings = [f"{names[key]}={value}" for key, value in self.settings.items() if value is not None]
         method = self.base["method"]
         named = method is not None and (
-            self.role in (DISTILLED, OTHER) or method in LABELS
+            self.role in (DISTILLED, OTHER) or of_labels(self.members[0][0])
         )  # a prelude's are of no method
         return ", ".join([*([str(method)] if named else []), *settings])
 
@@ -149,12 +149,17 @@ def _figure(metric: Metric, members: Iterable[Member]) -> Figure:
     return Figure(metric, by_seed, spread([sum(found) / len(found) for found in units.values()]))
 
 
+def of_labels(run: Mapping[str, Any]) -> bool:
+    """Whether its method learns from labels alone; runs of before methods had a kind have `ce` for that."""
+    return run.get("kind") == LABELS or (run.get("kind") is None and run.get("method") == "ce")
+
+
 def role_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What a network is in the comparison: the teacher, the student on labels alone or as it learnt, or another one."""
     network, name = row.get("network"), row.get("name")
     if "teacher" in (network, name):
         return TEACHER
-    if network == "baseline" or name == "student alone" or (run.get("method") in LABELS and network == "student"):
+    if network == "baseline" or name == "student alone" or (of_labels(run) and network == "student"):
         return ALONE
     return DISTILLED if any(str(each).startswith("student") for each in (network, name)) else OTHER
 

@@ -28,8 +28,9 @@ _SKIPPED_FOLDERS = {
 def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All runs below a folder (or the folder itself).
 
-    Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows, objective, stages), where
-    and by what it was run (device, host, commit), what was typed (command, and point_command of this run alone), and
+    Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows, objective, stages), the
+    kind of its method, where and by what it was run (device, host, commit), what was typed (command, and point_command
+    of this run alone), and
     under `varied` the settings in which the runs differ, key to value as text: those that somebody typed or chose, and
     of the others as few as tell all apart.
     """
@@ -81,6 +82,7 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
         "objective": (summary or {}).get("objective"),
         "stages": _stages(summary or {}),
         "prelude": _schedule(config.get("prelude")),
+        "kind": _kind(config.get("method")),
         "benchmark": _benchmark(config.get("benchmark")),
         "settings": settings,
         **_where(folder),
@@ -108,6 +110,13 @@ def _schedule(prelude: Any) -> list[str] | None:
     """The stages before those of the method; None where the config does not say."""
     schedule = prelude.get("schedule") if isinstance(prelude, Mapping) else None
     return [str(name) for name in schedule] if isinstance(schedule, list) else None
+
+
+def _kind(method: Any) -> str | None:
+    """What a run's method says of its kind; None where it says nothing, as methods did once."""
+    about = method.get("about") if isinstance(method, Mapping) else None
+    kind = about.get("kind") if isinstance(about, Mapping) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _benchmark(benchmark: Any) -> str | None:

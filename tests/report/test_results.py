@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report_fixtures import KD, row, rows, write_run
 
-from distill_app.report.results import ALONE, DISTILLED, TEACHER, aggregate
+from distill_app.report.results import ALONE, DISTILLED, TEACHER, aggregate, role_of
 from distill_app.runs.collect import collect
 from distill_app.runs.naming import short_names
 
@@ -145,3 +145,17 @@ def test_a_teacher_by_an_older_summary_is_one(tmp_path):
     (tmp_path / "a/summary.json").write_text(json.dumps({"method": "kd", "rows": old}))
     os.remove(tmp_path / "a/config_resolved.yaml")
     assert [result.role for result in results(tmp_path)] == [TEACHER, DISTILLED]
+
+
+@pytest.mark.parametrize(
+    ("run", "role"),
+    [
+        ({"method": "seg_ce", "kind": "labels"}, "alone"),
+        ({"method": "mine", "kind": "labels"}, "alone"),
+        ({"method": "ce"}, "alone"),  # of before methods had a kind
+        ({"method": "kd", "kind": "logits"}, "distilled"),
+        ({"method": "own"}, "distilled"),
+    ],
+)
+def test_a_student_is_alone_by_what_its_method_says_of_itself(run, role):
+    assert role_of(run, {"network": "student", "name": "student"}) == role
