@@ -118,7 +118,7 @@ def _unlabelled(dataset: Any, plan: StagePlan) -> np.ndarray:
     """Indices of the images of which a data set has no target, its `unlabelled`.
 
     Raises:
-        DataError: A stage is to see such images, and there are none.
+        DataError: A stage is to see such images, and there are none; or these are no indices of its images.
     """
     hidden = np.asarray(getattr(dataset, "unlabelled", ()), dtype=np.int64)
     if plan.conf.unlabelled and not len(hidden):
@@ -126,6 +126,11 @@ def _unlabelled(dataset: Any, plan: StagePlan) -> np.ndarray:
             f"{plan.key}.unlabelled: {plan.data.name} has no images without targets; FashionDet has them by "
             f"`labelled`, CocoDetection by `unlabelled`, a data set of your own by an attribute `unlabelled`, a list "
             f"of their indices"
+        )
+    if len(hidden) and not (hidden.min() >= 0 and hidden.max() < len(dataset)):
+        raise DataError(
+            f"{plan.data.name}: its `unlabelled` are indices from {hidden.min()} to {hidden.max()}, and it has "
+            f"{len(dataset)} images"
         )
     return hidden
 

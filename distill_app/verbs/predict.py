@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         Path(os.path.abspath(arguments.network_of)), network=arguments.network, allow=arguments.allow
     )
     if isinstance(network, Detector):
+        if arguments.maps is not None:
+            raise UsageError("--maps: is of segmenters; boxes and masks of a detector are drawn with --grid")
         seen = show_objects(arguments, network, paths, read=_read)
         return _told([image for image in seen if image.problem], len(paths))
     if arguments.score is not None:

@@ -81,3 +81,5 @@ def test_predict_draws_objects_and_names_what_cannot_be_read(place, distill, tmp
     assert len(out.splitlines()) >= 3 and Image.open(grid).width > 600
     code, _, err = distill("predict", run, str(tmp_path / "bad.png"), "--grid", str(grid))
     assert code == 2 and "there is no image to draw" in err
+    code, _, err = distill("predict", run, str(place / "images"), "--maps", str(tmp_path / "maps"))
+    assert code == 2 and "--maps: is of segmenters" in err and not (tmp_path / "maps").exists()

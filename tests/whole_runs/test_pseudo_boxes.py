@@ -1,12 +1,15 @@
 """What a frozen detector finds as targets: which images get them, what is refused, and that a run goes through."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from engine_fixtures import network, run, runner, stage
 
+from distill_app.data.stage_data import _unlabelled
+from distill_app.errors import DataError
 from distill_app.training.stage import Stage
 
 BASE = (
@@ -102,3 +105,18 @@ def test_a_run_goes_through_and_other_terms_see_the_pseudo_boxes_too(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     (epoch,) = [record for record in records if record["kind"] == "epoch"]
     assert epoch["metrics"]["loss_focal"] > 0 and epoch["metrics"]["loss_own"] > 0
+
+
+def test_unlabelled_images_are_images_of_the_data_set():
+    plan = SimpleNamespace(conf=SimpleNamespace(unlabelled=False), data=SimpleNamespace(name="mine"), key="x")
+
+    class Twelve:
+        unlabelled = (3, 12)
+
+        def __len__(self):
+            return 12
+
+    with pytest.raises(DataError, match="mine: its `unlabelled` are indices from 3 to 12, and it has 12 images"):
+        _unlabelled(Twelve(), plan)
+    Twelve.unlabelled = (3, 11)
+    assert _unlabelled(Twelve(), plan).tolist() == [3, 11]
