@@ -118,6 +118,7 @@ class StageRunner:
         self.policy = SavingPolicy(experiment.app.checkpoint)
         self.shared = SharedPrelude(Path(shared), experiment) if shared is not None else None
         self.progress = Progress()
+        self._agreed: Signals | None = None  # what all ranks know of: a signal does not reach all of them at one line
         self._clock = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -141,13 +142,13 @@ class StageRunner:
 
     def _agree_to_end(self, *, due: bool = False) -> bool:
         """Whether to save here: on all ranks since one was asked to end, or since it is due on one."""
-        asked = self.stop.requested
         if self.world.size > 1:
-            number, any_due = self.world.agree(int(asked or 0), int(due))
+            number, any_due = self.world.agree(int(self.stop.requested or 0), int(due))
             if number:
-                self.stop.request(Signals(number))
+                self._agreed = Signals(number)
+                self.stop.request(self._agreed)
             return bool(number or any_due)
-        return asked is not None or due
+        return self.stop.requested is not None or due
 
     def run_stages(self) -> None:
         """Trains what is left of the schedule."""
@@ -274,6 +275,8 @@ class StageRunner:
                     with self.stop.held():
                         training.watch.settle()
                         self.save(stage)
+                elif progress.epoch and not progress.step:
+                    self.stop.saved = progress.checkpoint  # at the end of an epoch, before the signal was seen
                 raise
         for note in stage.task.notes():
             self.tracker.info(f"stage {stage.plan.name}: {note}")
@@ -298,6 +301,7 @@ class StageRunner:
             self._count_seconds()
             timing = {"seconds": progress.seconds - before, "data_wait": training.data_wait}
             self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
+            self._agree_to_end()
             self.save(stage)
         self.heed()
 
@@ -327,7 +331,8 @@ class StageRunner:
 
     def save(self, stage: Stage) -> None:
         """A checkpoint of here, marked as the last, and as the best of its stage where it is of such an epoch."""
-        progress, name, asked = self.progress, stage.plan.name, self.stop.requested
+        progress, name = self.progress, stage.plan.name
+        asked = self._agreed if self.world.size > 1 else self.stop.requested
         marks = ["last", f"{name}/last"]
         marks += [f"{name}/best"] if not progress.step and progress.epoch_is_best else []
         if asked is not None:

@@ -34,3 +34,22 @@ class Faulty(nn.Module):
             if self.how == "nan":
                 return zero + float("nan")
         return zero
+
+
+class Signalled(torch.optim.lr_scheduler.LRScheduler):
+    """A constant rate; at the end of an epoch one rank gets SIGTERM, the others get none.
+
+    Args:
+        optimizer: Of the student.
+        rank: Which one.
+        epoch: Of which epoch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rank: int = 0, epoch: int = 2):
+        self.rank, self.epoch = rank, epoch
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == self.epoch and int(os.environ.get("RANK", "0")) == self.rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [group["lr"] for group in self.optimizer.param_groups]
