@@ -15,7 +15,9 @@ from distill_app.config.schema import AppConf
 from distill_app.data.inspection import Seen, seen
 from distill_app.data.labels import class_names
 from distill_app.data.samples import finished_image
-from distill_app.data.stage_data import DataSource
+from distill_app.data.source import DataSource
+from distill_app.data.split import share_held_out
+from distill_app.data.training_set import own_validation
 from distill_app.errors import CorruptImageError
 from distill_app.tasks.build import task_of
 
@@ -46,7 +48,8 @@ def seen_items(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str]
                 label = 0 if labels is None else int(labels[index])
                 yield seen(partial(_picture, dataset, index), name=f"image {index}", part=part, label=label)
 
-    fraction = app.dataset.validation_fraction
+    own = own_validation(chosen.dataset) is not None
+    fraction = 0.0 if own else share_held_out(app.dataset.validation_fraction)
     alike = task.labels(chosen.dataset) is None  # boxes, maps or several labels, which are of no one class
     share = f"; {fraction:g}{'' if alike else ' of each class'} for validation" if fraction else ""
     how = f"its own training and test images{share}"

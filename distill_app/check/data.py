@@ -20,7 +20,7 @@ from distill_app.data.images import is_deep
 from distill_app.data.labels import class_names
 from distill_app.data.opening import open_image
 from distill_app.data.samples import Samples
-from distill_app.data.stage_data import DataSource
+from distill_app.data.source import DataSource
 from distill_app.errors import ConfigError, CorruptImageError, DistillError
 
 HEADERS = 128  # files whose headers are looked at, spread over a data set

@@ -291,8 +291,8 @@ def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
     for plan in plans:
         if plan.data.num_classes < 1:
             yield f"{plan.data_key}.num_classes: must be at least 1, got {plan.data.num_classes}"
-        if not 0 <= plan.data.validation_fraction < 1:
-            yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {plan.data.validation_fraction}"
+        if (fraction := plan.data.validation_fraction) is not None and not 0 <= fraction < 1:
+            yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {fraction}"
         if plan.data.eval_batch_size < 1:
             yield f"{plan.data_key}.eval_batch_size: must be at least 1, got {plan.data.eval_batch_size}"
         channels, normalize = plan.data.channels, plan.data.normalize

@@ -81,8 +81,9 @@ class DatasetConf:
     split_seed: int = 0
     train: Any = MISSING
     test: Any = MISSING
-    # Share of the training data that judges epochs, where the data have no images for that; 0 takes the test set.
-    validation_fraction: float = 0.0
+    # Share of the training data that judges epochs, where the data have no images for that; 0 takes the test set, null
+    # is a tenth.
+    validation_fraction: float | None = 0.0
     train_transform: list[Any] = field(default_factory=list)
     eval_transform: list[Any] = field(default_factory=list)
     normalize: NormalizeConf = field(default_factory=NormalizeConf)

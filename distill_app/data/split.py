@@ -5,6 +5,13 @@ import numpy as np
 from distill_app.errors import DataError
 from distill_app.seeds import permutation
 
+SHARE = 0.1  # of each class, where data of one's own have no images for validation and nothing is said
+
+
+def share_held_out(fraction: float | None) -> float:
+    """The share of each class that judges epochs, where the data have no images for that."""
+    return SHARE if fraction is None else fraction
+
 
 def hold_out(
     labels: np.ndarray, *, fraction: float, seed: int = 0, key: str = "dataset.validation_fraction"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill_app.config.build import Builder
 from distill_app.config.plan import AVERAGE, StagePlan, plan_stages
 from distill_app.config.schema import AppConf, to_app
-from distill_app.data.stage_data import DataSource
+from distill_app.data.source import DataSource
 from distill_app.errors import CheckpointError, ConfigError
 from distill_app.machine.device import choose_device, set_up
 from distill_app.networks.network import Network, build_network, networks_read

@@ -15,7 +15,7 @@ from distill_app.config.tree import compose
 from distill_app.data.inspection import Inspection, Seen, look
 from distill_app.data.map_files import MapListing
 from distill_app.data.own import is_own, own_listing
-from distill_app.data.split import hold_out
+from distill_app.data.split import hold_out, share_held_out
 from distill_app.errors import DataError, UsageError
 from distill_app.runs.report import summary_table
 from distill_app.verbs.list import add_config_dirs, check_config_dirs
@@ -129,11 +129,12 @@ def _images(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], s
     for part, places in listing.division.places.items():
         parts[places] = part
     how = listing.division.how
-    if "validation" not in listing.division.places and conf.validation_fraction:
+    fraction = share_held_out(conf.validation_fraction)
+    if "validation" not in listing.division.places and fraction:
         train, labels = np.array(listing.division.places["train"]), np.array(listing.labels)
-        _, held = hold_out(labels[train], fraction=conf.validation_fraction)
+        _, held = hold_out(labels[train], fraction=fraction)
         parts[train[held]] = "validation"
-        how += f"; {conf.validation_fraction:g} of each class for validation, of what is for training"
+        how += f"; {fraction:g} of each class for validation, of what is for training"
     return look(listing, parts.tolist()), listing.classes, how
 
 

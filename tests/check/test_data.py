@@ -308,3 +308,16 @@ def test_classes_without_images_are_told_and_no_error(own_errors, written, disti
     assert code == 0
     assert "warning: dataset: no training image of 2 of the 4 classes: 2, 3" in out
     assert "warning: dataset: test images of a class without training images: 3" in out
+
+
+@pytest.mark.slow
+def test_a_share_for_validation_that_the_data_have_a_part_for_is_told(tmp_path, distill):
+    root = folders(tmp_path)
+    told = "warning: dataset.validation_fraction: 0.3 is not used, the data have a part for that"
+    code, out, _ = distill(*of_folder(root, "dataset.validation_fraction=0.3"), "dry_run=true")
+    assert code == 0 and told not in out  # beside a part for the test it is
+    write_images(root / "test", {"cat": 3, "dog": 3})
+    code, out, _ = distill(*of_folder(root, "dataset.validation_fraction=0.3"), "dry_run=true")
+    assert code == 0 and out.count(told) == 1
+    code, out, _ = distill(*of_folder(root), "dry_run=true")
+    assert code == 0 and "validation_fraction" not in out and "judged on validation" in out

@@ -429,7 +429,7 @@ def test_true_names_the_key_and_the_reason_where_it_cannot_be(tmp_path, override
 
 
 def test_auto_takes_no_more_than_its_limit_and_true_takes_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("distill_app.data.stage_data.LIMIT", 50_000)
+    monkeypatch.setattr("distill_app.data.source.LIMIT", 50_000)
     with stage(tmp_path) as built:
         assert built.data.train.how == "sample by sample, since the images would take 97.2 kB, more than 50.0 kB"
     with stage(tmp_path, "dataset.resident=true") as built:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine_fixtures import network, run, runner, stage
 
-from distill_app.data.stage_data import _unlabelled
+from distill_app.data.training_set import unlabelled
 from distill_app.errors import DataError
 from distill_app.training.stage import Stage
 
@@ -117,6 +117,6 @@ def test_unlabelled_images_are_images_of_the_data_set():
             return 12
 
     with pytest.raises(DataError, match="mine: its `unlabelled` are indices from 3 to 12, and it has 12 images"):
-        _unlabelled(Twelve(), plan)
+        unlabelled(Twelve(), plan)
     Twelve.unlabelled = (3, 11)
-    assert _unlabelled(Twelve(), plan).tolist() == [3, 11]
+    assert unlabelled(Twelve(), plan).tolist() == [3, 11]
