@@ -19,6 +19,10 @@ class Bundled:
         overrides: What chooses it and its networks; the prelude among them has the recipe of the teacher.
         teacher: The network of its default teacher.
         budget: Epochs in which a student is trained.
+        trials: Points that are tried of each method.
+        judging: Seeds that judge a point.
+        seeds: Students that are tested of each method.
+        views: Of each image, in which the teacher's answers are cached; None: it answers anew each time.
         alone: The method without a teacher.
         metric: What counts.
         kinds: Of methods that learn on it; empty: all but those of other data.
@@ -27,6 +31,10 @@ class Bundled:
     overrides: tuple[str, ...]
     teacher: str
     budget: int
+    trials: int = 12
+    judging: tuple[int, ...] = (100, 101)
+    seeds: int = 5
+    views: int | None = None
     alone: str = "ce"
     metric: str = "accuracy"
     kinds: tuple[str, ...] = ()
@@ -34,13 +42,15 @@ class Bundled:
 
 _DETECTORS = ("model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8")
 _SEGMENTERS = ("model@teacher=tiny_fpn_segmenter", "model@student=tiny_fpn_segmenter_8")
+_BRIEF: Any = {"trials": 4, "judging": (100,), "seeds": 3, "views": 8}  # where a student takes a minute or two
 DATA = {
     "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128", 100),
-    "fashion_mini": Bundled((), "cres_w24", 60),
+    "fashion_mini": Bundled((), "cres_w24", 20, **_BRIEF),
     "fashion_det": Bundled(
         ("dataset=fashion_det", "stage=fashion_det", "prelude=own", *_DETECTORS),
         "tiny_fasterrcnn",
         16,
+        **_BRIEF,
         alone="own",
         metric="bbox_mAP",
         kinds=("detection",),
@@ -49,6 +59,7 @@ DATA = {
         ("dataset=fashion_seg", "stage=fashion_seg", "prelude=segmentation", *_SEGMENTERS),
         "tiny_fpn_segmenter",
         16,
+        **_BRIEF,
         alone="seg_ce",
         metric="mIoU",
         kinds=("segmentation",),

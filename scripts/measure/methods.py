@@ -37,18 +37,15 @@ from distill_app.errors import DistillError
 
 from ..output import require_folder
 from .knobs import Knob, Space, trained_network
-from .measuring import DATA, FITS, ONE_THREAD, SEVERAL, SPLIT, methods_for, second_teacher, train_teacher
+from .measuring import DATA, FITS, ONE_THREAD, SEVERAL, SPLIT, Bundled, methods_for, second_teacher, train_teacher
 
 DOCS = Path("docs")
-TRIALS, JUDGING = 12, (100, 101)  # points tried of each method; seeds that judge them
 BOTTLENECK = "split/"  # before names of methods that train the bottleneck network
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=sorted(DATA), default="digits")
-    parser.add_argument("--seeds", type=int, default=5, help="independent students of every method, from seed 0")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="points of its space that every method may try")
     parser.add_argument("--methods", help="only these, comma separated")
     parser.add_argument("--jobs", type=int, default=1, help="methods at a time, a core each")
     parser.add_argument("--output", type=Path, default=Path("outputs/methods"))
@@ -76,9 +73,7 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> None:
     teacher = train_teacher(arguments.dataset, place / "teacher")
     if set(SEVERAL) & set(names):
         train_teacher(arguments.dataset, place / "second", "seed=1")
-    trial = Measured(
-        arguments.dataset, place.resolve(), arguments.trials, arguments.seeds, DATA[arguments.dataset].budget
-    )
+    trial = Measured(arguments.dataset, place.resolve(), DATA[arguments.dataset])
     path, failed = arguments.docs / "searched.json", []
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         known = _read(path).get(arguments.dataset, {})
@@ -109,16 +104,12 @@ class Measured:
     Attributes:
         dataset: Its name.
         place: The folder of its runs; `teacher` and `second` in it have the teachers.
-        trials: How many points of its space a method may try.
-        seeds: How many students are tested.
-        budget: Epochs of training the student.
+        of: The budget of a method there.
     """
 
     dataset: str
     place: Path
-    trials: int
-    seeds: int
-    budget: int
+    of: Bundled
 
     def method(self, name: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Searches, unless that has been done, and trains the students that are tested.
@@ -126,19 +117,25 @@ class Measured:
         Returns:
             What was tried and what was chosen; `best` has the test figures of the best epoch by seed.
         """
-        space = Space.of(compose(self.overrides(name, 0)), budget=self.budget)
-        if known is None or len(known["trials"]) < self.trials:
+        space = Space.of(compose(self.overrides(name, 0)), budget=self.of.budget)
+        if known is None or not self.was_found_alike(known):
             known = self.search(name, space)
-        best = {str(seed): self.tested(name, seed, space.overrides(known["chosen"])) for seed in range(self.seeds)}
+        best = {str(seed): self.tested(name, seed, space.overrides(known["chosen"])) for seed in range(self.of.seeds)}
         return {**known, "best": best}
+
+    def was_found_alike(self, known: Mapping[str, Any]) -> bool:
+        """Whether settings were searched within the budget of now."""
+        budget = (len(known["trials"]), known["judging"], known["budget"])
+        return budget == (self.of.trials, list(self.of.judging), self.of.budget)
 
     def overrides(self, name: str, seed: int) -> list[str]:
         """What chooses a method, its networks and the teacher."""
         method = name.removeprefix(BOTTLENECK)
         several = second_teacher(self.dataset, self.place / "second" / "student.pt") if method in SEVERAL else []
         split = ["model@student=teacher_bottleneck"] if name.startswith(BOTTLENECK) else []
+        cached = ["cache.enabled=true", f"cache.views={self.of.views}", f"cache.folder={self.place / 'cache'}"]
         return [
-            *DATA[self.dataset].overrides,
+            *self.of.overrides,
             f"method={method}",
             "prelude=none",
             f"seed={seed}",
@@ -146,6 +143,7 @@ class Measured:
             *split,
             *several,
             *FITS.get(self.dataset, {}).get(method, ()),
+            *(cached if self.of.views else ()),
             *ONE_THREAD,
         ]
 
@@ -155,12 +153,12 @@ class Measured:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         knobs = space.knobs()
-        sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=self.trials // 3, multivariate=True)
+        sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=self.of.trials // 3, multivariate=True)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         with warnings.catch_warnings():  # that the call is an experiment of Optuna's, for years
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.enqueue_trial({key: knob.default for key, knob in knobs.items()})
-        for _ in range(self.trials):
+        for _ in range(self.of.trials):
             point = study.ask()
             values = {key: _drawn(point, key, knob) for key, knob in knobs.items()}
             found = self.judged(name, space.overrides(values))
@@ -173,12 +171,12 @@ class Measured:
             for trial in study.trials
         ]
         chosen = {key: _rounded(value) for key, value in study.best_params.items()}
-        return {"budget": self.budget, "judging": list(JUDGING), "chosen": chosen, "trials": tried}
+        return {"budget": self.of.budget, "judging": list(self.of.judging), "chosen": chosen, "trials": tried}
 
     def judged(self, name: str, overrides: Sequence[str]) -> float | None:
         """The mean of what counts on validation images, of the last epoch; None if a run failed."""
         values = []
-        for seed in JUDGING:
+        for seed in self.of.judging:
             folder = self.place / "search" / name / str(seed)
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -205,7 +203,7 @@ class Measured:
         mark = folder / "checkpoints" / list(summary["stages"])[-1] / "best"
         network = trained_network(cfg)
         found = evaluate(stored_config(folder, allow=[]), mark, folder=folder, network=network, split="test")
-        return float(found[DATA[self.dataset].metric])
+        return float(found[self.of.metric])
 
 
 def _drawn(trial: Any, name: str, knob: Knob) -> float:

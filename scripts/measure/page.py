@@ -29,17 +29,20 @@ be below 0.05 by chance.
 
 - Data: `{dataset}`, {labels} training images for the student, all of them for the teacher.
 - Teacher: {teacher}. Student: {student}.
-- Budget: {budget} epochs of training the student, over all stages of a method together.
+- Budget: {budget} epochs of training the student, over all stages of a method together.{cached}
 - Settings: of every method, the student alone too, {trials} points of its space were tried (Optuna, TPE; the first one
-  is the method's file), judged by the last epoch on validation images with seeds {judging}. The space is the rate, the
+  is the method's file), judged by the last epoch on validation images with {judging}. The space is the rate, the
   strength of all that is not labels, the temperature and the share of the first stages, as far as a method has them
   ([knobs.py](../scripts/measure/knobs.py)). All points and the chosen ones: [searched.json](searched.json).
-- `as published` is what the first point reached on validation images, `chosen` the best of all, both means of those
+- `as published` is what the first point reached on validation images, `chosen` the best of all, with the same
   seeds: how much of a method's place is due to its settings. `best epoch` is the test figure of the epoch that was
   best on validation images, all other figures are those of the last.
 
 ![{what} of all methods]({stem}.png)
 """
+
+CACHED = """ The teacher answers once to each of {views} views of an image, and is read from the cache after that; a
+student without a teacher sees a new view in each epoch."""
 
 CUT = """
 ## A bottleneck inside the teacher's architecture
@@ -82,7 +85,8 @@ def write(
         labels=next(iter(identity.values()))["train"],
         budget=judging["budget"],
         trials=len(judging["trials"]),
-        judging=" and ".join(map(str, judging["judging"])),
+        judging=f"seed{'s' * (len(judging['judging']) > 1)} {' and '.join(map(str, judging['judging']))}",
+        cached=CACHED.format(views=of.views) if of.views else "",
         teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
         student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
     )

@@ -65,13 +65,14 @@ def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
     place, docs = tmp_path / "digits", tmp_path / "docs"
     docs.mkdir()
     teacher = train_teacher("digits", place / "teacher", "stage.epochs=2")
-    measured = methods.Measured("digits", place, trials=2, seeds=2, budget=2)
+    measured = methods.Measured("digits", place, replace(DATA["digits"], trials=2, seeds=2, budget=2))
     record = {name: measured.method(name) for name in ("ce", "kd", "simkd")}
     assert record["ce"]["trials"][0]["values"] == {"lr": 1.0}
     assert all(0 <= trial["value"] <= 1 for each in record.values() for trial in each["trials"])
     assert set(record["kd"]["best"]) == {"0", "1"} and not list((place / "search").glob("*/*"))
     again = measured.method("kd", record["kd"])  # what is there is not run again
     assert again == record["kd"]
+    assert not replace(measured, of=replace(measured.of, judging=(7,))).was_found_alike(again)
     gains = tmp_path / "measured.yaml"
     gains.write_text("fashion_mini: {at: -1.5}\n")
     page.write("digits", place, teacher, record, docs=docs, gains=gains)
@@ -88,7 +89,7 @@ def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
 
 @pytest.mark.slow
 def test_a_point_that_diverges_counts_as_tried_and_is_not_chosen(tmp_path, monkeypatch):
-    measured = methods.Measured("digits", tmp_path, trials=3, seeds=1, budget=1)
+    measured = methods.Measured("digits", tmp_path, replace(DATA["digits"], trials=3, seeds=1, budget=1))
     found = iter([None, 0.5, 0.4])
     monkeypatch.setattr(methods.Measured, "judged", lambda *_: next(found))
     record = measured.search("ce", space("ce"))
@@ -116,7 +117,7 @@ def test_segmenters_are_measured_by_their_own_figure(tmp_path, monkeypatch):
     place, docs = tmp_path / "fashion_seg", tmp_path / "docs"
     docs.mkdir()
     teacher = train_teacher("fashion_seg", place / "teacher", "stage.epochs=1")
-    measured = methods.Measured("fashion_seg", place, trials=1, seeds=2, budget=1)
+    measured = methods.Measured("fashion_seg", place, replace(DATA["fashion_seg"], trials=1, seeds=2, budget=1))
     record = {name: measured.method(name) for name in ("seg_ce", "seg_kd")}
     page.write("fashion_seg", place, teacher, record, docs=docs, gains=tmp_path / "gains.yaml")
     text = (docs / "results_fashion_seg.md").read_text()
