@@ -187,6 +187,8 @@ class _Words:
         known = self.known
         if "Ambiguous value" in text:
             return f"{key}: {value!r} are several values; {self._several(key, value)}"
+        if "Could not delete" in text and key in known.keys:
+            return f"{key}: is null, and Hydra takes out only what has a value; write {key}=0 '~{key}'"
         if "Could not delete" in text:
             return f"{key}: {known.key(key)}, so there is nothing to take out"
         if any(words in text for words in ("Could not append", "Multiple values", "appears more than once")):

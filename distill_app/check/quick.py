@@ -17,6 +17,7 @@ from distill_app.check.interpolations import interpolation_errors
 from distill_app.check.lookup import fill_in_referred, with_found_inputs, with_found_taps
 from distill_app.check.share import share_errors
 from distill_app.check.suggest import Suggestions
+from distill_app.check.values import wrong_values
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
 from distill_app.config.each import written_out
@@ -24,7 +25,7 @@ from distill_app.config.groups import options_of
 from distill_app.config.inherit import PARTS, inherit
 from distill_app.config.inputs import input_errors
 from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
-from distill_app.config.schema import AppConf, StageConf
+from distill_app.config.schema import AppConf
 from distill_app.data.presence import classes_of, missing_data
 from distill_app.errors import ConfigError
 from distill_app.words import unknown
@@ -34,14 +35,6 @@ FOREIGN = (
     "name it with --config-dir FOLDER --config-name FILE; from Python: distill_app.compose. To start a stored run "
     "again: distill rerun RUN key=value"
 )
-CHOICES = {
-    "select": ("last", "best"),
-    "corrupt_images": ("raise", "skip"),
-    "interval": ("epoch", "step"),
-    "precision": ("fp32", "bf16", "fp16"),
-    "parallel": ("ddp", "fsdp"),
-    "resident": ("auto", "true", "false"),
-}
 
 
 def check(cfg: DictConfig, *, thorough: bool = True) -> Iterator[str]:
@@ -108,7 +101,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     errors += input_errors(app, plans)
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
-    errors += (_of_its_source(text, shared) for text in _values(app, plans))
+    errors += (_of_its_source(text, shared) for text in wrong_values(app, plans))
     errors += (_of_its_source(text, shared) for text in share_errors(app, plans))
     errors += cache_errors(app, plans)
     if not errors:
@@ -254,79 +247,3 @@ def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
         for name in method.stages:
             if name not in method.schedule and not method.stages[name].losses:
                 yield f"{part}.stages.{name}: {unknown('stage', str(name), method.schedule)}"
-
-
-def _values(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
-    """Numbers and words that no type can refuse."""
-    if app.runtime.corrupt_images not in CHOICES["corrupt_images"]:
-        yield f"runtime.corrupt_images: {unknown('policy', app.runtime.corrupt_images, CHOICES['corrupt_images'])}"
-    if app.runtime.precision not in CHOICES["precision"]:
-        yield f"runtime.precision: {unknown('precision', app.runtime.precision, CHOICES['precision'])}"
-    every = app.runtime.gradient_norms_every
-    if every is not None and every < 1:
-        yield f"runtime.gradient_norms_every: must be at least 1, or null for never, got {every}"
-    elif every is not None and every % max(app.runtime.log_every, 1):
-        log = f"the log speaks every {app.runtime.log_every} steps (runtime.log_every)"
-        yield f"runtime.gradient_norms_every: {log}, so what is looked at in between is lost; {every} is no multiple"
-    if app.runtime.parallel not in CHOICES["parallel"]:
-        yield f"runtime.parallel: {unknown('choice', app.runtime.parallel, CHOICES['parallel'])}"
-    elif app.runtime.parallel == "fsdp" and app.cache.enabled:
-        yield (
-            "runtime.parallel: fsdp has all processes run a frozen network together, and with cache.enabled=true each "
-            "runs it where its own rows are missing; set cache.enabled=false, or runtime.parallel=ddp"
-        )
-    compared = app.runtime.compare_ranks_every
-    if compared is not None and compared < 1:
-        yield f"runtime.compare_ranks_every: must be at least 1, or null for never, got {compared}"
-    if app.runtime.rank_timeout_s < 1:
-        yield f"runtime.rank_timeout_s: must be at least 1 second, got {app.runtime.rank_timeout_s}"
-    saved = app.checkpoint
-    for name, value in (("every_steps", saved.every_steps), ("every_minutes", saved.every_minutes)):
-        if value is not None and value <= 0:
-            yield f"checkpoint.{name}: must be above 0, or null for never, got {value}"
-    if saved.keep < 0:
-        yield f"checkpoint.keep: must be 0 or more, got {saved.keep}"
-    if app.runtime.num_workers < 0:
-        yield f"runtime.num_workers: must be 0 or more, got {app.runtime.num_workers}"
-    for plan in plans:
-        if plan.data.num_classes < 1:
-            yield f"{plan.data_key}.num_classes: must be at least 1, got {plan.data.num_classes}"
-        if (fraction := plan.data.validation_fraction) is not None and not 0 <= fraction < 1:
-            yield f"{plan.data_key}.validation_fraction: must be in [0, 1), got {fraction}"
-        if plan.data.eval_batch_size < 1:
-            yield f"{plan.data_key}.eval_batch_size: must be at least 1, got {plan.data.eval_batch_size}"
-        channels, normalize = plan.data.channels, plan.data.normalize
-        if channels not in (1, 3):
-            yield f"{plan.data_key}.channels: must be 1 or 3, got {channels}"
-        for name in ("mean", "std"):
-            if (count := len(getattr(normalize, name))) not in (channels, 3):
-                yield f"{plan.data_key}.normalize.{name}: {count} values for images of {channels} channels"
-        if str(plan.data.resident).lower() not in CHOICES["resident"]:
-            yield f"{plan.data_key}.resident: {unknown('choice', plan.data.resident, CHOICES['resident'])}"
-        if plan.scheduler.interval not in CHOICES["interval"]:
-            interval = unknown("interval", plan.scheduler.interval, CHOICES["interval"])
-            yield f"{plan.scheduler_key}.interval: {interval}"
-        for name, term in plan.terms.items():
-            if not isinstance(term.weight, int | float | Mapping):
-                weight = f"must be a number, or a schedule with a _target_, got {term.weight!r}"
-                yield f"{plan.key}.losses.{name}.weight: {weight}"
-        conf: StageConf = plan.conf
-        if conf.select not in CHOICES["select"]:
-            yield f"{plan.key}.select: {unknown('choice', conf.select, CHOICES['select'])}"
-        for name in ("epochs", "batch_size", "accumulation_steps"):
-            if getattr(conf, name) < 1:
-                yield f"{plan.key}.{name}: must be at least 1, got {getattr(conf, name)}"
-        if conf.ema.decay is not None and not 0 <= conf.ema.decay < 1:
-            yield f"{plan.key}.ema.decay: must be in [0, 1), or null for no average, got {conf.ema.decay}"
-        if conf.judge_every is not None and conf.judge_every < 1:
-            yield f"{plan.key}.judge_every: must be at least 1, or null for every epoch, got {conf.judge_every}"
-        if conf.patience is not None and conf.patience < 1:
-            yield f"{plan.key}.patience: must be at least 1, or null for all epochs, got {conf.patience}"
-        if conf.lr <= 0:
-            yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
-        if not 0 <= conf.warmup_epochs < max(conf.epochs, 1):
-            given = conf.warmup_epochs
-            yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {given}"
-        if "lr" in plan.optimizer:
-            lr = plan.optimizer["lr"]
-            yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={lr}'"

@@ -37,7 +37,8 @@ def left_over(key: str, name: str, conf: Mapping[str, Any]) -> str | None:
 
 
 def _ways_out(key: str, name: str, conf: Mapping[str, Any]) -> str:
-    ways = [f"take it out: '~{key}.{name}'"]
+    value = f"{key}.{name}=0 " if conf[name] is None else ""  # Hydra takes out only what has a value
+    ways = [f"take it out: {value}'~{key}.{name}'"]
     for place, group in places_of(key):
         inside = key[len(place) + 1 :]
         mount = group if group == place else f"{group}@{place}"

@@ -135,8 +135,8 @@ def plan_stages(app: AppConf) -> tuple[list[StagePlan], list[str]]:
 def _inherit(app: AppConf, part: str, method: MethodConf, name: str, before: StagePlan | None) -> StagePlan:
     """Null objects come from the stage before in the same schedule, else from the recipe and the data set."""
     conf, key = _completed(method.stages[name]), f"{part}.stages.{name}"
-    if app.runtime.max_epochs is not None:
-        epochs = min(conf.epochs, app.runtime.max_epochs)
+    if (most := app.runtime.max_epochs) is not None and most > 0:
+        epochs = min(conf.epochs, most)
         conf = replace(conf, epochs=epochs, warmup_epochs=min(conf.warmup_epochs, epochs - 1))
     optimizer, optimizer_key = app.stage.optimizer, "stage.optimizer"
     scheduler, scheduler_key = app.stage.scheduler, "stage.scheduler"

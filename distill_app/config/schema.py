@@ -289,6 +289,7 @@ class RuntimeConf:
     max_skipped: int = 10
     max_epochs: int | None = None  # cuts every stage short, for debugging
     max_steps_per_epoch: int | None = None
+    max_eval_batches: int | None = None  # judges and tests on that many batches, of images spread over all
 
 
 @dataclass

@@ -19,6 +19,7 @@ from distill_app.data.order import EpochOrder, Order
 from distill_app.data.resident import LIMIT, Images, Mismatch, NotResident, ResidentLoader, held_transforms
 from distill_app.data.samples import Samples
 from distill_app.data.sampling import collate_of, training_order
+from distill_app.data.split import spread
 from distill_app.data.stage_data import StageData, one_by_one
 from distill_app.data.training_set import TrainingSet, own_validation, training_set
 from distill_app.errors import DataError
@@ -132,6 +133,9 @@ class DataSource:
         notes = [f"{plan.data_key}.{part}: {text}" for part, data in datasets.items() for text in reading_notes(data)]
         classes = class_notes(datasets["train"], datasets["test"], num_classes=plan.data.num_classes)
         notes += [f"{plan.data_key}: {text}" for text in classes]
+        if (most := self._runtime.max_eval_batches) is not None:
+            count = f"{most} batch{'es' * (most > 1)} of {plan.data.eval_batch_size} images"
+            notes.append(f"runtime.max_eval_batches={most}: epochs and results are judged on {count}, not on all")
         if (fraction := plan.data.validation_fraction) and own_validation(datasets["train"]) is not None:
             notes.append(
                 f"{plan.data_key}.validation_fraction: {fraction:g} is not used, the data have a part for that"
@@ -228,8 +232,9 @@ class DataSource:
         conf = plan.data
         cache = f"{name} {conf.eval_transform} {conf.resident} {conf.eval_batch_size} {conf.collate} {conf.task}"
         if cache not in self._evaluation:
+            size, most = conf.eval_batch_size, self._runtime.max_eval_batches
+            indices = indices if most is None else spread(indices, most * size)
             samples = self._evaluation_samples(plan, dataset, indices)
-            size = conf.eval_batch_size
             order = EpochOrder(
                 len(indices), batch_size=size, seed=self._seed, stage=name, shuffle=False, world=self._world
             )

@@ -87,3 +87,9 @@ def budget(
 def _shuffled(labels: np.ndarray, label: int, purpose: str, seed: int) -> np.ndarray:
     members = np.flatnonzero(labels == label)
     return members[permutation(len(members), purpose, seed, int(label))]
+
+
+def spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """So many of some indices, at even distances: of images in the order of their classes some of each."""
+    count = min(most, len(indices))
+    return indices[np.arange(count) * len(indices) // max(count, 1)]

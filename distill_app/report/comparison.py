@@ -10,7 +10,7 @@ from distill_app.report.statistics import Paired, paired
 
 Numbers = Mapping[str, Any]
 # Settings that are no matter of tuning: with more data or longer training everything is better.
-_BUDGET = re.compile(r"^dataset\.|(epochs|max_steps_per_epoch|labels_per_class)$")
+_BUDGET = re.compile(r"^dataset\.|(epochs|max_steps_per_epoch|max_eval_batches|labels_per_class)$")
 
 
 @dataclass(frozen=True)

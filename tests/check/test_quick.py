@@ -41,6 +41,9 @@ COMPOSITION = {
     ],
     "+extra_models.x.net._target_=torch.nn.Identity": ["extra_models.x", "'+model@extra_models.x=NAME'"],
     "method.stages.distill.roles={teacher:student}": ["write '+method.stages.distill.roles={teacher:student}'"],
+    "~stage.patience": [
+        "stage.patience: is null, and Hydra takes out only what has a value; write stage.patience=0 '~"
+    ],
     "~prelud": ["prelud: unknown key 'prelud'; did you mean 'prelude'?, so there is nothing to take out"],
     "stage": ["'stage' is no override; write key=value"],
     "seed=0,1": ["seed: '0,1' are several values; sweep over them with -m"],
@@ -75,6 +78,10 @@ QUICK = {
     "stage.scheduler.interval=batch": ["stage.scheduler.interval: unknown interval 'batch' (there are: epoch, step)"],
     "runtime.corrupt_images=skp": ["runtime.corrupt_images: unknown policy 'skp'; did you mean 'skip'?"],
     "runtime.num_workers=-1": ["runtime.num_workers: must be 0 or more, got -1"],
+    "runtime.max_skipped=-1": ["runtime.max_skipped: must be 0 or more, got -1"],
+    "runtime.max_epochs=0": ["runtime.max_epochs: must be at least 1, or null for all, got 0"],
+    "runtime.max_steps_per_epoch=0": ["runtime.max_steps_per_epoch: must be at least 1, or null for all, got 0"],
+    "runtime.max_eval_batches=-2": ["runtime.max_eval_batches: must be at least 1, or null for all, got -2"],
     "dataset.validation_fraction=2": ["dataset.validation_fraction: must be in [0, 1), got 2.0"],
     f"{KD}.weight=heavy": [f"{KD}.weight: must be a number, or a schedule with a _target_, got 'heavy'"],
     "dataset.root=/nowhere/images": ["dataset.root: /nowhere/images is not there", "; to get the data: fetch it"],

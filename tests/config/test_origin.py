@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from distill_app import compose
 from distill_app.check.quick import check
 from distill_app.config.build import Builder
 from distill_app.config.origin import left_over
@@ -69,3 +70,10 @@ def test_an_argument_that_was_typed_is_left_over_from_nowhere(errors_of, tiny):
     assert "did you mean 'temperature'?" in error and "left over" not in error
     assert left_over("stage.optimizer", "momentum", {"_target_": "torch.optim.SGD", "momentum": 0.77}) is None
     assert left_over("nowhere.at.all", "x", {"_target_": "a.b", "x": 1}) is None
+
+
+def test_what_is_null_gets_a_value_before_it_is_taken_out():
+    words = ["dataset=fashion_det", "stage=fashion_det", "dataset.task._target_=distill_app.tasks.Classification"]
+    text = left_over("dataset.task", "pad_to", compose(words).dataset.task)
+    (line,) = re.findall(r"take it out: (.*?), or", text)
+    assert "pad_to" not in compose([*words, *shlex.split(line)]).dataset.task

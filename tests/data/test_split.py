@@ -7,6 +7,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from torchvision.datasets import FakeData
 
 from distill_app.data import BundledImages, budget, hold_out, labels_of
+from distill_app.data.split import spread
 
 LABELS = np.repeat([0, 1, 2], [100, 50, 20])
 
@@ -66,3 +67,10 @@ def test_labels_are_read_item_by_item_without_touching_the_generator():
 def test_large_data_set_without_labels_is_refused():
     with pytest.raises(ValueError, match="attribute `targets`"):
         labels_of(FakeData(20_001, (3, 4, 4), 5))
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(3, [10, 13, 16]), (1, [10]), (10, list(range(10, 20))), (99, list(range(10, 20)))]
+)
+def test_a_part_of_some_images_is_spread_over_all(most, expected):
+    assert spread(np.arange(10, 20), most).tolist() == expected

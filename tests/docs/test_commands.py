@@ -22,6 +22,7 @@ from distill_app.cli import main
 SMALL = {
     "runtime.max_epochs": "1",
     "runtime.max_steps_per_epoch": "1",
+    "runtime.max_eval_batches": "1",
     "runtime.threads": "1",
     "runtime.log_every": "1",
 }

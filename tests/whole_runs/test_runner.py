@@ -397,6 +397,18 @@ def test_debugging_cuts_every_stage_to_one_batch(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("batches", "counts"), [(1, [50, 50]), (3, [120, 150]), (None, [120, 597])])
+def test_an_evaluation_may_be_cut_short_and_says_so(tmp_path, monkeypatch, batches, counts):
+    seen, figures = [], Classification.figures
+    monkeypatch.setattr(Classification, "figures", lambda self, sums: seen.append(sums["count"]) or figures(self, sums))
+    most = f"runtime.max_eval_batches={batches or 'null'}"
+    run(tmp_path, "method=ce", "prelude=none", "dataset.eval_batch_size=50", *SMALL, most)
+    assert seen[-2:] == counts  # before them the check judges two
+    told = (tmp_path / "train.log").read_text().count(f"{most}: epochs and results are judged on {batches} batch")
+    assert told == (batches is not None)
+
+
+@pytest.mark.slow
 def test_a_script_composes_and_runs(tmp_path):
     code = inspect.cleandoc(
         """
