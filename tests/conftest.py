@@ -1,5 +1,6 @@
 """What the tests of configuration and command line share: cached composition, all errors of a config, the program."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def distill_process() -> Callable[..., subprocess.CompletedProcess]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "options(group): runs the test for every option of a config group")
+    gc.set_threshold(50_000, 20, 50)  # a tenth of a process's time goes into looking through torch and all tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
