@@ -19,7 +19,8 @@ from distill_app.runs.tracking import Tracker
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import EpochTraining
 from distill_app.training.progress import Progress
-from distill_app.training.runner import StageRunner, run_experiment
+from distill_app.training.run import run_experiment
+from distill_app.training.runner import StageRunner
 from distill_app.training.stage import Stage
 
 GOLDENS = Path(__file__).parent / "goldens"

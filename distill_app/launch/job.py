@@ -35,7 +35,7 @@ class Job:
         """
         # Imported here so that submitting does not load torch.
         from distill_app.runs.stop import Interrupted
-        from distill_app.training.runner import run_experiment
+        from distill_app.training.run import run_experiment
 
         world = self.experiment.world if self.experiment is not None else self._world()
         if world.main:

@@ -1,33 +1,22 @@
-"""The stage runner: for every stage of the schedule build, train, evaluate, checkpoint; at the end test and report.
-
-`run_experiment` is what a launcher calls. It looks into the run's folder first: a run that was finished returns its
-summary, one that was interrupted goes on where it was saved last, with the numbers that it would have given without
-the interruption, and else the run starts.
-"""
+"""The stage runner: for every stage of the schedule build, train, evaluate, checkpoint; at the end test and report."""
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
-from signal import Signals
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from distill_app.config.plan import StagePlan
 from distill_app.data.loading import deaths_told
 from distill_app.errors import WorkerDied
-from distill_app.machine.process import causes_told
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
-from distill_app.runs.lifecycle import recorded, run_folder
-from distill_app.runs.records import refuse_other_data, write_records
 from distill_app.runs.saver import Saver
 from distill_app.runs.stop import Interrupted, Stop
 from distill_app.runs.tracking import Tracker
-from distill_app.trackers.build import outlets_of
 from distill_app.training.answers import answers_of
 from distill_app.training.describe import stage_text
+from distill_app.training.ending import Ending
 from distill_app.training.experiment import Experiment
 from distill_app.training.loop import EpochTraining
 from distill_app.training.outcome import reasons_of, test_rows, write_results
@@ -36,58 +25,6 @@ from distill_app.training.progress import Position, Progress
 from distill_app.training.saving import SavingPolicy
 from distill_app.training.shared import SharedPrelude
 from distill_app.training.stage import Stage
-from distill_app.world import ALONE, World
-
-
-def run_experiment(
-    config: Mapping[str, Any],
-    *,
-    output_dir: str,
-    command: list[str],
-    experiment: Experiment | None = None,
-    shared: str | None = None,
-    world: World = ALONE,
-) -> dict[str, Any]:
-    """Runs, resumes, or finds finished the experiment of a resolved config.
-
-    Every rank calls it; the first one locks the folder, writes and speaks.
-
-    Args:
-        config: The resolved config as plain containers.
-        output_dir: The run's folder.
-        command: The command line, for the records.
-        experiment: That of the config where it is open already.
-        shared: The folder in which the points of a sweep keep preludes for each other; None: there are no others.
-        world: The processes that carry it out; that of the experiment where it is open.
-
-    Returns:
-        The summary, as in `summary.json`.
-    """
-    folder = Path(output_dir)
-    world = experiment.world if experiment is not None else world
-    with ExitStack() as stack:
-        finished = world.from_main(lambda: stack.enter_context(run_folder(folder, config)))
-        if finished is not None:
-            return finished
-        experiment = stack.enter_context(experiment or Experiment.of(config, world=world))
-        outlets = outlets_of(experiment.app.tracker, experiment.builder) if world.main else {}
-        # Points of a sweep follow each other, and what they say is read as one.
-        progress = None if shared is None else False
-        tracker = stack.enter_context(Tracker(folder, outlets=outlets, enabled=world.main, progress=progress))
-        stop = stack.enter_context(recorded(folder, tracker=tracker, config=config, rank=world.rank))
-        stack.enter_context(causes_told(last_words=stop.last_words))
-        runner = StageRunner(experiment, folder=folder, tracker=tracker, stop=stop, shared=shared)
-        data = runner.data_identity()
-
-        def record() -> None:
-            if runner.checkpoints.has("last"):
-                refuse_other_data(folder, data)
-            write_records(folder, cfg=OmegaConf.create(dict(config)), command=command, data=data)
-
-        world.from_main(record)
-        for note in experiment.data_notes():
-            tracker.warning(note)
-        return runner.run()
 
 
 class StageRunner:
@@ -118,7 +55,7 @@ class StageRunner:
         self.policy = SavingPolicy(experiment.app.checkpoint)
         self.shared = SharedPrelude(Path(shared), experiment) if shared is not None else None
         self.progress = Progress()
-        self._agreed: Signals | None = None  # what all ranks know of: a signal does not reach all of them at one line
+        self.ending = Ending(self.stop, self.world)
         self._clock = time.perf_counter()
 
     def run(self) -> dict[str, Any]:
@@ -127,28 +64,8 @@ class StageRunner:
         together = self.stop.held() if self.world.size > 1 else nullcontext()
         with closing(self.saver), deaths_told(self.experiment.app.runtime.num_workers), together:
             self.run_stages()
-            self.heed()
+            self.ending.heed()
             return self.conclude()
-
-    def heed(self) -> None:
-        """Ends the run where any of its processes was asked to.
-
-        Raises:
-            Interrupted: One was.
-        """
-        if self.world.size > 1:
-            self._agree_to_end()
-            self.stop.look()
-
-    def _agree_to_end(self, *, due: bool = False) -> bool:
-        """Whether to save here: on all ranks since one was asked to end, or since it is due on one."""
-        if self.world.size > 1:
-            number, any_due = self.world.agree(int(self.stop.requested or 0), int(due))
-            if number:
-                self._agreed = Signals(number)
-                self.stop.request(self._agreed)
-            return bool(number or any_due)
-        return self.stop.requested is not None or due
 
     def run_stages(self) -> None:
         """Trains what is left of the schedule."""
@@ -161,7 +78,7 @@ class StageRunner:
         if not self.experiment.assembled:
             refuse_what_does_not_fit(self.experiment, self.left())
         shared = self.shared
-        self.heed()
+        self.ending.heed()
         if shared is not None and shared.can_be_shared and not all(self.is_over(plan) for plan in shared.plans):
             with shared.turn(self.tracker):
                 if state is not None or not shared.take(self.progress, self.tracker):
@@ -191,7 +108,7 @@ class StageRunner:
                     self.train(stage)
             self.saver.finish()
             self.end(plan)
-            self.heed()
+            self.ending.heed()
             state = None
         return state
 
@@ -301,9 +218,9 @@ class StageRunner:
             self._count_seconds()
             timing = {"seconds": progress.seconds - before, "data_wait": training.data_wait}
             self.tracker.epoch(stage=stage.plan.name, epoch=epoch, metrics=metrics, timing=timing)
-            self._agree_to_end()
+            self.ending.agreed()
             self.save(stage)
-        self.heed()
+        self.ending.heed()
 
     def take_steps(self, stage: Stage, training: EpochTraining) -> None:
         """Trains what is left of the epoch; saves where that is due, and where the run shall end."""
@@ -312,7 +229,7 @@ class StageRunner:
         with self.stop.held():
             try:
                 for _ in training.steps():
-                    if training.between_steps and self._agree_to_end(due=self.is_due(training)):
+                    if training.between_steps and self.ending.agreed(due=self.is_due(training)):
                         training.watch.settle()
                         self.save(stage)
                         self.stop.look()
@@ -331,8 +248,7 @@ class StageRunner:
 
     def save(self, stage: Stage) -> None:
         """A checkpoint of here, marked as the last, and as the best of its stage where it is of such an epoch."""
-        progress, name = self.progress, stage.plan.name
-        asked = self._agreed if self.world.size > 1 else self.stop.requested
+        progress, name, asked = self.progress, stage.plan.name, self.ending.asked
         marks = ["last", f"{name}/last"]
         marks += [f"{name}/best"] if not progress.step and progress.epoch_is_best else []
         if asked is not None:

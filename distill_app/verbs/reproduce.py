@@ -88,7 +88,7 @@ def _carry_out(folder: Path, config: dict[str, Any], target: Path) -> list[str]:
     """Says what is different from then, runs, and returns what may explain differences."""
     from distill_app.runs.drift import drift
     from distill_app.training.experiment import Experiment
-    from distill_app.training.runner import run_experiment
+    from distill_app.training.run import run_experiment
 
     experiment = Experiment.of(config)
     data = {plan.name: experiment.data.stage(plan).identity for plan in experiment.plans}

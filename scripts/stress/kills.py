@@ -26,7 +26,7 @@ from typing import Any
 from distill_app.check.quick import read
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError
-from distill_app.training.runner import run_experiment
+from distill_app.training.run import run_experiment
 
 from .outcome import differences, listed
 

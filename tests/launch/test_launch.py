@@ -56,13 +56,13 @@ def runner(tmp_path, monkeypatch):
     modules.mkdir()
     (modules / "fake_runner.py").write_text(_RUNNER)
     (modules / "sitecustomize.py").write_text(
-        "import sys, fake_runner\nsys.modules['distill_app.training.runner'] = fake_runner\n"
+        "import sys, fake_runner\nsys.modules['distill_app.training.run'] = fake_runner\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{_ROOT}")
     monkeypatch.syspath_prepend(str(modules))
     import fake_runner
 
-    monkeypatch.setitem(sys.modules, "distill_app.training.runner", fake_runner)
+    monkeypatch.setitem(sys.modules, "distill_app.training.run", fake_runner)
     yield
     sys.modules.pop("fake_runner", None)
 

@@ -137,7 +137,7 @@ def test_on_a_gpu_a_run_without_deterministic_comes_with_a_hint(finished, distil
         return made
 
     monkeypatch.setattr(Experiment, "of", classmethod(on_gpu))
-    monkeypatch.setattr(runner_module, "run_experiment", lambda *args, **kwargs: None)
+    monkeypatch.setattr("distill_app.training.run.run_experiment", lambda *args, **kwargs: None)
     code, out, err = distill("reproduce", str(finished), "--output", str(tmp_path / "new"))
     assert code == 1 and "on a GPU sums may be taken in another order" in err and "--deterministic" in err
     assert "metrics.jsonl is missing" in out and not (tmp_path / "new").exists()

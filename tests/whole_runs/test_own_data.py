@@ -15,7 +15,7 @@ from distill_app.config.tree import compose
 from distill_app.errors import DataError
 from distill_app.runs.statefile import load_file
 from distill_app.training.optimize import Optimization
-from distill_app.training.runner import run_experiment
+from distill_app.training.run import run_experiment
 from distill_app.verbs import call
 
 pytestmark = pytest.mark.slow

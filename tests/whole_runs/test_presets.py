@@ -17,7 +17,7 @@ from distill_app.config.plan import plan_stages
 from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
 from distill_app.training.optimize import scaled_lr
-from distill_app.training.runner import run_experiment
+from distill_app.training.run import run_experiment
 
 FOLDER = Path(conf_dir(), "experiment")
 PRESETS = [

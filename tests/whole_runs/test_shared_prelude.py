@@ -9,7 +9,7 @@ from engine_fixtures import QUIET, metrics, resolved
 
 from distill_app.cli import main as distill
 from distill_app.runs.checkpoint import Checkpoints
-from distill_app.training.runner import run_experiment
+from distill_app.training.run import run_experiment
 from scripts.stress.outcome import differences
 
 pytestmark = pytest.mark.slow
