@@ -49,8 +49,8 @@ CUT = """
 
 `hnd` and `ghnd` are for a network that is cut in two: the head, up to a bottleneck, runs on a weak device, the rest
 elsewhere. Their student is the teacher's architecture with a bottleneck of 3 channels ({cut}). They start from the
-teacher's weights and train the head alone; labels (`ce`) and `kd` train the whole network from scratch, within the same
-number of epochs and on the same labels.
+teacher's weights and train the head alone; {others} train the whole network from scratch, within the same number of
+epochs and on the same labels.
 """
 
 
@@ -93,7 +93,9 @@ def write(
     parts = [wrapped(text), table(found, record, of)]
     if split := _students(place, record, split=True, metric=of.metric):
         ghnd = next(each.result for each in split if each.result.base["method"] == "ghnd")
-        parts += [wrapped(CUT.format(cut=crossing(Path(ghnd.members[0][0]["folder"])))), table(split, record, of)]
+        others = " and ".join([f"labels (`{of.alone}`)", *(["`kd`"] if "split/kd" in record else [])])
+        cut = crossing(Path(ghnd.members[0][0]["folder"]))
+        parts += [wrapped(CUT.format(cut=cut, others=others)), table(split, record, of)]
     page = "\n".join([*parts, ""])
     (docs / f"{stem}.md").write_text(page, encoding="utf-8")
     picture.draw(docs / f"{stem}.png", found=found)
