@@ -59,7 +59,7 @@ DATA = {
         ("dataset=fashion_seg", "stage=fashion_seg", "prelude=segmentation", *_SEGMENTERS),
         "tiny_fpn_segmenter",
         16,
-        **_BRIEF,
+        **{**_BRIEF, "trials": 12},
         alone="seg_ce",
         metric="mIoU",
         kinds=("segmentation",),
@@ -69,6 +69,7 @@ DATA = {
 OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "seg_ce", "vitkd", "deit_token"}
 OTHER_DATA |= {method.name for method in methods_of() if method.about.kind in ("detection", "segmentation")}
 OTHER_NETWORKS = {"crosskd", "pseudo_boxes"}  # of two RetinaNets, and of images without boxes
+BOTTLENECK = "split/"  # before names of methods that train the bottleneck network
 SPLIT = ("hnd", "ghnd")  # they train a bottleneck inside the teacher's architecture
 SEVERAL = ("multi_teacher", "ca_mkd")  # they learn from a second teacher, from numbers of its own, too
 # Where a method of these small networks would read a map twice, or one that says nothing, it reads others. On digits

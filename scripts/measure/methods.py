@@ -37,10 +37,20 @@ from distill_app.errors import DistillError
 
 from ..output import require_folder
 from .knobs import Knob, Space, trained_network
-from .measuring import DATA, FITS, ONE_THREAD, SEVERAL, SPLIT, Bundled, methods_for, second_teacher, train_teacher
+from .measuring import (
+    BOTTLENECK,
+    DATA,
+    FITS,
+    ONE_THREAD,
+    SEVERAL,
+    SPLIT,
+    Bundled,
+    methods_for,
+    second_teacher,
+    train_teacher,
+)
 
 DOCS = Path("docs")
-BOTTLENECK = "split/"  # before names of methods that train the bottleneck network
 
 
 def main() -> None:

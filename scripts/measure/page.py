@@ -18,7 +18,7 @@ from distill_app.report.tables import row_of
 from distill_app.runs.collect import collect
 from distill_app.runs.report import summary_table
 
-from .measuring import DATA, Bundled
+from .measuring import BOTTLENECK, DATA, Bundled
 
 HEAD = """# Results on {dataset}
 
@@ -33,7 +33,8 @@ be below 0.05 by chance.
 - Settings: of every method, the student alone too, {trials} points of its space were tried (Optuna, TPE; the first one
   is the method's file), judged by the last epoch on validation images with {judging}. The space is the rate, the
   strength of all that is not labels, the temperature and the share of the first stages, as far as a method has them
-  ([knobs.py](../scripts/measure/knobs.py)). All points and the chosen ones: [searched.json](searched.json).
+  ([knobs.py](../scripts/measure/knobs.py)); one that has more of them has fewer points for each. All points and the
+  chosen ones: [searched.json](searched.json).
 - `as published` is what the first point reached on validation images, `chosen` the best of all, with the same
   seeds: how much of a method's place is due to its settings. `best epoch` is the test figure of the epoch that was
   best on validation images, all other figures are those of the last.
@@ -69,12 +70,13 @@ def write(
     """
     stem = "results" if dataset == "digits" else f"results_{dataset}"
     of = DATA[dataset]
-    found = _students(place, record, split=False, metric=of.metric)
+    whole, cut = _parted(record)
+    found = _students(place, whole, metric=of.metric)
     runs = [member[0] for each in found for member in each.result.members]
     identity = json.loads((Path(runs[0]["folder"]) / "data.json").read_text(encoding="utf-8"))
     best = found[0].result
     summary = {**teacher["rows"][0], "name": teacher["student"]}
-    judging = next(iter(record.values()))
+    judging = next(iter(whole.values()))
     text = HEAD.format(
         dataset=dataset,
         what=of.metric,
@@ -90,16 +92,16 @@ def write(
         teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
         student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
     )
-    parts = [wrapped(text), table(found, record, of)]
-    if split := _students(place, record, split=True, metric=of.metric):
+    parts = [wrapped(text), table(found, whole, of)]
+    if split := _students(place / "split", cut, metric=of.metric):
         ghnd = next(each.result for each in split if each.result.base["method"] == "ghnd")
-        others = " and ".join([f"labels (`{of.alone}`)", *(["`kd`"] if "split/kd" in record else [])])
-        cut = crossing(Path(ghnd.members[0][0]["folder"]))
-        parts += [wrapped(CUT.format(cut=cut, others=others)), table(split, record, of)]
+        others = " and ".join([f"labels (`{of.alone}`)", *(["`kd`"] if "kd" in cut else [])])
+        where = crossing(Path(ghnd.members[0][0]["folder"]))
+        parts += ["", wrapped(CUT.format(cut=where, others=others)), table(split, cut, of)]
     page = "\n".join([*parts, ""])
     (docs / f"{stem}.md").write_text(page, encoding="utf-8")
     picture.draw(docs / f"{stem}.png", found=found)
-    numbers = [_numbers(each, record, of.metric) for each in found]
+    numbers = [_numbers(each, whole, of.metric) for each in found]
     (docs / f"{stem}.json").write_text(json.dumps({"teacher": summary, "methods": numbers}, indent=1) + "\n")
     known = yaml.safe_load(gains.read_text(encoding="utf-8")) if gains.is_file() else {}
     known[dataset] = {n["method"]: round(100 * n["minus_alone"]["mean"], 2) for n in numbers if "minus_alone" in n}
@@ -107,11 +109,15 @@ def write(
     print(page)
 
 
-def _students(place: Path, record: Mapping[str, Any], *, split: bool, metric: str) -> list[Compared]:
+def _parted(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was searched by method: on the student, and on the teacher's architecture with a bottleneck."""
+    whole = {name: entry for name, entry in record.items() if not name.startswith(BOTTLENECK)}
+    return whole, {name.removeprefix(BOTTLENECK): record[name] for name in record.keys() - whole.keys()}
+
+
+def _students(place: Path, record: Mapping[str, Any], *, metric: str) -> list[Compared]:
     """The tested students of all methods, best first; settings are no columns, since `searched.json` has them."""
-    names = [name.removeprefix("split/") for name in record if name.startswith("split/") == split]
-    folder = place / "split" if split else place
-    runs = [run for name in names for run in collect(folder / name)]
+    runs = [run for name in record for run in collect(place / name)]
     results = [result for result in aggregate(runs) if result.role in ("alone", "distilled")]
     found = compared([replace(result, settings={}) for result in results])
     return sorted(found, key=lambda each: -_mean(each, metric))
@@ -136,14 +142,8 @@ def _named(each: Compared) -> str:
     return f"student alone ({name})" if each.result.role == "alone" else name
 
 
-def _entry(each: Compared, record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was searched for a result."""
-    split = each.result.base["student"] == "teacher_bottleneck"
-    return record[f"{'split/' if split else ''}{each.result.base['method']}"]
-
-
 def _searched(each: Compared, record: Mapping[str, Any]) -> dict[str, str]:
-    entry = _entry(each, record)
+    entry = record[each.result.base["method"]]
     first, values = entry["trials"][0]["value"], list(entry["best"].values())
     return {
         "as published": "diverged" if first is None else f"{100 * first:.1f}",
@@ -160,7 +160,8 @@ def _numbers(each: Compared, record: Mapping[str, Any], metric: str) -> dict[str
     for name, against in (("minus_alone", each.alone), ("minus_kd", each.kd)):
         if against is not None and (pair := against.by_metric.get(metric)) is not None:
             numbers[name] = {"mean": pair.mean, "p": pair.p}
-    return {**numbers, "best_epoch": _entry(each, record)["best"], "seconds": each.seconds, "cost": each.cost}
+    best = record[numbers["method"]]["best"]
+    return {**numbers, "best_epoch": best, "seconds": each.seconds, "cost": each.cost}
 
 
 def crossing(folder: Path) -> str:

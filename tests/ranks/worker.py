@@ -14,8 +14,9 @@ import torch
 from distill_app.config.schema import to_app
 from distill_app.machine.process import join, leave
 from distill_app.runs import report
-from distill_app.training import frozen, outcome, runner
+from distill_app.training import frozen, outcome
 from distill_app.training.optimize import Optimization
+from distill_app.training.run import run_experiment
 
 first: list[list[torch.Tensor]] = []
 held: list[tuple[int, int]] = []  # numbers of a network in parts: on this rank, and in all
@@ -46,7 +47,7 @@ def main(cases: str, result: str) -> None:
         first.clear()
         held.clear()
         folder = Path(result).parent / "runs" / f"{name}_{world.size}"
-        runner.run_experiment(config, output_dir=str(folder), command=["test"], world=world)
+        run_experiment(config, output_dir=str(folder), command=["test"], world=world)
         if world.main:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             weights = {file.name: torch.load(file, weights_only=True) for file in sorted(folder.glob("*.pt"))}
