@@ -39,7 +39,7 @@ def evaluate(
         UsageError: No such network, no weights of it, or no cut for `eight_bits`.
         ConfigError: The stored config does not fit this version of the program.
     """
-    with Experiment.of(config) as experiment:
+    with Experiment.of(_on_all_images(config)) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
         if eight_bits:
             _quantise(loaded)
@@ -67,7 +67,7 @@ def evaluate_in_depth(
         UsageError: No such network, or no weights of it.
         ConfigError: The stored config does not fit this version of the program.
     """
-    with Experiment.of(config) as experiment:
+    with Experiment.of(_on_all_images(config)) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
         plan = last_plan(experiment.plans, network)
         teacher = None
@@ -85,6 +85,11 @@ def evaluate_in_depth(
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why
     return {"network": network, "weights": source, "dataset": plan.data.name, "split": split, **found}
+
+
+def _on_all_images(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what judged the run itself on a part of them."""
+    return {**config, "runtime": {**config["runtime"], "max_eval_batches": None}}
 
 
 def _quantise(network: Network) -> None:

@@ -78,3 +78,15 @@ def test_an_evaluation_changes_nothing_of_the_run(distill, copied):
     assert distill("evaluate", str(copied), "--full")[0] == 0
     assert {path: path.read_bytes() for path in before} == before
     assert "is finished" in distill("resume", str(copied))[1]
+
+
+def test_a_run_that_was_judged_on_a_part_is_evaluated_on_all_images(distill, tmp_path, tiny):
+    folder = tmp_path / "run"
+    words = ["method=ce", "prelude=none", "debug=one_batch", "dataset.eval_batch_size=20"]
+    summary = run_config(compose([*tiny, *words]), output_dir=str(folder))
+    assert (20 * summary["rows"][0]["accuracy"]) == pytest.approx(round(20 * summary["rows"][0]["accuracy"]))
+    assert distill("evaluate", str(folder), "--full")[0] == 0
+    found = read_all(folder)["student_test"]
+    assert found["count"] == 597
+    code, out, _ = distill("evaluate", str(folder))
+    assert code == 0 and f'"accuracy": {found["figures"]["accuracy"]}' in out
