@@ -16,7 +16,7 @@ from distill_app.deploy.description import architecture_of, described
 from distill_app.deploy.export import Target, Written, export
 from distill_app.deploy.formats import FORMATS
 from distill_app.deploy.preprocessing import Preprocessing
-from distill_app.deploy.program import program_of, scores_of
+from distill_app.deploy.program import program_of
 from distill_app.networks.network import Network, build_network
 from distill_app.tasks.classification import Classification
 
@@ -55,7 +55,7 @@ def about(app: AppConf, network: Network, *, to: str, **more: Any) -> dict[str, 
         preprocessing=preprocessing,
         to=to,
         answer=task.answer,
-        scores=scores_of(task),
+        scores=task.scores,
         **told,
     )
 

@@ -11,7 +11,7 @@ from distill_app.deploy.preprocessing import Preprocessing
 from distill_app.errors import SettingError
 from distill_app.losses.pixels import resized_logits
 
-SOFTMAX, SIGMOID, PIXELS = "softmax", "sigmoid", "pixels"
+SOFTMAX, PIXELS, OBJECTS = "softmax", "pixels", "objects"  # what a task says that its `scores` are
 
 
 class Guess(NamedTuple):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from distill_app.deploy.preprocessing import Preprocessing
-from distill_app.tasks.detection import Detection
 
 
 class Found(NamedTuple):
@@ -31,14 +30,14 @@ class Detector(nn.Module):
     Args:
         network: Called with a list of images, gives a dict of boxes, labels and scores for each.
         preprocessing: From an image to what it takes.
-        task: Names classes, and draws.
+        task: Names classes by `name_of`, and draws what has scores from its `drawn_from` on.
         name: What it is called.
 
     Attributes:
         module: The bare network, for whoever wants to go on with it.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, *, task: Detection, name: str = "student"):
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, *, task: Any, name: str = "student"):
         super().__init__()
         self.module, self.preprocessing, self.task, self.name = network, preprocessing, task, name
         self.eval()

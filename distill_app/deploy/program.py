@@ -1,14 +1,11 @@
-"""A network as one function of one input, as files of programs hold it, and what its answers are."""
+"""A network as one function of one input, as files of programs hold it."""
 
 import torch
 from torch import Tensor, nn
 
-from distill_app.deploy.deployed import PIXELS, SIGMOID, SOFTMAX
 from distill_app.networks.answers import Answers
 from distill_app.networks.network import Network
 from distill_app.tasks.base import Task
-from distill_app.tasks.multilabel import MultiLabel
-from distill_app.tasks.segmentation import Segmentation
 
 
 class Program(nn.Module):
@@ -42,12 +39,3 @@ def program_of(network: Network, task: Task, example: Tensor) -> nn.Module:
     with torch.no_grad():
         answer, returned = program(example), network.module(example)
     return network.module if isinstance(returned, Tensor) and torch.equal(returned, answer) else program
-
-
-def scores_of(task: Task) -> str | None:
-    """How answers become probabilities; None where they are no classes."""
-    if task.class_logits(task.answer or "output") is not None:
-        return SOFTMAX
-    if isinstance(task, Segmentation):
-        return PIXELS
-    return SIGMOID if isinstance(task, MultiLabel) else None

@@ -127,6 +127,13 @@ class Task:
         """How many class logits a tap holds that are read by their softmax; None: it holds others, or none."""
         return None
 
+    @property
+    def scores(self) -> str | None:
+        """What answers are to whoever asks a trained network: `softmax` or `sigmoid`, by which they become
+        probabilities of classes, `pixels`, whose classes have a softmax each, or `objects`; None: no classes.
+        """
+        return "softmax" if self.class_logits(self.answer or "output") is not None else None
+
     def misfit(self, answer: Any, batch: Mapping[str, Any]) -> str | None:
         """Why answers of this shape cannot be judged by the targets (`gives 1000 logits ...`); None where they can.
 

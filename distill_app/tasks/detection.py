@@ -168,6 +168,10 @@ class Detection(Task):
         highest = max((int(each["labels"].max()) for each in answer if len(each["labels"])), default=0)
         return f"detects a class {highest}, and there are {self.num_classes}" if highest > self.num_classes else None
 
+    @property
+    def scores(self) -> str:
+        return "objects"
+
     def start(self) -> Sums:
         return {"images": []}
 

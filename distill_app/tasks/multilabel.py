@@ -47,6 +47,10 @@ class MultiLabel(LogitTask):
         outside = ((array < 0) | (array > 1)).any(axis=1).sum()
         return [f"{outside} of {len(array)} targets have numbers outside of [0, 1]; {allowed}"] if outside else []
 
+    @property
+    def scores(self) -> str:
+        return "sigmoid"
+
     def start(self) -> Sums:
         return {"scores": [], "targets": [], "loss": 0, "same": 0, "compared": 0}
 

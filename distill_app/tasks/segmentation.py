@@ -134,6 +134,10 @@ class Segmentation(ImageTask):
         mine, theirs = (outputs_of(each)["out"].shape[1] for each in (answer, other))
         return None if mine == theirs else f"one tells {mine} classes apart and the other {theirs}"
 
+    @property
+    def scores(self) -> str:
+        return "pixels"
+
     def start(self) -> Sums:
         shape = (self.num_classes, self.num_classes)
         return {"confusion": torch.zeros(shape, dtype=torch.int64), "images": 0, "same": 0, "compared": 0}

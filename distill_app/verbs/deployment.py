@@ -13,7 +13,7 @@ from distill_app.config.plan import StagePlan, models_of
 from distill_app.config.schema import RuntimeConf
 from distill_app.deploy import timm_files
 from distill_app.deploy.card import card, split_card
-from distill_app.deploy.deployed import PIXELS, Deployed
+from distill_app.deploy.deployed import OBJECTS, PIXELS, Deployed
 from distill_app.deploy.description import architecture_of, described, loaded, told_by
 from distill_app.deploy.detected import Detector
 from distill_app.deploy.export import SAMPLES, Target, Written, description_in, same_bytes
@@ -21,7 +21,7 @@ from distill_app.deploy.export import export as write
 from distill_app.deploy.formats import FORMATS
 from distill_app.deploy.half import Half, load_half, split_in
 from distill_app.deploy.preprocessing import Preprocessing
-from distill_app.deploy.program import Program, program_of, scores_of
+from distill_app.deploy.program import Program, program_of
 from distill_app.deploy.split import export_split as write_split
 from distill_app.deploy.split import refuse_uncut
 from distill_app.errors import DistillError, UsageError
@@ -29,7 +29,6 @@ from distill_app.models.cut import CutReport, bottleneck_of
 from distill_app.networks.modes import evaluating
 from distill_app.networks.network import Network
 from distill_app.runs.files import read_object
-from distill_app.tasks.detection import Detection
 from distill_app.tasks.images import ImageTask
 from distill_app.training.experiment import Experiment
 from distill_app.verbs.networks import last_plan, stored_network
@@ -72,12 +71,12 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
     with Experiment.of(config) as experiment:
         opened = _open(experiment, place, folder=folder, network=network_name(config, network))
         task = experiment.task(opened.plan)
-        if isinstance(task, Detection):
+        if task.scores == OBJECTS:
             task.classes = opened.classes
             return Detector(opened.network.module, opened.preprocessing, task=task, name=opened.network.name)
         if not isinstance(task, ImageTask):
             raise UsageError(f"{type(task).__name__} is no task of images; a network of images is needed here")
-        program, scores, preprocessing = Program(opened.network, task.answer), scores_of(task), opened.preprocessing
+        program, scores, preprocessing = Program(opened.network, task.answer), task.scores, opened.preprocessing
         if scores == PIXELS:  # of every pixel: none is cut off
             allowed = experiment.app.runtime.allow
             preprocessing = Preprocessing.of_dataset(opened.plan.data, allow=allowed, fit=None)
@@ -128,7 +127,7 @@ def export(
             preprocessing=opened.preprocessing,
             to=to,
             answer=task.answer,
-            scores=scores_of(task),
+            scores=task.scores,
             classes=opened.classes,
             run=told_by(folder, config, network=network, source=opened.source),
             licence=licence,
@@ -191,7 +190,7 @@ def export_split(
             preprocessing=opened.preprocessing,
             to="split",
             answer=None,
-            scores=scores_of(task),
+            scores=task.scores,
             classes=opened.classes,
             run=told_by(folder, config, network=network, source=opened.source),
             licence=licence,
@@ -253,7 +252,7 @@ def _open(experiment: Experiment, place: Path, *, folder: Path, network: str) ->
     if task.own_sizes:
         preprocessing = Preprocessing.in_own_size(plan.data, allow=allow)
     else:
-        fit = "stretch" if scores_of(task) == PIXELS else "crop"
+        fit = "stretch" if task.scores == PIXELS else "crop"
         preprocessing = Preprocessing.of_dataset(plan.data, allow=allow, fit=fit)
     records = (read_object(folder / "data.json") or {}).get(plan.name)
     names = records.get("classes") if isinstance(records, Mapping) else None
