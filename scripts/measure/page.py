@@ -18,7 +18,7 @@ from distill_app.report.tables import row_of
 from distill_app.runs.collect import collect
 from distill_app.runs.report import summary_table
 
-from .measuring import BOTTLENECK, DATA, Bundled
+from .measuring import BOTTLENECK, DATA, SPLIT, Bundled, methods_for
 
 HEAD = """# Results on {dataset}
 
@@ -37,7 +37,7 @@ be below 0.05 by chance.
   chosen ones: [searched.json](searched.json).
 - `as published` is what the first point reached on validation images, `chosen` the best of all, with the same
   seeds: how much of a method's place is due to its settings. `best epoch` is the test figure of the epoch that was
-  best on validation images, all other figures are those of the last.
+  best on validation images, all other figures are those of the last.{missing}
 
 ![{what} of all methods]({stem}.png)
 """
@@ -77,6 +77,7 @@ def write(
     best = found[0].result
     summary = {**teacher["rows"][0], "name": teacher["student"]}
     judging = next(iter(whole.values()))
+    left = sorted({*methods_for(dataset)} - {*whole, *SPLIT})
     text = HEAD.format(
         dataset=dataset,
         what=of.metric,
@@ -88,6 +89,7 @@ def write(
         budget=judging["budget"],
         trials=len(judging["trials"]),
         judging=f"seed{'s' * (len(judging['judging']) > 1)} {' and '.join(map(str, judging['judging']))}",
+        missing=f"\n- Not measured: {', '.join(f'`{name}`' for name in left)}." if left else "",
         cached=CACHED.format(views=of.views) if of.views else "",
         teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
         student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
