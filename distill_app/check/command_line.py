@@ -188,7 +188,10 @@ class _Words:
         if "Ambiguous value" in text:
             return f"{key}: {value!r} are several values; {self._several(key, value)}"
         if "Could not delete" in text and key in known.keys:
-            return f"{key}: is null, and Hydra takes out only what has a value; write {key}=0 '~{key}'"
+            there = OmegaConf.select(known.cfg, key, throw_on_missing=False)
+            if there is None:
+                return f"{key}: is null, and Hydra takes out only what has a value; write {key}=0 '~{key}'"
+            return f"{key}: is {there!r} and not {value}, so that nothing is taken out; write '~{key}'"
         if "Could not delete" in text:
             return f"{key}: {known.key(key)}, so there is nothing to take out"
         if any(words in text for words in ("Could not append", "Multiple values", "appears more than once")):

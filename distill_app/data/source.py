@@ -135,7 +135,7 @@ class DataSource:
         notes += [f"{plan.data_key}: {text}" for text in classes]
         if (most := self._runtime.max_eval_batches) is not None:
             count = f"{most} batch{'es' * (most > 1)} of {plan.data.eval_batch_size} images"
-            notes.append(f"runtime.max_eval_batches={most}: epochs and results are judged on {count}, not on all")
+            notes.append(f"runtime.max_eval_batches={most}: epochs and results are judged on {count} at most")
         if (fraction := plan.data.validation_fraction) and own_validation(datasets["train"]) is not None:
             notes.append(
                 f"{plan.data_key}.validation_fraction: {fraction:g} is not used, the data have a part for that"

@@ -192,14 +192,13 @@ def _classes(described: Mapping[str, Any]) -> str:
         "softmax": "one class for each image: the softmax of the answer gives their probabilities",
         "sigmoid": "any number of classes for each image: the sigmoid of the answer gives their probabilities",
         "pixels": "a map of logits for each: the largest of a pixel is its class",
-        "objects": "found with a box, a score and the number of a class, which count from 1",
     }.get(described.get("scores") or "", "an answer that is not one of classes")
-    names, what = described.get("classes"), "classes" if described.get("scores") == "objects" else "numbers"
+    names = described.get("classes")
     if not names:
-        return f"{described['num_classes']} {what}, {scores}. The names of the classes are not known."
+        return f"{described['num_classes']} numbers, {scores}. The names of the classes are not known."
     shown = ", ".join(f"{number} {name}" for number, name in enumerate(names[:_SHOWN_CLASSES]))
     more = f" and {len(names) - _SHOWN_CLASSES} more, in the JSON file beside" if len(names) > _SHOWN_CLASSES else ""
-    return f"{described['num_classes']} {what}, {scores}: {shown}{more}."
+    return f"{described['num_classes']} numbers, {scores}: {shown}{more}."
 
 
 def _figures(described: Mapping[str, Any]) -> str:

@@ -33,6 +33,15 @@ class Ending:
             return bool(number or any_due)
         return self._stop.requested is not None or due
 
+    def look(self) -> None:
+        """Ends the run where all ranks know that it was asked to; what came to one alone since then waits.
+
+        Raises:
+            Interrupted: It was.
+        """
+        if self.asked is not None:
+            self._stop.look()
+
     def heed(self) -> None:
         """Ends the run where any of its processes was asked to.
 
@@ -41,4 +50,4 @@ class Ending:
         """
         if self._world.size > 1:
             self.agreed()
-            self._stop.look()
+            self.look()

@@ -232,7 +232,7 @@ class StageRunner:
                     if training.between_steps and self.ending.agreed(due=self.is_due(training)):
                         training.watch.settle()
                         self.save(stage)
-                        self.stop.look()
+                        self.ending.look()
             except WorkerDied:
                 # A signal to the whole group ends the processes that load: here it waits for the step all the same.
                 if self.stop.requested and training.between_steps and self.world.size == 1:

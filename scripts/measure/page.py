@@ -95,7 +95,7 @@ def write(
         student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
     )
     parts = [wrapped(text), table(found, whole, of)]
-    if split := _students(place / "split", cut, metric=of.metric):
+    if split := _students(place / BOTTLENECK, cut, metric=of.metric):
         ghnd = next(each.result for each in split if each.result.base["method"] == "ghnd")
         others = " and ".join([f"labels (`{of.alone}`)", *(["`kd`"] if "kd" in cut else [])])
         where = crossing(Path(ghnd.members[0][0]["folder"]))

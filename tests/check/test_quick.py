@@ -44,6 +44,7 @@ COMPOSITION = {
     "~stage.patience": [
         "stage.patience: is null, and Hydra takes out only what has a value; write stage.patience=0 '~"
     ],
+    "~stage.lr=5": ["stage.lr: is 0.", " and not 5, so that nothing is taken out; write '~stage.lr'"],
     "~prelud": ["prelud: unknown key 'prelud'; did you mean 'prelude'?, so there is nothing to take out"],
     "stage": ["'stage' is no override; write key=value"],
     "seed=0,1": ["seed: '0,1' are several values; sweep over them with -m"],

@@ -43,11 +43,18 @@ class Signalled(torch.optim.lr_scheduler.LRScheduler):
         optimizer: Of the student.
         rank: Which one.
         epoch: Of which epoch.
+        saving: Instead of this, the first rank gets it while it saves for the n-th time, which it does alone.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, rank: int = 0, epoch: int = 2):
-        self.rank, self.epoch = rank, epoch
+    def __init__(self, optimizer: torch.optim.Optimizer, rank: int = 0, epoch: int = 2, saving: int | None = None):
+        self.rank, self.epoch, self.saving, self.saved = rank, epoch if saving is None else -1, saving, 0
         super().__init__(optimizer)
+
+    def state_dict(self) -> dict:
+        self.saved += 1
+        if self.saved == self.saving:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().state_dict()
 
     def get_lr(self) -> list[float]:
         if self.last_epoch == self.epoch and int(os.environ.get("RANK", "0")) == self.rank:

@@ -112,16 +112,21 @@ def test_a_signal_to_one_rank_alone_stops_all(tmp_path):
     assert status(tmp_path / "run")["state"] == "preempted"
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_between_the_last_step_and_the_checkpoint_of_an_epoch_is_saved_by_all(tmp_path, rank):
+@pytest.mark.parametrize(
+    ("when", "saved"),
+    [("rank: 0", "epoch_0001"), ("rank: 1", "epoch_0001"), ("saving: 1", "epoch_0000_step_0000002")],
+    ids=["first rank", "second rank", "while the first one saves what is due"],
+)
+def test_a_signal_that_one_rank_sees_before_the_others_is_saved_by_all(tmp_path, when, saved):
     (tmp_path / "scheduler").mkdir()
-    schedule = f"{{_target_: faulty.Signalled, _partial_: true, rank: {rank}}}"
+    schedule = f"{{_target_: faulty.Signalled, _partial_: true, {when}}}"
     (tmp_path / "scheduler" / "signalled.yaml").write_text(f"interval: epoch\nschedule: {schedule}\n")
     own = ("scheduler@stage.scheduler=signalled", "runtime.allow=[faulty]", "stage.epochs=4")
+    own = (*own, "checkpoint.every_steps=1")
     line = command("--config-dir", str(tmp_path), *TINY, *TWO, *own, f"hydra.run.dir={tmp_path / 'run'}")
     done = subprocess.run(line, env=alone(), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 143, done.stderr
-    assert status(tmp_path / "run")["reason"] == "SIGTERM: saved distill/epoch_0001"
+    assert status(tmp_path / "run")["reason"] == f"SIGTERM: saved distill/{saved}"
 
 
 def test_no_rank_outlives_the_process_that_started_it(tmp_path):
