@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from engine_fixtures import mostly_slow
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from distill_app.check.command_line import composition_errors
@@ -29,6 +30,12 @@ TINY = (
     "runtime.threads=1",
     "tracker=none",
 )
+
+
+@pytest.fixture(autouse=True)
+def no_choices_of_before(monkeypatch) -> None:
+    """Hydra keeps what a command line chose for as long as the process lives, which here is that of many of them."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from distill_app.verbs.stored import stored_config
 def finished(tmp_path_factory, tiny):
     """A finished run: a teacher, and a student of two epochs."""
     folder = tmp_path_factory.mktemp("runs") / "a run=1"
-    more = ["debug=one_batch", "runtime.max_epochs=2", "prelude=teacher"]
+    more = ["debug=one_batch", "runtime.max_eval_batches=null", "runtime.max_epochs=2", "prelude=teacher"]
     run_config(compose([*tiny, *more]), output_dir=str(folder))
     return folder
 
