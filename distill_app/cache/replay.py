@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor
 
 from distill_app.cache.codec import Codec, codec_of, uncached
-from distill_app.cache.fingerprint import base_samples, fingerprint, nearest
+from distill_app.cache.fingerprint import base_samples
+from distill_app.cache.folders import Folders
 from distill_app.cache.layout import Layout, room_of
 from distill_app.cache.leaves import leaves, nested, nesting, refuse_varying
 from distill_app.cache.notes import cache_notes
-from distill_app.cache.store import KIND, META, Records, TapStore, differences, digest, read_meta, tap_folder
+from distill_app.cache.store import Records, TapStore, tap_folder
 from distill_app.cache.waiting import Waiting
 from distill_app.config.cached import cached_taps, temperature_of
 from distill_app.config.plan import StagePlan
@@ -30,7 +30,6 @@ from distill_app.errors import CacheError
 from distill_app.networks.network import Network
 from distill_app.networks.run import Namespace
 from distill_app.networks.taps import Tap, shapes_in
-from distill_app.runs.files import write_json
 from distill_app.words import size_text, warn
 
 
@@ -85,6 +84,7 @@ class StageCache:
     ):
         self._plan, self._app, self._networks, self._data, self._device = plan, app, networks, data, device
         self._conf: CacheConf = app.cache
+        self._folders = Folders(plan, app, networks, data)
         self._waiting: list[Waiting] = []
         self._opened = False
         # Rows are those of the whole data set; a stage with fewer labels leaves holes between them.
@@ -194,9 +194,7 @@ class StageCache:
 
     def _open(self, notes: list[str]) -> None:
         for name, taps in self._taps.items():
-            parts = fingerprint(self._networks[name], plan=self._plan, app=self._app, data=self._data)
-            name_of_parts = digest(parts)
-            folder = self._folder(name, name_of_parts, parts, notes)
+            folder, name_of_parts = self._folders.open(name, notes)
             for tap, of in taps.items():
                 spec = self._networks[name].taps.get(tap.partition(".")[0], "")
                 inside = tap_folder(tap, spec=[spec, of.codec.temperature], layout=of.layout)
@@ -207,17 +205,6 @@ class StageCache:
                 there = of.store.filled(self._data.indices)
                 notes.append(f"cache {name}.{tap}: {there:,} of {rows:,} rows are in {of.store.folder}")
 
-    def _folder(self, name: str, name_of_parts: str, parts: dict[str, Any], notes: list[str]) -> Path:
-        """The folder of a network's fingerprint: the one to be reused if it is the same, else by its name."""
-        if (reuse := self._reused(name, parts)) is not None:
-            return reuse
-        folder = Path(self._conf.folder) / name_of_parts
-        if read_meta(folder) is None:
-            notes += nearest(folder.parent, name, parts)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / META, {"kind": KIND, "network": name, "fingerprint": name_of_parts, "parts": parts})
-        return folder
-
     def refuse_reuse(self, *, unknown: Collection[str] = ()) -> None:
         """Refuses a folder that cannot be reused, as soon as that is known.
 
@@ -227,23 +214,7 @@ class StageCache:
         Raises:
             CacheError: `cache.reuse` holds something else.
         """
-        for name in self._taps if self._conf.reuse else ():
-            parts = fingerprint(self._networks[name], plan=self._plan, app=self._app, data=self._data)
-            self._reused(name, parts, weights=name not in unknown)
-
-    def _reused(self, name: str, parts: dict[str, Any], *, weights: bool = True) -> Path | None:
-        """The folder of `cache.reuse` if it is of this network; refused if the other parts are not these."""
-        reuse = Path(self._conf.reuse) if self._conf.reuse else None
-        there = read_meta(reuse) if reuse is not None else None
-        if there is None or there.get("network") != name:
-            return None
-        differing = differences(parts, there.get("parts"))
-        if differing := [text for text in differing if weights or not text.startswith("network.weights:")]:
-            raise CacheError(
-                f"cache.reuse: {reuse} was filled from something else: {'; '.join(differing)}. Make these the same, "
-                f"or leave cache.reuse out to fill another one"
-            )
-        return reuse
+        self._folders.refuse_reuse(self._taps, unknown=unknown)
 
     def _require_room(self) -> None:
         """Refuses to begin where a disk has less room than the rows that are not there will take."""

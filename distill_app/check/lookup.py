@@ -4,7 +4,8 @@ from omegaconf import DictConfig
 
 from distill_app.check.interpolations import taps_referred_to
 from distill_app.config.inputs import asks_timm, frozen_networks
-from distill_app.config.plan import ROLES, StagePlan, model_key, models_of, plan_stages, taps_to_find
+from distill_app.config.plan import ROLES, StagePlan, model_key, models_of, taps_to_find
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf
 
 

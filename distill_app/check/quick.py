@@ -24,7 +24,8 @@ from distill_app.config.each import written_out
 from distill_app.config.groups import options_of
 from distill_app.config.inherit import PARTS, inherit
 from distill_app.config.inputs import input_errors
-from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
+from distill_app.config.plan import StagePlan, model_key, models_of
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf
 from distill_app.data.presence import classes_of, missing_data
 from distill_app.errors import ConfigError

@@ -13,7 +13,8 @@ from distill_app.config.each import written_out
 from distill_app.config.groups import conf_dir
 from distill_app.config.inherit import inherit
 from distill_app.config.parts import texts_of
-from distill_app.config.plan import StagePlan, plan_stages
+from distill_app.config.plan import StagePlan
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AboutConf, AdapterConf, LossTermConf
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError, UsageError, one_line

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from distill_app.runs.files import to_json
+from distill_app.runs.files import to_json, write_text
 from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited
 
 METRICS = "metrics.jsonl"
@@ -66,6 +67,56 @@ class Journal:
             lines = ", ".join(map(str, self.damaged[:10])) + (", ..." if len(self.damaged) > 10 else "")
             words.append(f"damaged: line {lines}" if len(self.damaged) == 1 else f"damaged: lines {lines}")
         return "; ".join(words)
+
+
+class JournalFile:
+    """A file of records that is being written: each record is whole on its way to the disk before the next one.
+
+    Attributes:
+        count: The records that were appended or kept since it was opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.count = 0
+        _drop_partial_line(self.path)
+        self._open()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes a record behind the others.
+
+        Raises:
+            OSError: The disk is full, say: it is what results are made of, so this is an error of the run.
+        """
+        self._file.write(sealed_line(record))
+        self.count += 1
+
+    def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces the file by these records, whole or not at all."""
+        self._file.close()
+        write_text(self.path, "".join(map(sealed_line, records)))
+        self.count = len(records)
+        self._open()
+
+    def sync(self) -> None:
+        """Brings what was appended to the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _open(self) -> None:
+        self._file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+
+def _drop_partial_line(path: Path) -> None:
+    # A killed process leaves half a line; the next record must not be glued to it.
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with open(path, "r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)
 
 
 def sealed_line(record: Mapping[str, Any]) -> str:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distill_app.runs.files import finite, write_text
-from distill_app.runs.journal import METRICS, Journal, sealed_line
+from distill_app.runs.files import finite
+from distill_app.runs.journal import METRICS, Journal, JournalFile
 from distill_app.runs.lines import CLOCK, WIDTH, duration, epoch_line, figure, in_line, leading_of
 from distill_app.runs.live import LiveStage, on_terminal
 from distill_app.runs.metrics import Metric
@@ -52,20 +52,23 @@ class Tracker:
         self._live: LiveStage | None = None
         self._best: float | None = None  # of the stage's leading metric
         self._epochs_over: list[Mapping[str, Any]] = []  # records of epochs before this process began
-        self.count = 0  # of the records
         self._stage, self._epochs, self._steps = "", 0, 0
         self._metrics_of_stage: list[Metric] = []
         if enabled:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _drop_partial_line(self.folder / METRICS)
             self._log = open(self.folder / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-            self._open_metrics()
+            self._metrics = JournalFile(self.folder / METRICS)
 
     def __enter__(self) -> "Tracker":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def count(self) -> int:
+        """How many records there are, as far as this process knows."""
+        return self._metrics.count if self.enabled else 0
 
     def info(self, text: str) -> None:
         """Says something on the console and in train.log."""
@@ -264,21 +267,18 @@ class Tracker:
         if not self.enabled:
             return
         path = self.folder / METRICS
-        self._metrics.close()
         journal = Journal.read(path)
         kept = [record for record in journal.records if keep(record)]
         if loss := Journal(kept, journal.damaged).loss(expected):
             self.warning(f"{path}: {loss}; what is lost stays out, and changes nothing else of the run")
-        self.count = len(kept)
         self._epochs_over = [record for record in kept if record.get("kind") == "epoch"]
-        write_text(path, "".join(map(sealed_line, kept)))
-        self._open_metrics()
+        self._metrics.keep(kept)
         self._outlets.open(kept)
 
     def sync(self) -> None:
         """Brings the records to the disk."""
         if self.enabled:
-            os.fsync(self._metrics.fileno())
+            self._metrics.sync()
 
     def take_over(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes down the records of another run, whose numbers are this one's too."""
@@ -301,11 +301,6 @@ class Tracker:
         """Tells the outlets of the run before its first record, where nobody has rewound it."""
         if not self._outlets.opened:
             self._outlets.open(Journal.read(self.folder / METRICS).records)
-
-    def _open_metrics(self) -> None:
-        self._metrics = open(  # noqa: SIM115
-            self.folder / METRICS, "a", encoding="utf-8", buffering=1
-        )
 
     def _say(self, text: str, *, level: str, stream: str) -> None:
         if not self.enabled:
@@ -335,20 +330,10 @@ class Tracker:
 
     def _write_record(self, record: Mapping[str, Any]) -> None:
         self._open_outlets()
-        self._metrics.write(sealed_line(record))
-        self.count += 1
+        self._metrics.append(record)
         self._outlets.add(record)
 
     def _end_live(self) -> None:
         if self._live is not None:
             self._live.close()
             self._live = None
-
-
-def _drop_partial_line(path: Path) -> None:
-    # A killed process leaves half a line; the next record must not be glued to it.
-    if path.exists():
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with open(path, "r+b") as file:
-                file.truncate(content.rfind(b"\n") + 1)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import AVERAGE, StagePlan, plan_stages
+from distill_app.config.plan import AVERAGE, StagePlan
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf, to_app
 from distill_app.data.source import DataSource
 from distill_app.errors import CheckpointError, ConfigError

@@ -10,7 +10,8 @@ from typing import Any
 
 from distill_app.check.flags import ordered
 from distill_app.check.quoting import quoted
-from distill_app.config.plan import StagePlan, model_key, models_of, plan_stages
+from distill_app.config.plan import StagePlan, model_key, models_of
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf
 from distill_app.errors import UsageError
 from distill_app.verbs import rerun

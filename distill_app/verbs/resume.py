@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.check.flags import ordered
 from distill_app.check.share import share_errors
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import to_app
 from distill_app.errors import ConfigError, UsageError
 from distill_app.runs.claim import finished_summary, has_checkpoints, lost_records, lost_text, write_config

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_app.check.quick import unbuildable
 from distill_app.config.build import Builder
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import to_app
 from distill_app.errors import ConfigError, LaunchError, UsageError, explain
 from distill_app.launch.job import Job

@@ -16,7 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import RuntimeConf, to_app
 from distill_app.errors import ConfigError, UsageError
 from distill_app.runs.claim import finished_summary, is_as_written, lost_text

@@ -7,7 +7,7 @@ from conftest import TINY
 
 from distill_app.check import taps
 from distill_app.check.quick import read
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import to_app
 
 OWN = ("model@student=own", "student.net._target_=distill_app.models.PlainCNN", "+student.net.widths=[8,16]")

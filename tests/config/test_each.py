@@ -7,7 +7,8 @@ from plan_fixtures import NET, app, term
 
 from distill_app.check.quick import read
 from distill_app.config.each import names_of, written_out
-from distill_app.config.plan import models_of, plan_stages
+from distill_app.config.plan import models_of
+from distill_app.config.planning import plan_stages
 from distill_app.config.tree import compose
 from distill_app.errors import ConfigError
 

@@ -6,7 +6,7 @@ import pytest
 from plan_fixtures import ADAM, DATA, NET, SGD, STEP, app, term
 
 from distill_app.config.addresses import Address, bind, fetch
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 
 
 def adapter(source: Any, target: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from engine_fixtures import resolved, run
 from torch import nn
 
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import to_app
 from distill_app.models import PlainCNN
 from distill_app.training.chance import random_errors

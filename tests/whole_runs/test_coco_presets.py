@@ -12,7 +12,7 @@ from torchvision.models import get_model_weights
 
 from distill_app.check.quick import read
 from distill_app.config.groups import conf_dir
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
 from distill_app.training.optimize import scaled_lr

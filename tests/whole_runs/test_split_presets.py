@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from distill_app.check.quick import read
 from distill_app.config.groups import conf_dir
-from distill_app.config.plan import plan_stages
+from distill_app.config.planning import plan_stages
 from distill_app.config.schema import to_app
 from distill_app.config.tree import compose
 from distill_app.training.describe import stage_text
