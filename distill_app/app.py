@@ -127,7 +127,8 @@ def carry_out(
     from distill_app.report.published import outline as published_outline
     from distill_app.training.describe import origins_text, plan_text
 
-    world = _world(app)
+    sweeps = hydra is not None and hydra.mode is RunMode.MULTIRUN
+    world = _world(app, sweeps=sweeps)
     output_dir = world.from_main(lambda: output_dir)  # it may have the time in its name
     outline: list[str] = []
     look = (lambda plan, stage: outline.append(plan_text(plan, stage))) if app.dry_run else None
@@ -147,16 +148,27 @@ def carry_out(
             launcher = experiment.builder.build(app.launcher, key="launcher")
             if hydra is not None and world.main:
                 write_hydra_records(output_dir, cfg=cfg, hydra=hydra)
-            sweeps = hydra is not None and hydra.mode is RunMode.MULTIRUN
             shared = str(Path(hydra.sweep.dir, "prelude").absolute()) if sweeps else None
             job = Job(config, output_dir, command, shared, experiment)
             return launcher(job) if queue is None else queue.add(launcher, job)
 
 
-def _world(app: AppConf) -> Any:
-    """The processes that carry out a run here: those that torchrun, or the like, started together with this one."""
-    from distill_app.machine.process import join
+def _world(app: AppConf, *, sweeps: bool) -> Any:
+    """The processes that carry out a run here: those that torchrun, or the like, started together with this one.
+
+    Raises:
+        ConfigError: They shall carry out a sweep.
+    """
+    from distill_app.machine.process import join, processes_here
     from distill_app.world import ALONE
 
-    together = "RANK" in os.environ and str(app.launcher["_target_"]).endswith(".Local")
-    return join(app.runtime) if together else ALONE
+    if not ("RANK" in os.environ and str(app.launcher["_target_"]).endswith(".Local")):
+        return ALONE
+    if sweeps and (count := processes_here()) > 1:
+        raise ConfigError(
+            [
+                f"launcher: {count} processes that were started together end together, so no sweep goes on past a "
+                f"point that fails; start one, with launcher=ddp launcher.tasks_per_node={count}"
+            ]
+        )
+    return join(app.runtime)

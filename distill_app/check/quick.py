@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from distill_app.check.cache import cache_errors
 from distill_app.check.interpolations import interpolation_errors
 from distill_app.check.lookup import fill_in_referred, with_found_inputs, with_found_taps
-from distill_app.check.share import share_errors
+from distill_app.check.share import share_errors, start_errors
 from distill_app.check.suggest import Suggestions
 from distill_app.check.values import wrong_values
 from distill_app.check.weights import weights_errors
@@ -103,6 +103,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
     for data_key, data in {plan.data_key: plan.data for plan in plans}.items():
         errors += missing_data(data, key=data_key)
     errors += (_of_its_source(text, shared) for text in wrong_values(app, plans))
+    errors += start_errors(app)
     errors += (_of_its_source(text, shared) for text in share_errors(app, plans))
     errors += cache_errors(app, plans)
     if not errors:

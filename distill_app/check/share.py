@@ -7,7 +7,7 @@ from typing import Any
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf
 from distill_app.errors import ConfigError, DataError
-from distill_app.launch.detached import visible_gpus
+from distill_app.launch.detached import gpu_count
 
 
 def processes_of(app: AppConf) -> tuple[int, str]:
@@ -21,8 +21,25 @@ def processes_of(app: AppConf) -> tuple[int, str]:
         return _whole(launcher.get("nodes")) * tasks, "launcher.nodes x launcher.tasks_per_node"
     if target == "Ddp":
         alone = launcher.get("tasks_per_node") is None
-        return max(1, len(visible_gpus())) if alone else tasks, "launcher.tasks_per_node"
+        return max(1, gpu_count()) if alone else tasks, "launcher.tasks_per_node"
     return 1, ""
+
+
+def start_errors(app: AppConf) -> Iterator[str]:
+    """Processes that were started together and do not know of each other: each would carry out a run of its own."""
+    environment = os.environ
+    alone = str(app.launcher.get("_target_", "")).rpartition(".")[2] == "Local"
+    size, tasks = _whole(environment.get("WORLD_SIZE")), _whole(environment.get("SLURM_STEP_NUM_TASKS"))
+    if "RANK" in environment and size > 1 and not alone:
+        yield (
+            f"launcher: torchrun, or the like, has started {size} processes, and each of them would launch the run "
+            f"anew; use launcher=local, or start one process"
+        )
+    elif tasks > 1 and alone and not {"RANK", "SUBMITIT_EXECUTOR"} & environment.keys():
+        yield (
+            f"launcher: srun has started {tasks} processes, and each of them would carry out the same run; start one, "
+            f"with launcher=slurm launcher.tasks_per_node={tasks}, or launcher=ddp launcher.tasks_per_node={tasks}"
+        )
 
 
 def _whole(value: Any) -> int:

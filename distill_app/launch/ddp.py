@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_app.errors import ConfigError, LaunchError, RankFailed
 from distill_app.launch.children import Child, end, wait
-from distill_app.launch.detached import visible_gpus
+from distill_app.launch.detached import gpu_count
 from distill_app.launch.job import Job
 from distill_app.runs.claim import finished_summary
 from distill_app.runs.status import Status
@@ -38,13 +38,13 @@ class Ddp:
             raise ConfigError(
                 [f"launcher.tasks_per_node: must be a whole number of at least 1, or null, got {count!r}"]
             )
-        if count is None and not visible_gpus():
+        if count is None and not gpu_count():
             raise ConfigError(["launcher.tasks_per_node: there is no GPU here to count; set launcher.tasks_per_node=2"])
 
     @property
     def processes(self) -> int:
         """How many processes carry out a run."""
-        return self.tasks_per_node or len(visible_gpus())
+        return self.tasks_per_node or gpu_count()
 
     def __call__(self, job: Job) -> dict[str, Any]:
         """Runs the job and returns its summary.

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -27,8 +28,21 @@ def streams_closed() -> Iterator[None]:
 
 
 def visible_gpus() -> list[int]:
-    """The numbers of the GPUs that this process may use."""
-    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if variable is not None:
-        return [int(part) for part in variable.split(",") if part.strip().isdigit()]
+    """The numbers of the GPUs that this process may use; those that are named in another way have none."""
+    if (names := _named()) is not None:
+        return [int(name) for name in names if name.isdigit()]
     return sorted(int(file.name[6:]) for file in Path("/dev").glob("nvidia[0-9]*") if file.name[6:].isdigit())
+
+
+def gpu_count() -> int:
+    """How many GPUs this process may use, whatever they are called."""
+    names = _named()
+    return len(visible_gpus() if names is None else names)
+
+
+def _named() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES names: numbers, or GPU-... and MIG-...; None where it is not set."""
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is None:
+        return None
+    return list(takewhile(lambda name: name and name != "-1", (part.strip() for part in variable.split(","))))

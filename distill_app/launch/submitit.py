@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.errors import ConfigError, LaunchError
-from distill_app.launch.detached import streams_closed, visible_gpus
+from distill_app.launch.detached import gpu_count, streams_closed, visible_gpus
 from distill_app.launch.job import Job
 from distill_app.launch.scheduler import QUEUED, RUNNING, alive
 from distill_app.launch.side_by_side import SideBySide
-from distill_app.launch.values import problems, refusal
+from distill_app.launch.values import idle, problems, refusal
 from distill_app.launch.waiting import outcome, until_over
 from distill_app.runs.claim import claim, finished_summary
 from distill_app.runs.files import write_json, write_text
 from distill_app.runs.jobs import JobRecord, read_job
 from distill_app.runs.status import Status
+from distill_app.words import warn
 
 _NEVER_RAN = (None, "refused", "queued")
 
@@ -121,6 +122,8 @@ class Submitit:
             LaunchError: There is no SLURM, or it refuses them.
         """
         jobs = [replace(job, output_dir=str(Path(job.output_dir).resolve()), experiment=None) for job in jobs]
+        for note in idle(vars(self)):
+            warn(note)
         if self.dry_run:
             print(self.batch_file(jobs), flush=True)
             return [{} for _ in jobs]
@@ -169,9 +172,14 @@ class Submitit:
 
         work = self._divided(jobs)
         if self.cluster == "local":
+            made = []
             with streams_closed():
-                made = [executor.submit(each) for each in work]
+                for number, each in enumerate(work):
+                    executor.update_parameters(**self.local_parameters(number))
+                    made.append(executor.submit(each))
             return self._of_each(made, jobs)
+        if self.array_parallelism is None:
+            executor.update_parameters(array_parallelism=len(work))  # submitit's own limit is 256
         try:
             with executor.batch():
                 made = [executor.submit(each) for each in work]
@@ -206,7 +214,7 @@ class Submitit:
         files.mkdir(parents=True, exist_ok=True)
         if self.cluster == "local":
             local = submitit.LocalExecutor(files, max_num_timeout=self.max_num_timeout)
-            local.update_parameters(**self.local_parameters())
+            local.update_parameters(**self.local_parameters(0))
             return local
         try:
             executor = submitit.SlurmExecutor(files, max_num_timeout=self.max_num_timeout)
@@ -230,8 +238,8 @@ class Submitit:
 
         executor = Somewhere(_common_folder(jobs) / "submitit", max_num_timeout=self.max_num_timeout)
         executor.update_parameters(job_name=_job_name(jobs[0].config), **self.slurm_parameters())
-        if len(self._divided(jobs)) > 1:
-            executor.parameters["map_count"] = len(self._divided(jobs))
+        if (count := len(self._divided(jobs))) > 1:
+            executor.parameters |= {"map_count": count, "array_parallelism": self.array_parallelism or count}
         text: str = executor._make_submission_file_text(executor._submitit_command_str, "dry_run")
         return text
 
@@ -259,16 +267,29 @@ class Submitit:
             setup.append(f"export SRUN_CPUS_PER_TASK={self.cpus_per_task}")
         return {key: value for key, value in {**named, "setup": setup or None}.items() if value is not None}
 
-    def local_parameters(self) -> dict[str, Any]:
-        """The parameters of submitit's local executor, which hides every GPU from a job that asks for none."""
+    def local_parameters(self, number: int) -> dict[str, Any]:
+        """The parameters of submitit's local executor, which hides every GPU from a job that asks for none.
+
+        Args:
+            number: Of the job: those that run side by side take turns at the GPUs.
+
+        Raises:
+            LaunchError: GPUs are named in a way that it cannot pass on.
+        """
         visible = visible_gpus()
+        if self.gpus_per_node and not visible and gpu_count():
+            raise LaunchError(
+                f"launcher.gpus_per_node: CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} does not name "
+                f"GPUs by numbers, as a local job needs them; number them, or use launcher=local or launcher=ddp"
+            )
         count = min(self.gpus_per_node or 0, len(visible))
+        first = number * count % max(1, len(visible))
         about = {"timeout_min": self.timeout_min, "setup": list(self.setup), "signal_delay_s": self.signal_delay_s}
         return {
             **about,
             "tasks_per_node": self.tasks_per_node,
             "gpus_per_node": count,
-            "visible_gpus": visible[:count],
+            "visible_gpus": (visible + visible)[first : first + count],
         }
 
 

@@ -52,6 +52,18 @@ def problems(values: Mapping[str, Any]) -> Iterator[str]:
                 yield f"launcher.{key} is {values[key]!r}, but a local job has no such thing; null, or launcher=slurm"
 
 
+def idle(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is asked for and nothing would use, in words.
+
+    Args:
+        values: The arguments of `distill_app.launch.Submitit`, by name.
+    """
+    gpus, tasks = values["gpus_per_node"] or 0, values["tasks_per_node"]
+    if gpus > tasks and values["points_per_job"] == 1:
+        more = f"launcher.tasks_per_node={gpus} has all of them work, launcher.gpus_per_node={tasks} asks for no more"
+        yield f"launcher.gpus_per_node: {gpus} GPUs a node for {tasks} process{'es' * (tasks > 1)}, of one each; {more}"
+
+
 def _times(values: Mapping[str, Any]) -> Iterator[str]:
     minutes, delay, requeues = values["timeout_min"], values["signal_delay_s"], values["max_num_timeout"]
     if not _is_whole(requeues) or requeues < 0:
@@ -103,8 +115,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_LIMIT = "limit"  # of an account or QOS, which says nothing about the keys
 # What sbatch says -> the key that it is about.
 _REFUSALS = (
+    ("job submit limit", _LIMIT),
+    ("accounting/qos", _LIMIT),
     ("invalid partition", "launcher.partition"),
     ("account", "launcher.account"),
     ("qos", "launcher.qos"),
@@ -136,6 +151,11 @@ def refusal(text: str, values: Mapping[str, Any]) -> str:
         return f"no node has all that is asked for; less of {', '.join(asked)}{_no_gpu(values)}"
     if key is None:
         return "see launcher.*"
+    if key == _LIMIT:
+        return (
+            "more jobs, time or resources than your account or QOS may have at once: fewer points, a shorter "
+            "launcher.timeout_min, or another launcher.qos"
+        )
     if key == "launcher.gpus_per_node":
         return f"{key} is {values['gpus_per_node']}; without GPUs on the cluster: {key}=null"
     if key == "launcher.array_parallelism":

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill_app.errors import LaunchError
 from distill_app.launch.scheduler import QUEUED, RUNNING, alive
@@ -11,9 +11,13 @@ from distill_app.runs.claim import finished_summary
 from distill_app.runs.jobs import JobRecord, read_job
 from distill_app.runs.status import Status, state_of
 from distill_app.runs.untrusted import MOST_BYTES_OF_LINES, read_limited
+from distill_app.words import warn
+
+Answer = TypeVar("Answer")
 
 OVER = ("done", "failed", "preempted", "refused", "died", "cancelled", "lost", "not submitted")
 _EVERY = 5.0  # seconds between two looks; each costs the controller one question
+_PATIENCE = 600.0  # seconds for which a controller that does not answer is asked again
 
 
 def states(runs: Sequence[Path]) -> dict[Path, str]:
@@ -70,11 +74,11 @@ def until_over(
         look: Is called with the states at every look.
 
     Raises:
-        LaunchError: SLURM does not answer.
+        LaunchError: SLURM has not answered for ten minutes.
     """
     before: dict[Path, str] = {}
     while True:
-        found, busy = _seen(runs)
+        found, busy = patiently(lambda: _seen(runs), every=every)
         look(found)
         if all(state == "done" for state in found.values()):
             return found
@@ -83,6 +87,29 @@ def until_over(
         if over and found == before:
             return found
         before = found if over else {}
+        time.sleep(every)
+
+
+def patiently(ask: Callable[[], Answer], *, every: float) -> Answer:
+    """Asks again where SLURM does not answer, as happens to a busy controller.
+
+    Args:
+        ask: Asks it.
+        every: Seconds until it is asked again.
+
+    Raises:
+        LaunchError: It has not answered for ten minutes.
+    """
+    since: float | None = None
+    while True:
+        try:
+            return ask()
+        except LaunchError as error:
+            if since is None:
+                since = time.monotonic()
+                warn(f"{error}; asking again for {_PATIENCE / 60:.0f} minutes")
+            elif time.monotonic() - since > _PATIENCE:
+                raise
         time.sleep(every)
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -40,15 +40,16 @@ class Lookout:
         world: Its place.
         host: Where the store is.
         port: Where the store is.
+        attempt: What keys of the store begin with.
 
     Attributes:
         last_words: Called with the cause before the process is ended because it does not end by itself.
     """
 
-    def __init__(self, world: World, host: str, port: int):
+    def __init__(self, world: World, host: str, port: int, *, attempt: str = "attempt_0"):
         self.world = world
         self.last_words: Callable[[str], None] = lambda cause: None
-        self._address = host, port
+        self._address, self._attempt = (host, port), attempt
         self._thread = threading.Thread(target=self._watch, name="lookout", daemon=True)
         self._closed = threading.Event()
         self._main = threading.main_thread().ident
@@ -56,14 +57,14 @@ class Lookout:
         self._store = self._own = self._connected()
         about = {"host": socket.gethostname(), "pid": os.getpid()}
         self._store.set(f"about/{world.rank}", json.dumps(about))
-        # Of the first rank alone: rank -> (what it said last, when that was new).
+        # Of the ranks that this one looks at: what each said last, and when that was new.
         self._heard: dict[int, tuple[str, float]] = {}
         self._progress: tuple[Any, float] = (None, time.monotonic())
         self._longest = 0.0
 
     def _connected(self) -> Any:
         store = dist.TCPStore(*self._address, None, False, timedelta(seconds=30), wait_for_workers=False)
-        return dist.PrefixStore("distill", store)
+        return dist.PrefixStore(f"distill/{self._attempt}", store)
 
     def start(self) -> None:
         """Begins to watch."""
@@ -171,6 +172,8 @@ class Lookout:
                 cause = self._told(by=self._own)
                 if cause is None and self.world.main:
                     self._look_at_others()
+                elif cause is None and self.world.rank == 1:
+                    self._look_at_first()
             except Exception as error:
                 cause = f"the ranks have lost each other: {error}"
             if cause is None:
@@ -193,12 +196,7 @@ class Lookout:
     def _look_at_others(self) -> None:
         """The first rank looks for those that are dead, and whether all stand still."""
         now, beats = time.monotonic(), self._beats()
-        for rank, said in beats.items():
-            if self._heard.get(rank, ("", 0.0))[0] != said:
-                self._heard[rank] = said, now
-        gone = {rank for rank in beats if self._own.check([f"left/{rank}"])}
-        silent = [rank for rank, (_, at) in self._heard.items() if now - at > SILENT and rank not in gone]
-        if silent:
+        if silent := self._silent(beats, now):
             self._tell(f"{self._named(silent)} died without a word, or its machine is gone")
             return
         progress = {rank: said.split(" ", 2)[1:] for rank, said in beats.items()}
@@ -210,6 +208,20 @@ class Lookout:
         stands = all(said[1] == STEPPING for said in progress.values())
         if stands and now - self._progress[1] > max(STUCK, 10 * self._longest):
             self._tell(self._hung())
+
+    def _look_at_first(self) -> None:
+        """The second rank looks whether the first one lives: a process that was stopped does not say so itself."""
+        beats = {rank: said for rank, said in self._beats().items() if rank == 0}
+        if silent := self._silent(beats, time.monotonic()):
+            self._tell(f"{self._named(silent)} does not answer; stopped, or its machine is gone")
+
+    def _silent(self, beats: Mapping[int, str], now: float) -> list[int]:
+        """The ranks without a beat for too long."""
+        for rank, said in beats.items():
+            if self._heard.get(rank, ("", 0.0))[0] != said:
+                self._heard[rank] = said, now
+        gone = {rank for rank in beats if self._own.check([f"left/{rank}"])}
+        return [rank for rank, (_, at) in self._heard.items() if now - at > SILENT and rank not in gone]
 
     def _stack(self) -> str:
         """Where the main thread is: its innermost frames outside of libraries and the innermost of all."""

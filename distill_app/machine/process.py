@@ -62,6 +62,7 @@ def join(runtime: RuntimeConf) -> World:
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     try:
         store, address = _store(place)
+        store = dist.PrefixStore(_attempt(), store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             store=store,
@@ -76,7 +77,7 @@ def join(runtime: RuntimeConf) -> World:
         ) from error
     if place.meeting is not None and world.main:
         place.meeting.unlink(missing_ok=True)  # all have come; a job that is queued again meets elsewhere
-    lookout = Lookout(world, *address)
+    lookout = Lookout(world, *address, attempt=_attempt())
     lookout.start()
     _joined = world, lookout
     return world
@@ -132,6 +133,11 @@ def _place() -> _Place | None:
         local_size = max(1, job.num_tasks // job.num_nodes)
         return _Place(job.global_rank, job.num_tasks, job.local_rank, local_size, meeting)
     return None
+
+
+def _attempt() -> str:
+    """Which start of the same processes this is: torchrun's store outlives those that failed, and why they did."""
+    return f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 def _store(place: _Place) -> tuple[Any, tuple[str, int]]:

@@ -107,9 +107,11 @@ class EpochTraining:
 
     def _has_a_batch(self) -> None:
         self.idle.ends()
-        # The first steps may compile, or try what is fastest.
-        self.stage.steps_taken += 1
-        self._lookout.at(STEPPING if self.stage.steps_taken > FIRST_STEPS else ELSEWHERE)
+        stage, size = self.stage, self.sizes[self.progress.step]
+        stage.steps_taken += 1
+        stage.steps_by_size[size] += 1
+        # The first steps with so many samples may compile, or try what is fastest.
+        self._lookout.at(STEPPING if stage.steps_by_size[size] > FIRST_STEPS else ELSEWHERE)
 
     def _step(self, raw: Mapping[str, Any], number: int) -> tuple[dict[str, Tensor], float]:
         """Forward and backward of a batch and, behind the last one of an optimiser step, that step.

@@ -9,6 +9,8 @@ from typing import Any
 from distill_app.config.plan import StagePlan
 from distill_app.data.loading import deaths_told
 from distill_app.errors import WorkerDied
+from distill_app.machine.lookout import ELSEWHERE
+from distill_app.machine.process import lookout
 from distill_app.networks.network import parameter_count, start_from
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.saver import Saver
@@ -80,7 +82,7 @@ class StageRunner:
         shared = self.shared
         self.ending.heed()
         if shared is not None and shared.can_be_shared and not all(self.is_over(plan) for plan in shared.plans):
-            with shared.turn(self.tracker):
+            with shared.turn(self.tracker, look=self.ending.heed):
                 if state is not None or not shared.take(self.progress, self.tracker):
                     state = self.run_plans(shared.plans, state)
                     shared.keep(self.progress, self.folder)
@@ -249,6 +251,7 @@ class StageRunner:
     def save(self, stage: Stage) -> None:
         """A checkpoint of here, marked as the last, and as the best of its stage where it is of such an epoch."""
         progress, name, asked = self.progress, stage.plan.name, self.ending.asked
+        lookout().at(ELSEWHERE)  # the others wait for the one that writes, however long its disk takes
         marks = ["last", f"{name}/last"]
         marks += [f"{name}/best"] if not progress.step and progress.epoch_is_best else []
         if asked is not None:

@@ -7,7 +7,7 @@ figures, which are bit for bit those that they would have made. If it ends early
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -52,14 +52,20 @@ class SharedPrelude:
         return bool(self.plans) and not any(plan.adapters or plan.trained_adapters for plan in self.plans)
 
     @contextmanager
-    def turn(self, tracker: Tracker) -> Iterator[None]:
-        """Waits until no other point trains it."""
+    def turn(self, tracker: Tracker, *, look: Callable[[], None]) -> Iterator[None]:
+        """Waits until no other point trains it.
+
+        Args:
+            tracker: Of the run.
+            look: Is called now and then by all ranks while they wait; ends the run where it was asked to end.
+        """
         with ExitStack() as held:
             told = False
             while not self._world.from_main(lambda: self._locked(held)):
                 if not told:
                     tracker.info(f"prelude: waiting for another point of the sweep to train it ({self.folder})")
                 told = True
+                look()
                 time.sleep(1.0)
             yield
 

@@ -1,5 +1,6 @@
 """One stage, built: its data, the networks it runs with hooks up to the last tap read, its step and its optimiser."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -142,6 +143,7 @@ class Stage:
             self.step, every=app.runtime.gradient_norms_every, accumulation=plan.conf.accumulation_steps
         )
         self.steps_taken = self._compared = 0  # batches, of this process since it began with the stage
+        self.steps_by_size: Counter[int] = Counter()  # the same, by how many samples they had
         self._compare_every = app.runtime.compare_ranks_every
         if self.gradient_norms.every:
             self.after_step.append(self.gradient_norms.look)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from distill_app.errors import UsageError
-from distill_app.launch.waiting import OVER, states
+from distill_app.launch.waiting import OVER, patiently, states
 from distill_app.runs.jobs import point_log, read_job
 from distill_app.verbs.submitted import add_place, runs_of, shown
 
@@ -35,11 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     streams = (own,) if own.is_file() else (job.stdout, job.stderr) if job else ()
     files = [*streams, folder / "train.log"]
     at = {file: _print_end(file, lines=arguments.lines) for file in files}
-    looks = 0
+    looks, before = 0, ""
     while arguments.follow:
-        if looks % _LOOKS == 0 and states([folder])[folder] in OVER:
-            _print_new(at)
-            break
+        if looks % _LOOKS == 0:
+            state = patiently(lambda: states([folder]), every=_LOOKS * _EVERY)[folder]
+            # A job that is queued again leaves the queue for a moment: what is over is so at two looks.
+            if state == "done" or (state in OVER and state == before):
+                _print_new(at)
+                break
+            before = state
         _print_new(at)
         looks += 1
         time.sleep(_EVERY)

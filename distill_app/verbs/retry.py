@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         config = stored_config(run, allow=arguments.allow)
         _refuse_foreign(config)
         launcher = _launcher(config, run=run, trusted=arguments.trust_launcher)
-        queue.add(launcher, Job(config, str(run), command_of(run)))
+        prelude = run.parent / "prelude"  # of the sweep that it is a point of
+        shared = str(prelude) if prelude.is_dir() else None
+        queue.add(launcher, Job(config, str(run), command_of(run), shared))
     if not queue.entries:
         print("nothing to submit")
         return 0

@@ -99,7 +99,7 @@ def test_without_wait_the_call_returns_the_job_id(tmp_path, runner):
     answer = _local()(task)
     assert answer == {"job_id": json.loads((Path(task.output_dir) / "job.json").read_text())["job_id"]}
     result = Path(task.output_dir) / "ran.json"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not result.exists():
         assert time.monotonic() < deadline, "the job did not run"
         time.sleep(0.1)
@@ -230,6 +230,10 @@ def test_dry_run_prints_the_batch_file_of_the_array_without_slurm(tmp_path, capf
             "sbatch: error: Invalid account or account/partition combination",
             "launcher.account is None",
         ),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)",
+            "more jobs, time or resources than your account or QOS may have",
+        ),
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "less of"),
         ("sbatch: error: who knows", "sbatch: who knows"),
     ],
@@ -290,12 +294,38 @@ def test_a_local_job_has_none_of_slurms_things():
     assert [text.split()[0] for text in caught.value.errors] == ["launcher.partition", "launcher.mem_gb"]
 
 
-@pytest.mark.parametrize(("variable", "expected"), [("2,3", [2, 3]), ("", []), ("GPU-ab", [])])
-def test_local_job_sees_the_gpus_of_its_parent(monkeypatch, variable, expected):
+@pytest.mark.parametrize(("variable", "expected"), [("2,3", [2, 3]), ("", []), ("-1", []), ("3,-1,2", [3])])
+def test_local_jobs_take_turns_at_the_gpus_of_their_parent(monkeypatch, variable, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
-    parameters = _local().local_parameters()
-    assert parameters["visible_gpus"] == expected[:1]
-    assert parameters["gpus_per_node"] == len(expected[:1])
+    for number in range(4):
+        parameters = _local().local_parameters(number)
+        assert parameters["visible_gpus"] == (expected[number % len(expected) :][:1] if expected else [])
+        assert parameters["gpus_per_node"] == len(expected[:1])
+
+
+def test_gpus_that_have_no_numbers_are_counted_and_not_hidden_from_a_local_job(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-ab, MIG-cd")
+    assert Ddp().processes == 2
+    with pytest.raises(
+        LaunchError, match=r"launcher\.gpus_per_node: CUDA_VISIBLE_DEVICES=GPU-ab, MIG-cd does not name"
+    ):
+        _local().local_parameters(0)
+
+
+def test_gpus_that_nobody_would_use_are_told(caplog):
+    def told(**more):
+        caplog.clear()
+        Submitit(cluster="slurm", dry_run=True, **more).submit([Job({}, "a", ["distill"])])
+        return caplog.text
+
+    assert "launcher.tasks_per_node=4 has all of them work" in told(gpus_per_node=4)
+    assert told(gpus_per_node=4, tasks_per_node=4) == told(gpus_per_node=None) == told() == ""
+
+
+def test_an_array_is_as_wide_as_it_is_long_unless_it_is_told_otherwise():
+    jobs = [Job({}, f"/a/{number}", ["distill"]) for number in range(300)]
+    assert "--array=0-299%300" in Submitit(cluster="slurm").batch_file(jobs)
+    assert "--array=0-299%8" in Submitit(cluster="slurm", array_parallelism=8).batch_file(jobs)
 
 
 def test_more_processes_than_gpus_and_nodes_of_a_local_job_are_refused():

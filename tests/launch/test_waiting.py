@@ -84,6 +84,24 @@ def test_waiting_ends_when_nothing_goes_on_and_not_between_a_save_and_the_next_s
     assert next(looks, None) is None
 
 
+def test_a_scheduler_that_does_not_answer_is_asked_again_for_a_while(tmp_path, monkeypatch, caplog):
+    submitted(tmp_path / "run", state="done")
+    answers = iter(["busy", "busy", {}])
+
+    def look(known):
+        if (answer := next(answers)) == "busy":
+            raise LaunchError("squeue failed: Socket timed out")
+        return answer
+
+    monkeypatch.setattr(waiting, "alive", look)
+    assert until_over([tmp_path / "run"], every=0) == {tmp_path / "run": "done"}
+    assert caplog.text.count("Socket timed out; asking again for 10 minutes") == 1
+    answers = iter(["busy", "busy", {}])
+    monkeypatch.setattr(waiting, "_PATIENCE", 0.0)
+    with pytest.raises(LaunchError, match="Socket timed out"):
+        until_over([tmp_path / "run"], every=0.01)
+
+
 def test_the_outcome_of_a_failed_run_has_its_reason_or_the_last_line_of_its_log(tmp_path):
     job = submitted(tmp_path / "run", state=None)
     job.files.mkdir()

@@ -11,6 +11,7 @@ from engine_fixtures import resolved
 from distill_app.runs.claim import claim
 from distill_app.runs.jobs import JobRecord, read_job
 from distill_app.runs.status import Status
+from distill_app.verbs import logs
 
 SLURM = ("launcher=slurm", "launcher.gpus_per_node=null")
 
@@ -104,7 +105,8 @@ def test_wait_returns_one_where_not_all_are_done(sweep, distill, tmp_path):
     assert code == 0 and out == "0: done\n1 of 1 done\n"
 
 
-def test_logs_prints_the_ends_of_all_files_and_follows_to_the_end(sweep, distill):
+def test_logs_prints_the_ends_of_all_files_and_follows_to_the_end(sweep, distill, monkeypatch):
+    monkeypatch.setattr(logs, "_EVERY", 0.01)
     job = read_job(sweep / "3")
     job.files.mkdir()
     job.stdout.write_text("".join(f"line {number}\n" for number in range(9)))

@@ -2,14 +2,18 @@
 
 import json
 import multiprocessing
+import signal
 from pathlib import Path
 
 import pytest
-from engine_fixtures import QUIET, metrics, resolved
+from engine_fixtures import QUIET, metrics, resolved, runner
 
 from distill_app.cli import main as distill
 from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.status import run_lock
+from distill_app.runs.stop import Interrupted
 from distill_app.training.run import run_experiment
+from distill_app.training.shared import SharedPrelude
 from scripts.stress.outcome import differences
 
 pytestmark = pytest.mark.slow
@@ -82,3 +86,19 @@ def test_a_sweep_trains_the_teacher_once(tmp_path, monkeypatch, capsys):
     assert not ended.value.code, capsys.readouterr().err
     runs = sorted(path.parent for path in tmp_path.glob("sweep/**/summary.json"))
     assert len(runs) == 3 and sum("teacher" in trained(folder) for folder in runs) == 1
+
+
+def test_a_run_that_waits_for_another_ones_prelude_still_ends_when_it_is_asked_to(tmp_path):
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise Interrupted(signal.SIGTERM)
+
+    with runner(tmp_path / "run", "method=kd", base=BASE) as made:
+        shared = SharedPrelude(tmp_path / "prelude", made.experiment)
+        with run_lock(shared.folder), pytest.raises(Interrupted), shared.turn(made.tracker, look=look):
+            raise AssertionError("another one has its turn")
+        with shared.turn(made.tracker, look=look):
+            assert len(looks) == 2
