@@ -120,8 +120,9 @@ def _no_numbers(plan: StagePlan) -> Iterator[str]:
             if not math.isfinite(number):
                 yield f"{where}: must be finite, got {number}"
         yield from _nans(term.loss, f"{key}.loss")
-    for name in plan.declared:
-        yield from _nans(plan.conf.adapters[name].module, f"{plan.key}.adapters.{name}.module")
+    for name, adapter in plan.conf.adapters.items():
+        if adapter is not None:
+            yield from _nans(adapter.module, f"{plan.key}.adapters.{name}.module")
     yield from _nans(plan.optimizer, plan.optimizer_key)
     yield from _nans(plan.scheduler.schedule, f"{plan.scheduler_key}.schedule")
 
