@@ -338,3 +338,16 @@ def test_pseudo_boxes_refuse_what_are_no_detections_for_these_targets(found, tar
         adapters.PseudoBoxes(num_classes=3)({"targets": [hidden(**target)], "found": found})
     with pytest.raises(ValueError, match="score=2 must lie between 0 and 1"):
         adapters.PseudoBoxes(num_classes=3, score=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: adapters.FactorEncoder((2, 8, 4, 4), k=-2.0), r"k=-2\.0 must be above 0"),
+        (lambda: adapters.LearnableTemperature(initial=float("nan")), "initial=nan must be a finite number"),
+        (lambda: adapters.LearnableTemperature(width=float("nan")), "width=nan must be above 0"),
+    ],
+)
+def test_numbers_that_no_adapter_can_mean_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

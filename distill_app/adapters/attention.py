@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distill_app.adapters.maps import Resize
 from distill_app.adapters.shapes import Shape, require_map
+from distill_app.losses.numerics import require_at_least, require_positive
 
 SIDES = ("student", "teacher")
 
@@ -90,7 +91,7 @@ class BatchSimilarityAttention(nn.Module):
         temperature: Of the softmax; 1, or the root of the batch size in later code of the authors.
 
     Raises:
-        ValueError: The shapes are not of maps of both networks.
+        ValueError: The shapes are not of maps of both networks, or there is no such batch or temperature.
     """
 
     whole_batch = True
@@ -98,8 +99,8 @@ class BatchSimilarityAttention(nn.Module):
     def __init__(self, in_shape: Mapping[str, Sequence[Shape]], *, batch_size: int, temperature: float = 1.0):
         super().__init__()
         _require_layers(in_shape, adapter="BatchSimilarityAttention")
-        if batch_size < 1 or temperature <= 0:
-            raise ValueError(f"batch_size={batch_size} must be at least 1 and temperature={temperature} above 0")
+        require_at_least(batch_size, 1, argument="batch_size")
+        require_positive(temperature, argument="temperature")
         self.batch_size, self.temperature = batch_size, temperature
         self.keys = nn.ModuleList(self._mlp() for _ in in_shape["teacher"])
         self.queries = nn.ModuleList(self._mlp() for _ in in_shape["student"])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.adapters.shapes import Shape, require_map
-from distill_app.losses.numerics import full_precision
+from distill_app.losses.numerics import full_precision, require_at_least
 
 
 class _Classifier(nn.Module):
@@ -135,17 +135,20 @@ class ClassCosts(nn.Module):
         sharpen: How soon classes count as unlike, 1 or 2 in the paper; 0 leaves the cost as it is.
 
     Raises:
-        ValueError: It is no linear layer.
+        ValueError: It is no linear layer, or `sharpen` is below 0.
     """
 
     def __init__(self, *, borrowed: nn.Module, sharpen: float = 1.0):
         super().__init__()
+        require_at_least(sharpen, 0, argument="sharpen")
         if not isinstance(borrowed, nn.Linear):
             raise ValueError(f"ClassCosts needs a classifier that is one linear layer, got {borrowed}")
         self._borrowed, self.sharpen = [borrowed], sharpen
 
     def forward(self, source: Tensor) -> Tensor:
         """Anything -> the costs (C, C), without gradient."""
-        rows = F.normalize(full_precision(self._borrowed[0].weight.detach()), dim=1)
-        cost = 1 - rows @ rows.T
+        weight = self._borrowed[0].weight.detach()
+        with torch.autocast(weight.device.type, enabled=False):  # products near 1 would lose what sets classes apart
+            rows = F.normalize(full_precision(weight), dim=1)
+            cost = 1 - rows @ rows.T
         return 1 - torch.exp(-self.sharpen * cost) if self.sharpen else cost

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from distill_app.adapters.shapes import Shape
 from distill_app.losses.numerics import full_precision, require_positive
-from distill_app.losses.standardised import deviation
+from distill_app.losses.standardised import deviation, require_spread
 
 
 class RescaledLogits(nn.Module):
@@ -19,7 +19,7 @@ class RescaledLogits(nn.Module):
     standard deviation is at least 0.001, where equal logits give NaN in their code.
 
     Args:
-        in_shape: Of the student's and the teacher's logits, (B, C) each.
+        in_shape: Of the student's and the teacher's logits, (B, C) each, of at least three classes.
 
     Raises:
         ValueError: They are not two of one shape.
@@ -34,7 +34,11 @@ class RescaledLogits(nn.Module):
             )
 
     def forward(self, logits: Sequence[Tensor]) -> Tensor:
-        """[(B, C), (B, C)] -> (B, C), the student's."""
+        """[(B, C), (B, C)] -> (B, C), the student's.
+
+        Raises:
+            ValueError: There are one or two classes.
+        """
         student, teacher = full_precision(logits[0]), full_precision(logits[1]).detach()
         return student * (deviation(teacher) / deviation(student))
 
@@ -57,6 +61,11 @@ class NormedLogits(nn.Module):
         self.multiplier = multiplier
 
     def forward(self, logits: Tensor) -> Tensor:
-        """(B, C) -> (B, C)."""
+        """(B, C) -> (B, C).
+
+        Raises:
+            ValueError: There are one or two classes.
+        """
+        require_spread(logits)
         logits = full_precision(logits)
         return self.multiplier * F.layer_norm(logits, logits.shape[1:], eps=1e-7)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.adapters.shapes import Shape, require_map, require_same_size
-from distill_app.losses.numerics import full_precision
+from distill_app.losses.numerics import full_precision, require_positive
 
 
 def resize_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
@@ -222,6 +222,7 @@ class FactorEncoder(nn.Sequential):
         slope: float = 0.1,
     ):
         require_map(in_shape, adapter="FactorEncoder", argument="in_shape")
+        require_positive(k, argument="k")
         channels = in_shape[1]
         factors = max(round(k * channels), 1) if out_shape is None else out_shape[1]
         super().__init__(*_convolutions(nn.Conv2d, [channels, channels, factors, factors], norm=norm, slope=slope))

@@ -1,5 +1,7 @@
 """Adapters without a shape to meet: one view of each image, one number that is learnt."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -41,13 +43,15 @@ class LearnableTemperature(nn.Module):
         initial: theta at the start; 1 gives 15.62, as in the authors' code.
 
     Raises:
-        ValueError: Temperatures of 0 or below would be possible.
+        ValueError: Temperatures of 0 or below would be possible, or `initial` is no number.
     """
 
     def __init__(self, *, start: float = 1.0, width: float = 20.0, initial: float = 1.0):
         super().__init__()
-        if start <= 0 or width <= 0:
+        if not (0 < start < math.inf and 0 < width < math.inf):
             raise ValueError(f"start={start} and width={width} must be above 0")
+        if not math.isfinite(initial):
+            raise ValueError(f"initial={initial} must be a finite number")
         self.start, self.width = start, width
         self.theta = nn.Parameter(torch.tensor([float(initial)]))
 

@@ -1,6 +1,8 @@
 """Numbers and words that no type can refuse."""
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf, StageConf
@@ -83,6 +85,7 @@ def _of_a_stage(plan: StagePlan) -> Iterator[str]:
     if plan.scheduler.interval not in CHOICES["interval"]:
         interval = unknown("interval", plan.scheduler.interval, CHOICES["interval"])
         yield f"{plan.scheduler_key}.interval: {interval}"
+    yield from _no_numbers(plan)
     for name, term in plan.terms.items():
         if not isinstance(term.weight, int | float | Mapping):
             weight = f"must be a number, or a schedule with a _target_, got {term.weight!r}"
@@ -99,11 +102,43 @@ def _of_a_stage(plan: StagePlan) -> Iterator[str]:
         yield f"{plan.key}.judge_every: must be at least 1, or null for every epoch, got {conf.judge_every}"
     if conf.patience is not None and conf.patience < 1:
         yield f"{plan.key}.patience: must be at least 1, or null for all epochs, got {conf.patience}"
-    if conf.lr <= 0:
-        yield f"{plan.key}.lr: must be above 0, got {conf.lr}"
+    if not 0 < conf.lr < math.inf:
+        yield f"{plan.key}.lr: must be above 0{' and finite' if not math.isfinite(conf.lr) else ''}, got {conf.lr}"
     if not 0 <= conf.warmup_epochs < max(conf.epochs, 1):
         given = conf.warmup_epochs
         yield f"{plan.key}.warmup_epochs: must be 0 or more and below the {conf.epochs} epochs, got {given}"
     if "lr" in plan.optimizer:
         lr = plan.optimizer["lr"]
         yield f"{plan.optimizer_key}.lr: the learning rate belongs to the stage; set 'stage.lr={lr}'"
+
+
+def _no_numbers(plan: StagePlan) -> Iterator[str]:
+    """NaN, which every comparison lets pass, wherever a part of the stage is given numbers; and infinite weights."""
+    for name, term in plan.terms.items():
+        key = f"{plan.key}.losses.{name}"
+        for where, number in _numbers(term.weight, f"{key}.weight"):
+            if not math.isfinite(number):
+                yield f"{where}: must be finite, got {number}"
+        yield from _nans(term.loss, f"{key}.loss")
+    for name, adapter in plan.conf.adapters.items():
+        if adapter is not None:
+            yield from _nans(adapter.module, f"{plan.key}.adapters.{name}.module")
+    yield from _nans(plan.optimizer, plan.optimizer_key)
+    yield from _nans(plan.scheduler.schedule, f"{plan.scheduler_key}.schedule")
+
+
+def _nans(conf: Any, key: str) -> Iterator[str]:
+    """An infinite number may be one that is meant: the order of a norm, a bound that is none."""
+    yield from (f"{where}: must be a number, got {number}" for where, number in _numbers(conf, key) if number != number)
+
+
+def _numbers(conf: Any, key: str) -> Iterator[tuple[str, float]]:
+    """The numbers in a nested config, with their keys."""
+    if isinstance(conf, float):
+        yield key, conf
+    elif isinstance(conf, Mapping):
+        for name, item in conf.items():
+            yield from _numbers(item, f"{key}.{name}")
+    elif isinstance(conf, list | tuple):
+        for number, item in enumerate(conf):
+            yield from _numbers(item, f"{key}[{number}]")

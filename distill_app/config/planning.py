@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distill_app.config.addresses import Address, addresses
+from distill_app.config.compared import compared_with_itself
 from distill_app.config.filling import fillers, filling_problems
 from distill_app.config.parts import Part, adapter_problems, live_parts, texts_of
 from distill_app.config.plan import AVERAGE, StagePlan, finds_taps, model_key, models_of
@@ -113,7 +114,9 @@ def _wire(plan: StagePlan, app: AppConf, known: dict[str, Any], errors: list[str
         _need(f"adapters.{name}", f"{plan.key}.adapters.{name}", need)
     errors += need.errors
     _trained(plan, models, known, errors, wired=bool(plan.terms) and not need.errors)
-    errors += filling_problems(plan, models) if not need.errors else ()
+    if not need.errors:
+        errors += filling_problems(plan, models)
+        errors += compared_with_itself(plan, known, getattr(app, plan.key.partition(".")[0]).params)
 
 
 @dataclass(frozen=True)

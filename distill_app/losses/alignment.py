@@ -40,7 +40,7 @@ class PearsonDistance(nn.Module):
     million: clip gradients where a head starts at zero.
 
     Logits are (B, C). With a batch of one there is nothing to correlate over samples: that part is T^2 gamma, without
-    gradient.
+    gradient. With two classes the correlation over classes is 1 or -1, without gradient.
 
     Args:
         temperature: Of both sides; 1 on ImageNet, 4 on CIFAR.
@@ -102,7 +102,7 @@ class MultiLevelAlignment(nn.Module):
         level: "instance", "batch" or "class".
         temperatures: Of both sides, one after the other; 4, 3, 5, 2 and 6 in the authors' code.
         standardize: z-scores in place of the logits, of level "instance" alone: logit standardisation on MLKD, Sun et
-            al. 2024, https://arxiv.org/abs/2403.01427, with 2 in place of 4.
+            al. 2024, https://arxiv.org/abs/2403.01427, with 2 in place of 4; it needs three classes or more.
     """
 
     whole_batch = True

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import full_precision, require_choice, require_same_shape
+from distill_app.losses.numerics import (
+    full_precision,
+    require_at_least,
+    require_choice,
+    require_positive,
+    require_same_shape,
+)
 from distill_app.world import common_number, mean_of_means, own_rows, whole
 
 # The whole bank is scored by one matrix product if it holds at most this many times the rows that are wanted: the
@@ -47,7 +53,7 @@ class ContrastiveRepresentation(nn.Module):
         negatives: K, of a sample; 16384 in the paper.
         mode: "exact", the positive is the sample itself, or "relax", any sample of its class.
         temperature: T; 0.07 in the authors' code.
-        momentum: Share of the old memory; 0.5 in the authors' code.
+        momentum: Share of the old memory, below 1; 0.5 in the authors' code.
         eps: Added to denominators.
 
     Raises:
@@ -75,6 +81,11 @@ class ContrastiveRepresentation(nn.Module):
     ):
         super().__init__()
         require_choice(mode, ("exact", "relax"), argument="mode")
+        require_at_least(negatives, 1, argument="negatives")
+        require_positive(temperature, argument="temperature")
+        require_positive(eps, argument="eps")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum} must be in [0, 1): the share of the old memory")
         if input_shapes["student"][1:] != input_shapes["teacher"][1:]:
             raise ValueError(
                 f"ContrastiveRepresentation needs embeddings of one width, got student "
@@ -119,9 +130,14 @@ class ContrastiveRepresentation(nn.Module):
             negatives: (B, K) indices of training samples to contrast with, instead of drawn ones.
 
         Raises:
-            ValueError: The embeddings differ in shape.
+            ValueError: The embeddings differ in shape, or are not those of these samples.
         """
         require_same_shape(student, teacher, loss="ContrastiveRepresentation")
+        if index.shape != student.shape[:1]:
+            raise ValueError(
+                f"ContrastiveRepresentation needs one embedding for each sample, got {len(student)} rows and "
+                f"{len(index)} samples: read one view of each image (distill_app.adapters.SelectView)"
+            )
         memory_type = self.student_memory.dtype
         student, teacher = (
             F.normalize(full_precision(e).flatten(1), dim=1).to(memory_type) for e in (student, teacher)

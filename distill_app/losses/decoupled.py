@@ -148,7 +148,8 @@ class RefinedKL(nn.Module):
         alpha: Weight of the first part.
         beta: Weight of the second part; 8 on CIFAR, 0.5 for ResNet-34 to ResNet-18 on ImageNet.
         confidence_temperature: S, of the first part.
-        standardize: z-scores in place of the logits, of both networks (logit standardisation).
+        standardize: z-scores in place of the logits, of both networks (logit standardisation), which needs three
+            classes or more.
     """
 
     def __init__(

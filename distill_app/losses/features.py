@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import as_target, full_precision, pool_to_smaller, require_choice, require_same_shape
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    pool_to_smaller,
+    require_at_least,
+    require_choice,
+    require_order,
+    require_positive,
+    require_same_shape,
+)
 
 
 class AttentionTransfer(nn.Module):
@@ -32,6 +41,8 @@ class AttentionTransfer(nn.Module):
     def __init__(self, *, norm: str = "mse", p: float = 2.0, exponent: float = 2.0):
         super().__init__()
         require_choice(norm, ("mse", "p"), argument="norm")
+        require_order(p, argument="p")
+        require_positive(exponent, argument="exponent")
         self.norm, self.p, self.exponent = norm, p, exponent
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -69,6 +80,7 @@ class FactorTransfer(nn.Module):
 
     def __init__(self, p: float = 1.0):
         super().__init__()
+        require_order(p, argument="p")
         self.p = p
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -150,11 +162,12 @@ class ActivationBoundary(nn.Module):
     their layer weights, 2^(i - n + 1) for layer i = 0..n-1 of n, are the weights of the terms.
 
     Args:
-        margin: In units of the activation.
+        margin: In units of the activation; 0 or more.
     """
 
     def __init__(self, margin: float = 1.0):
         super().__init__()
+        require_at_least(margin, 0, argument="margin")
         self.margin = margin
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -187,7 +200,8 @@ class VariationalInformation(nn.Module):
 
     def __init__(self, input_shapes: Mapping[str, Sequence[int]], *, init_variance: float = 5.0, eps: float = 1e-5):
         super().__init__()
-        if init_variance <= eps:
+        require_positive(eps, argument="eps")
+        if not eps < init_variance < float("inf"):
             raise ValueError(f"init_variance={init_variance} must be above eps={eps}")
         self.eps = eps
         start = torch.full((input_shapes["teacher"][1],), init_variance - eps, dtype=torch.float64)
@@ -222,6 +236,7 @@ class PrimeAwareL2(nn.Module):
 
     def __init__(self, eps: float = 1e-6):
         super().__init__()
+        require_at_least(eps, 0, argument="eps")
         self.eps = eps
 
     def forward(self, student: Tensor, teacher: Tensor, log_variance: Tensor) -> Tensor:

@@ -114,6 +114,8 @@ class HierarchicalContext(nn.Module):
 
     def __init__(self, sizes: Sequence[int] = (4, 2, 1)):
         super().__init__()
+        for size in sizes:
+            require_positive(size, argument="sizes")
         self.sizes = tuple(sizes)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

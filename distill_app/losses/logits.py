@@ -4,7 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import as_target, full_precision, require_choice, require_same_shape
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    require_choice,
+    require_labels,
+    require_positive,
+    require_same_shape,
+)
 
 REDUCTIONS = ("batchmean", "sum", "mean")
 
@@ -36,8 +43,7 @@ class KLDivergence(nn.Module):
     def __init__(self, temperature: float = 4.0, *, reduction: str = "batchmean"):
         super().__init__()
         require_choice(reduction, REDUCTIONS, argument="reduction")
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
+        require_positive(temperature, argument="temperature")
         self.temperature, self.reduction = temperature, reduction
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -75,8 +81,7 @@ class SigmoidKL(nn.Module):
     def __init__(self, temperature: float = 1.0, *, reduction: str = "mean"):
         super().__init__()
         require_choice(reduction, REDUCTIONS, argument="reduction")
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
+        require_positive(temperature, argument="temperature")
         self.temperature, self.reduction = temperature, reduction
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -125,6 +130,7 @@ class VirtualTeacherKL(nn.Module):
     ):
         super().__init__()
         require_choice(form, ("authors", "consistent"), argument="form")
+        require_positive(temperature, argument="temperature")
         if not 0 < correct_probability < 1:
             raise ValueError(f"correct_probability={correct_probability} must lie between 0 and 1")
         if form == "consistent" and multiplier != 1:
@@ -133,7 +139,17 @@ class VirtualTeacherKL(nn.Module):
         self.multiplier, self.form = multiplier, form
 
     def forward(self, student: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar, of logits (B, C) and class indices (B,)."""
+        """The loss, a scalar, of logits (B, C) and class indices (B,).
+
+        Raises:
+            ValueError: These are no logits of two classes or more, or the labels are not one for each row.
+        """
+        if student.dim() != 2 or student.shape[1] < 2:
+            raise ValueError(
+                f"VirtualTeacherKL needs class logits (B, C) of two classes or more, got {tuple(student.shape)}: read "
+                f"student.logits"
+            )
+        require_labels(target, student, loss="VirtualTeacherKL")
         student = full_precision(student)
         classes = student.shape[1]
         rest = (1 - self.correct_probability) / (classes - 1)

@@ -1,5 +1,7 @@
 """What several loss families need of tensors: precision, equal map sizes, and the error for shapes that do not fit."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -97,6 +99,12 @@ def require_labels(target: Tensor, student: Tensor, *, loss: str) -> None:
     Raises:
         ValueError: The targets are mixed or several labels, or belong to another batch.
     """
+    images = len(target) if target.dim() == 1 and not target.is_floating_point() else 0
+    if images and len(student) > images and len(student) % images == 0:
+        raise ValueError(
+            f"{loss} needs one class index for each row of logits, and there are {len(student) // images} times as "
+            f"many rows ({len(student)}) as labels ({images}): rows of several views of an image, of which it reads one"
+        )
     if target.shape != student.shape[:1] or target.is_floating_point():
         raise ValueError(
             f"{loss} needs one class index for each image, ({len(student)},) integers, got {tuple(target.shape)} of "
@@ -105,13 +113,47 @@ def require_labels(target: Tensor, student: Tensor, *, loss: str) -> None:
 
 
 def require_positive(value: float, *, argument: str) -> None:
-    """Refuses what has to be above 0.
+    """Refuses what has to be above 0, and a number.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It is 0 or below, infinite or NaN.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{argument}={value} must be above 0{_finite(value)}")
+
+
+def require_at_least(value: float, least: float, *, argument: str) -> None:
+    """Refuses what is too small, or no number.
+
+    Raises:
+        ValueError: It is below, infinite or NaN.
+    """
+    if not least <= value < math.inf:
+        raise ValueError(f"{argument}={value} must be {least} or more{_finite(value)}")
+
+
+def _finite(value: float) -> str:
+    return "" if math.isfinite(value) else " and finite"
+
+
+def require_share(value: float, *, argument: str) -> None:
+    """Refuses what is no share or probability.
+
+    Raises:
+        ValueError: It lies outside of [0, 1].
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"{argument}={value} must lie between 0 and 1")
+
+
+def require_order(value: float, *, argument: str) -> None:
+    """Refuses what is no order of a norm; infinity is one, that of the largest element.
+
+    Raises:
+        ValueError: It is 0 or below, or NaN.
     """
     if not value > 0:
-        raise ValueError(f"{argument}={value} must be above 0")
+        raise ValueError(f"{argument}={value} must be above 0, as the order of a norm")
 
 
 def require_choice(value: str, allowed: tuple[str, ...], *, argument: str) -> None:

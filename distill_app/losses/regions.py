@@ -23,6 +23,9 @@ class ScaleDecoupled(nn.Module):
 
     Args:
         base: `KLDivergence`, `DecoupledKL` or `NormalizedKD` of this package, with arguments of its own.
+
+    Raises:
+        ValueError: Another base, or one with a reduction of its own.
     """
 
     def __init__(self, base: nn.Module):
@@ -31,6 +34,11 @@ class ScaleDecoupled(nn.Module):
             raise ValueError(
                 f"base={type(base).__name__} has no loss of single rows; allowed: distill_app.losses.KLDivergence, "
                 f"DecoupledKL, NormalizedKD"
+            )
+        if isinstance(base, KLDivergence) and base.reduction != "batchmean":
+            raise ValueError(
+                f"base.reduction={base.reduction!r} has no part in ScaleDecoupled, which averages over regions: leave "
+                f"it out, and use the term's weight"
             )
         self.base = base
 

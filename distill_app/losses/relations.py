@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import as_target, full_precision, require_choice, require_same_batch
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    require_at_least,
+    require_choice,
+    require_order,
+    require_positive,
+    require_same_batch,
+)
 
 # A distance below this counts as this, without gradient: the square root has none at zero.
 SMALLEST_DISTANCE = 1e-6
@@ -33,6 +41,7 @@ class ProbabilisticTransfer(nn.Module):
 
     def __init__(self, eps: float = 1e-7):
         super().__init__()
+        require_positive(eps, argument="eps")
         self.eps = eps
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -107,7 +116,7 @@ class CorrelationCongruence(nn.Module):
     Args:
         kernel: "gaussian" or "bilinear".
         gamma: Of the Gaussian kernel; 0.4 in the paper.
-        order: Of its expansion; 2 in the paper.
+        order: Of its expansion, 1 or more; 2 in the paper.
         norm: "squared", or "frobenius" for ||.||_F / B^2 as in torchdistill.
         normalize: Whether embeddings are L2-normalised first; torchdistill does not.
     """
@@ -126,6 +135,10 @@ class CorrelationCongruence(nn.Module):
         super().__init__()
         require_choice(kernel, ("gaussian", "bilinear"), argument="kernel")
         require_choice(norm, ("squared", "frobenius"), argument="norm")
+        require_positive(gamma, argument="gamma")
+        require_at_least(order, 1, argument="order")
+        if kernel == "bilinear" and (gamma, order) != (0.4, 2):
+            raise ValueError(f"gamma={gamma} and order={order} have no part in kernel='bilinear': leave them out")
         self.kernel, self.gamma, self.order = kernel, gamma, order
         self.norm, self.normalize = norm, normalize
 
@@ -166,6 +179,7 @@ class SimilarityPreserving(nn.Module):
 
     def __init__(self, p: float = 2.0):
         super().__init__()
+        require_order(p, argument="p")
         self.p = p
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 def _require_duration(epochs: float) -> None:
-    if epochs <= 0:
+    if not epochs > 0:
         raise ValueError(f"epochs={epochs} must be above 0; for a constant weight write the number")
 
 
@@ -73,7 +73,7 @@ class ExponentialDecay:
     rate: float
 
     def __post_init__(self) -> None:
-        if self.rate <= 0:
+        if not self.rate > 0:
             raise ValueError(f"rate={self.rate} must be above 0")
 
     def __call__(self, epoch: float) -> float:

@@ -10,16 +10,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.losses.logits import softened_kl
-from distill_app.losses.numerics import as_target, full_precision, require_same_batch, require_same_shape
+from distill_app.losses.numerics import (
+    as_target,
+    full_precision,
+    require_at_least,
+    require_positive,
+    require_same_batch,
+    require_same_shape,
+    require_share,
+)
 
 
 def _by_image(rows: Tensor, views: int, *, loss: str) -> Tensor:
     """(B * views, D) -> (B, views, D)."""
-    if views < 2 or rows.dim() != 2 or len(rows) % views:
+    if rows.dim() != 2 or len(rows) % views:
         raise ValueError(
             f"{loss} needs (images x views, D) rows grouped by image, got {tuple(rows.shape)} with views={views}"
         )
     return rows.unflatten(0, (-1, views))
+
+
+def _require_views(rows: Tensor, views: int, target: Tensor | None, *, loss: str) -> None:
+    """Refuses rows that are not `views` for each label: they would be paired with those of other images.
+
+    Raises:
+        ValueError: They are more or fewer.
+    """
+    if target is not None and len(target) * views != len(rows):
+        raise ValueError(
+            f"{loss} needs one label an image: {len(rows)} rows with views={views} want {len(rows) // views} labels, "
+            f"got {len(target)}"
+        )
 
 
 def view_similarity(embedding: Tensor, views: int, *, loss: str) -> Tensor:
@@ -61,17 +82,23 @@ class ContrastivePrediction(nn.Module):
     It trains the teacher's `adapters.SelfSupervisedHead`, whose output (B * views, D) is `embedding`.
 
     Args:
-        views: Rows per image, the upright one first.
+        views: Rows per image, the upright one first; 2 or more.
     """
 
     whole_batch = True
 
     def __init__(self, views: int = 4):
         super().__init__()
+        require_at_least(views, 2, argument="views")
         self.views = views
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        """The loss, a scalar."""
+    def forward(self, embedding: Tensor, target: Tensor | None = None) -> Tensor:
+        """The loss, a scalar; labels (B,), if there are, say nothing but how many images these are of.
+
+        Raises:
+            ValueError: Rows that do not fit `views` or the labels.
+        """
+        _require_views(embedding, self.views, target, loss="ContrastivePrediction")
         similarity = view_similarity(embedding, self.views, loss="ContrastivePrediction")
         return F.cross_entropy(similarity, _own_image(similarity, self.views))
 
@@ -84,7 +111,7 @@ class SimilarityKL(nn.Module):
 
     Args:
         temperature: 0.5 in the authors' code.
-        views: Rows per image, the upright one first.
+        views: Rows per image, the upright one first; 2 or more.
         keep: Share of wrongly assigned views; 0.75 in the authors' code.
     """
 
@@ -92,15 +119,21 @@ class SimilarityKL(nn.Module):
 
     def __init__(self, temperature: float = 0.5, *, views: int = 4, keep: float = 0.75):
         super().__init__()
+        require_positive(temperature, argument="temperature")
+        require_at_least(views, 2, argument="views")
+        require_share(keep, argument="keep")
         self.temperature, self.views, self.keep = temperature, views, keep
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of embeddings (B * views, D_s) and (B * views, D_t).
 
+        Labels (B,), if there are, say nothing but how many images these are of.
+
         Raises:
-            ValueError: Rows that do not fit `views`, or batches that differ.
+            ValueError: Rows that do not fit `views` or the labels, or batches that differ.
         """
         require_same_batch(student, teacher, loss="SimilarityKL")
+        _require_views(student, self.views, target, loss="SimilarityKL")
         found = view_similarity(student, self.views, loss="SimilarityKL")
         wanted = view_similarity(as_target(teacher), self.views, loss="SimilarityKL")
         kept = error_level_mask(wanted, _own_image(wanted, self.views), self.keep)
@@ -115,7 +148,7 @@ class RotatedKL(nn.Module):
 
     Args:
         temperature: 4 in the authors' code.
-        views: Rows per image, the upright one first.
+        views: Rows per image, the upright one first; 2 or more.
         keep: Share of wrongly classified views; 1, all of them, in the authors' code.
     """
 
@@ -123,6 +156,9 @@ class RotatedKL(nn.Module):
 
     def __init__(self, temperature: float = 4.0, *, views: int = 4, keep: float = 1.0):
         super().__init__()
+        require_positive(temperature, argument="temperature")
+        require_at_least(views, 2, argument="views")
+        require_share(keep, argument="keep")
         self.temperature, self.views, self.keep = temperature, views, keep
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
@@ -132,11 +168,7 @@ class RotatedKL(nn.Module):
             ValueError: Logits that differ in shape or do not fit `views` and the labels.
         """
         require_same_shape(student, teacher, loss="RotatedKL")
-        if len(target) * self.views != len(student):
-            raise ValueError(
-                f"RotatedKL needs one label an image: {len(student)} rows with views={self.views} want "
-                f"{len(student) // self.views} labels, got {len(target)}"
-            )
+        _require_views(student, self.views, target, loss="RotatedKL")
         rows = [_by_image(z, self.views, loss="RotatedKL")[:, 1:].flatten(0, 1) for z in (student, teacher)]
         found, wanted = full_precision(rows[0]), as_target(rows[1])
         kept = error_level_mask(wanted, target.repeat_interleave(self.views - 1), self.keep)

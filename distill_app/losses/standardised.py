@@ -10,20 +10,40 @@ from distill_app.losses.numerics import as_target, full_precision, require_logit
 SMALLEST_STD = 1e-3
 
 
+def require_spread(logits: Tensor) -> None:
+    """Refuses logits of which nothing is left once their own spread is taken out.
+
+    Two logits lie one spread apart, whatever they are: divided by it they are constants, without gradient.
+
+    Raises:
+        ValueError: They are of one or two classes.
+    """
+    if logits.shape[1] < 3:
+        raise ValueError(
+            f"logits divided by their own spread are constants where there are fewer than three classes, got "
+            f"{logits.shape[1]}: compare the logits themselves, as method=kd does, and leave out standardize"
+        )
+
+
 def centred(logits: Tensor) -> Tensor:
     """Logits less their mean over classes: (B, C) -> (B, C). Their softmax is the same."""
     return logits - logits.mean(dim=1, keepdim=True)
 
 
 def deviation(logits: Tensor) -> Tensor:
-    """Standard deviation over classes, unbiased, at least 0.001: (B, C) -> (B, 1)."""
+    """Standard deviation over classes, unbiased, at least 0.001: (B, C) -> (B, 1).
+
+    Raises:
+        ValueError: There are one or two classes.
+    """
+    require_spread(logits)
     variance = logits.var(dim=1, keepdim=True)
     # The root of a variance of zero has no finite gradient, hence the bound below it.
     return variance.clamp_min(SMALLEST_STD**2).sqrt()
 
 
 def standardised(logits: Tensor) -> Tensor:
-    """(z - mean) / (1e-7 + standard deviation) over classes: (B, C) -> (B, C)."""
+    """(z - mean) / (1e-7 + standard deviation) over classes: (B, C) -> (B, C); it raises what that does."""
     return centred(logits) / (1e-7 + deviation(logits))
 
 
@@ -37,7 +57,7 @@ class StandardizedKL(nn.Module):
     flows through it. Deliberately different: it is at least 0.001, where the authors' code divides exactly equal logits
     by 1e-7, with gradients to match. T^2 is always there; one public framework drops it when the cross-entropy is off.
 
-    Logits are (B, C); the cross-entropy beside it reads them as they are.
+    Logits are (B, C) of at least three classes; the cross-entropy beside it reads them as they are.
 
     Args:
         temperature: Of both sides, in standard deviations; 2 in the paper.
@@ -52,7 +72,7 @@ class StandardizedKL(nn.Module):
         """The loss, a scalar.
 
         Raises:
-            ValueError: The logits differ in shape.
+            ValueError: The logits differ in shape, or have one or two classes.
         """
         require_logits(student, teacher, loss="StandardizedKL")
         student, teacher = standardised(full_precision(student)), standardised(as_target(teacher))
@@ -68,7 +88,7 @@ class SpreadTemperatureKL(nn.Module):
     temperature alone, and the gradient flows through the student's, as in the authors' code. Deliberately different:
     the standard deviation is at least 0.001, where the authors' code gives NaN for a network whose logits are equal.
 
-    Logits are (B, C).
+    Logits are (B, C) of at least three classes.
 
     Args:
         scale: Temperature in standard deviations, the alpha of the paper: 2 on CIFAR-100, 1 on ImageNet.
@@ -83,7 +103,7 @@ class SpreadTemperatureKL(nn.Module):
         """The loss, a scalar.
 
         Raises:
-            ValueError: The logits differ in shape.
+            ValueError: The logits differ in shape, or have one or two classes.
         """
         require_logits(student, teacher, loss="SpreadTemperatureKL")
         student, teacher = full_precision(student), as_target(teacher)

@@ -147,7 +147,7 @@ class MaskedDistance(nn.Module):
     positions, hence a weight of 3e-6.
 
     Args:
-        share: Of the positions that are masked, by which the sum is divided.
+        share: Of the positions that are masked, by which the sum is divided; that of the adapter.
     """
 
     def __init__(self, share: float = 0.5):
@@ -159,8 +159,18 @@ class MaskedDistance(nn.Module):
         """The loss, a scalar.
 
         Raises:
-            ValueError: The shapes differ.
+            ValueError: The shapes differ, or, where no gradient is wanted, another share is masked.
         """
         require_same_shape(student, teacher, loss="MaskedDistance")
+        if not torch.is_grad_enabled():  # as on example images, before training: it waits for the device
+            self._refuse_other_share(mask)
         difference = (full_precision(student) - as_target(teacher)).square()
         return (difference * mask.to(torch.bool)).sum() / (len(student) * self.share)
+
+    def _refuse_other_share(self, mask: Tensor) -> None:
+        masked, positions = float(mask.float().mean()), mask[0].numel()
+        if abs(masked - self.share) * positions >= 1:  # a share of an odd number is rounded to positions
+            raise ValueError(
+                f"MaskedDistance divides by share={self.share}, and {masked:.3g} of the positions are masked: set "
+                f"share of the loss to masked of the adapter (distill_app.adapters.MaskedTokens)"
+            )

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.losses.logits import softened_kl
-from distill_app.losses.numerics import as_target, full_precision, require_logits, require_positive
+from distill_app.losses.numerics import as_target, full_precision, require_logits, require_positive, require_share
 
 
 class CrossViewKL(nn.Module):
@@ -38,6 +38,8 @@ class CrossViewKL(nn.Module):
     ):
         super().__init__()
         require_positive(temperature, argument="temperature")
+        require_share(weak_confidence, argument="weak_confidence")
+        require_share(strong_confidence, argument="strong_confidence")
         self.temperature, self.within, self.across = temperature, within, across
         self.bounds = (weak_confidence, strong_confidence)
 

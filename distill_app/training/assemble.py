@@ -2,9 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from distill_app.networks.run import Call, Namespace
 from distill_app.networks.taps import shapes_in, tensors_in
 from distill_app.seeds import seeded
 from distill_app.training.experiment import Parts
+from distill_app.training.remedy import remedy
 from distill_app.training.step import Slot, Term
 
 
@@ -225,7 +227,7 @@ def build_terms(plan: StagePlan, examples: Namespace, parts: Parts, context: Con
         except KeyError as error:
             errors.append(f"{key}.inputs: {error.args[0]}")
             continue
-        errors += _try_loss(terms[name].loss, conf, key, values)
+        errors += _try_loss(terms[name].loss, conf, key, values, partial(remedy, conf, values, plan, examples))
     if errors:
         raise ConfigError(errors)
     return terms
@@ -248,7 +250,7 @@ def _weight(conf: LossTermConf, key: str, context: Context) -> Any:
     return float(conf.weight)
 
 
-def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> list[str]:
+def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any, more: Callable[[], str]) -> list[str]:
     shapes = ", ".join(f"{argument} {shapes_in(value)}" for argument, value in values.items())
     try:
         with untouched(loss), torch.no_grad(), warnings.catch_warnings():
@@ -256,48 +258,21 @@ def _try_loss(loss: nn.Module, conf: LossTermConf, key: str, values: Any) -> lis
             warnings.filterwarnings("error", message="Using a target size")
             value = loss(**values)
     except Exception as error:
-        more = _whole_labels(conf, values) or _suggestion(conf, values)
-        return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{more}"]
+        return [f"{key}: {type(loss).__name__} cannot take {shapes}: {error}{more()}"]
     if not isinstance(value, Tensor) or value.dim() != 0:
         return [f"{key}: {type(loss).__name__} must return a scalar tensor, got {shapes_in(value) or value!r}"]
     warned = [argument for argument, item in values.items() if not tensors_in(item)]
-    return [f"{key}.inputs.{argument}: the address gives no tensor" for argument in warned]
+    if warned:
+        return [f"{key}.inputs.{argument}: the address gives no tensor" for argument in warned]
+    return [] if bool(value.isfinite()) else [_not_finite(loss, conf, key, values, float(value))]
 
 
-def _whole_labels(conf: LossTermConf, values: Mapping[str, Any]) -> str:
-    """If labels are shares of classes, what makes them so."""
-    mixed = [
-        argument
-        for argument, source in conf.inputs.items()
-        if source == "batch.target" and isinstance(values[argument], Tensor) and values[argument].is_floating_point()
-    ]
-    if not mixed:
-        return ""
-    return (
-        "; labels are shares of all classes here, since a wrapper mixes samples, and it may need one class for each "
-        "sample: leave the wrapper out of this stage (wrappers.NAME=null)"
-    )
-
-
-def _suggestion(conf: LossTermConf, values: Mapping[str, Any]) -> str:
-    """If two activations differ in shape, the adapter that would bring one to the other."""
-    maps = {
-        argument: value for argument, value in values.items() if isinstance(value, Tensor) and value.dim() in (2, 4)
-    }
-    if len(maps) != 2:
-        return ""
-    # A map can become a vector; no adapter makes a map of a vector.
-    (first, a), (second, b) = sorted(maps.items(), key=lambda item: -item[1].dim())
-    if a.shape == b.shape:
-        return ""
-    if len(a) != len(b):
-        return (
-            f"; {conf.inputs[first]} has {len(a)} rows and {conf.inputs[second]} {len(b)}: they are not of the same "
-            f"samples or regions, and no adapter can make them so"
-        )
-    kind = "ConvRegressor" if b.dim() == 4 else "LinearProjector"
-    return (
-        f"; an adapter can bring {conf.inputs[first]} to the shape of {conf.inputs[second]}: "
-        f"adapters: {{fit: {{module: {{_target_: distill_app.adapters.{kind}}}, source: {conf.inputs[first]}, "
-        f"target: {conf.inputs[second]}}}}} and inputs.{first}: adapters.fit"
-    )
+def _not_finite(loss: nn.Module, conf: LossTermConf, key: str, values: Mapping[str, Any], value: float) -> str:
+    """A loss that is infinite or no number before anything was trained, of itself or by what it reads."""
+    bad = [name for name, item in values.items() if not all(bool(each.isfinite().all()) for each in tensors_in(item))]
+    if bad:
+        sources = ", ".join(str(conf.inputs[argument]) for argument in bad)
+        return f"{key}: {type(loss).__name__} is {value} on the first images, since {sources} is not finite there"
+    arguments = ", ".join(f"{name}={given}" for name, given in conf.loss.items() if not name.startswith("_"))
+    told = f"look at its arguments: {arguments}" if arguments else "it takes other numbers"
+    return f"{key}.loss: {type(loss).__name__} is {value} on the first images; {told}"

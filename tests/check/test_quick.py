@@ -84,6 +84,9 @@ QUICK = {
     "runtime.max_steps_per_epoch=0": ["runtime.max_steps_per_epoch: must be at least 1, or null for all, got 0"],
     "runtime.max_eval_batches=-2": ["runtime.max_eval_batches: must be at least 1, or null for all, got -2"],
     "dataset.validation_fraction=2": ["dataset.validation_fraction: must be in [0, 1), got 2.0"],
+    f"{KD}.loss.temperature=nan": [f"{KD}.loss.temperature: must be a number, got nan"],
+    "method.stages.distill.losses.ce.weight=nan": ["losses.ce.weight: must be finite, got nan"],
+    "stage.optimizer.momentum=nan": ["stage.optimizer.momentum: must be a number, got nan"],
     f"{KD}.weight=heavy": [f"{KD}.weight: must be a number, or a schedule with a _target_, got 'heavy'"],
     "dataset.root=/nowhere/images": ["dataset.root: /nowhere/images is not there", "; to get the data: fetch it"],
     "dataset.get=fetch it": [],
@@ -193,6 +196,39 @@ def test_a_stage_is_assembled_though_another_key_is_wrong(tiny, errors_of):
         (["launcher=slurm", "launcher.cluster=slrm"], ["launcher.cluster is 'slrm', allowed are slurm"]),
         ([f"{KD}.inputs.student=batch.imput"], [f"{KD}.inputs: nothing provides batch.imput", "did you mean 'input'?"]),
         ([f"{KD}.loss.temperature=-1"], [f"{KD}.loss: distill_app.losses.KLDivergence: ValueError: temperature=-1"]),
+        (
+            [
+                f"{KD}.loss._target_=torch.nn.KLDivLoss",
+                f"~{KD}.loss.temperature",
+                f"~{KD}.inputs.student",
+                f"~{KD}.inputs.teacher",
+                f"+{KD}.inputs.input=student.logits",
+                f"+{KD}.inputs.target=teacher.logits",
+            ],
+            [f"{KD}.loss: KLDivLoss is nan on the first images"],
+        ),
+        (
+            ["method=lskd", "dataset=fake", "dataset.num_classes=2"],
+            [f"{KD}: StandardizedKL", "fewer than three classes, got 2", "method=kd"],
+        ),
+        (
+            ["method=sskd", "dataset=fake", "+loss@method.stages.distill.losses.dkd=dkd"],
+            [
+                "4 times as many rows (8) as labels (2)",
+                "; the first view of each image: inputs.student=adapters.student_upright "
+                "inputs.teacher=adapters.teacher_upright",
+            ],
+        ),
+        (
+            ["method=crld", "dataset=fake", "+loss@method.stages.distill.losses.reg=tfkd_reg"],
+            ["2 times as many rows (4) as labels (2)", "inputs.student=adapters.weak"],
+        ),
+        (
+            ["method=multilabel_kd", "dataset=fake_multilabel", "+loss@method.stages.distill.losses.dkd=dkd"],
+            ["one class index for each image", "; the data have several labels for each image"],
+        ),
+        (["method=takd", "method.params.assistants=[student]"], ["distill.roles.teacher: is 'student'"]),
+        (["method=dml", "method.params.peers=[student]"], ["losses.mutual.inputs: student.logits is there twice"]),
         (["student.net.widths=abc"], ["student.net: distill_app.models.PlainCNN: TypeError", "given: widths='abc'"]),
         (
             ["method=fitnet", "teacher.taps.stage2=featurs.0"],

@@ -250,3 +250,38 @@ def test_targets_of_images_without_are_read_by_no_term_unless_they_are_filled_in
     assert "the term 'x' reads batch.target" in text
     assert not errors(stages(distill={"unlabelled": True, **KD}))
     assert not errors(stages(distill={**filling("teacher.logits"), **ce, "unlabelled": True}))
+
+
+@pytest.mark.parametrize("source", ["student.logits", "adapters.fit"])
+def test_a_network_in_two_roles_of_one_term_is_refused(source):
+    stage = {
+        "adapters": {"fit": adapter("student.logits")},
+        "losses": {"kd": term(input=source, target="teacher.logits")},
+    }
+    method = {"params": {"assistants": ["student"]}} | stages(distill=stage | {"roles": {"teacher": "student"}})
+    assert errors(method) == [
+        "method.stages.distill.roles.teacher: is 'student', which the term 'kd' reads as student too: a network would "
+        "be compared with itself; name another one; method.params.assistants names 'student'"
+    ]
+
+
+def test_a_network_is_its_own_teacher_by_its_average_or_where_terms_read_one_role_each():
+    averaged = KD | {"roles": {"teacher": "student_ema"}, "ema": {"decay": 0.9}}
+    apart = {"losses": CE["losses"] | {"other": term(input="teacher.logits", target="batch.target")}}
+    plans(stages(distill=averaged))
+    plans(stages(distill=apart | {"roles": {"teacher": "student"}}))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "named"),
+    [
+        ({"logits": ["student.logits", "teacher.logits", "student.logits"]}, "student.logits"),
+        ({"student": "student.logits", "teachers": ["teacher.logits", "teacher.logits"]}, "teacher.logits"),
+        ({"student": "student.logits", "teachers": ["teacher.logits", "student.logits"]}, "student.logits"),
+    ],
+)
+def test_a_network_that_is_its_own_peer_or_one_of_its_teachers_is_refused(inputs, named):
+    (error,) = errors(stages(distill={"losses": {"kd": term(**inputs)}}))
+    assert error.startswith(f"method.stages.distill.losses.kd.inputs: {named} is there twice")
+    others = {"logits": ["student.logits", "teacher.logits"], "own": "student.logits", "target": "batch.target"}
+    plans(stages(distill={"losses": {"kd": term(**others)}}))

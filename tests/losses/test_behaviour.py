@@ -1,5 +1,7 @@
 """What holds for every loss, whatever its formula, and what single losses promise beyond it."""
 
+import re
+
 import feature_fixtures as features
 import pixel_fixtures as pixels
 import pytest
@@ -347,3 +349,73 @@ def test_the_sigmoid_loss_by_hand():
     student, teacher = torch.tensor([[0.0]]), torch.tensor([[3.0]]).log()
     assert float(losses.SigmoidKL()(student=student, teacher=teacher)) == pytest.approx(0.130812, abs=1e-6)
     assert float(losses.SigmoidKL()(student=teacher, teacher=teacher)) == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.KLDivergence(float("nan")), "temperature=nan must be above 0 and finite"),
+        (lambda: losses.StandardizedKL(float("inf")), "temperature=inf must be above 0 and finite"),
+        (lambda: losses.VirtualTeacherKL(-0.5), "temperature=-0.5 must be above 0"),
+        (lambda: losses.SimilarityKL(-0.5), "temperature=-0.5 must be above 0"),
+        (lambda: losses.RotatedKL(0.0), "temperature=0.0 must be above 0"),
+        (lambda: losses.RotatedKL(keep=2.0), "keep=2.0 must lie between 0 and 1"),
+        (lambda: losses.SimilarityKL(keep=-1.0), "keep=-1.0 must lie between 0 and 1"),
+        (lambda: losses.ContrastivePrediction(views=1), "views=1 must be 2 or more"),
+        (lambda: losses.CrossViewKL(weak_confidence=90), "weak_confidence=90 must lie between 0 and 1"),
+        (lambda: losses.FactorTransfer(0.0), "p=0.0 must be above 0, as the order of a norm"),
+        (lambda: losses.SimilarityPreserving(float("nan")), "p=nan must be above 0"),
+        (lambda: losses.AttentionTransfer(norm="p", p=-1.0), "p=-1.0 must be above 0"),
+        (lambda: losses.AttentionTransfer(exponent=-1.0), "exponent=-1.0 must be above 0"),
+        (lambda: losses.ActivationBoundary(-1.0), "margin=-1.0 must be 0 or more"),
+        (lambda: losses.PrimeAwareL2(-1.0), "eps=-1.0 must be 0 or more"),
+        (lambda: losses.CorrelationCongruence(order=-1), "order=-1 must be 1 or more"),
+        (lambda: losses.CorrelationCongruence(kernel="bilinear", order=7), "order=7 have no part in kernel='bilinear'"),
+        (lambda: losses.HierarchicalContext([4, 0]), "sizes=0 must be above 0"),
+        (lambda: losses.ScaleDecoupled(losses.KLDivergence(reduction="sum")), "base.reduction='sum' has no part"),
+        (lambda: losses.LinearWarmup(value=1.0, epochs=float("nan")), "epochs=nan must be above 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_arguments_that_no_loss_can_mean_are_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+def test_orders_of_norms_may_be_infinite():
+    loss = losses.AttentionTransfer(norm="p", p=float("inf"))
+    assert loss(**inputs(2, (3, 4, 4))).isfinite()
+
+
+@pytest.mark.parametrize("rows", [8, 7])
+@pytest.mark.parametrize("form", ["authors", "consistent"])
+def test_the_virtual_teacher_has_a_label_for_each_row_and_two_classes(rows, form):
+    loss, labels = losses.VirtualTeacherKL(form=form), torch.tensor([1, 2])
+    with pytest.raises(ValueError, match="4 times as many rows" if rows == 8 else "one class index for each image,"):
+        loss(student=tensor(rows, 3, seed=1), target=labels)
+    for shape in ((2, 1), (2, 3, 4, 4)):
+        with pytest.raises(ValueError, match=r"logits .* of two classes or more"):
+            loss(student=tensor(*shape, seed=1), target=labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (losses.SimilarityKL(views=2), ("student", "teacher")),
+        (losses.ContrastivePrediction(views=2), ("embedding",)),
+        (losses.RotatedKL(views=2), ("student", "teacher")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_rows_of_four_views_are_not_read_as_those_of_two(loss, names):
+    rows = {name: tensor(8, 3, seed=1) for name in names}
+    with pytest.raises(ValueError, match="8 rows with views=2 want 4 labels, got 2"):
+        loss(**rows, target=torch.tensor([1, 2]))
+
+
+def test_what_was_masked_by_another_share_is_refused_where_nothing_is_trained():
+    mask = torch.tensor([1.0, 1, 1, 0]).view(1, 1, 2, 2).expand(2, 1, 2, 2)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"share=0\.5, and 0\.75 of the positions"):
+        losses.MaskedDistance()(**inputs(2, (3, 2, 2)), mask=mask)
+    with torch.no_grad():
+        assert losses.MaskedDistance(0.6)(**inputs(2, (3, 2, 2)), mask=mask).isfinite()  # 2.4 positions of 4 are 3

@@ -201,3 +201,22 @@ def test_ranks_with_uneven_batches_keep_the_same_memories(tmp_path):
     ]
     errors = [process.communicate(timeout=120)[1].decode() for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"negatives": 0}, "negatives=0 must be 1 or more"),
+        ({"temperature": -0.07}, r"temperature=-0\.07 must be above 0"),
+        ({"momentum": 2.0}, r"momentum=2\.0 must be in \[0, 1\)"),
+    ],
+)
+def test_what_is_no_number_of_negatives_temperature_or_share_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveRepresentation(LABELS, SHAPES, **options)
+
+
+def test_rows_of_several_views_are_not_taken_for_samples():
+    given = batch(8) | {"index": torch.arange(2)}
+    with torch.no_grad(), pytest.raises(ValueError, match="8 rows and 2 samples: read one view"):
+        ContrastiveRepresentation(LABELS, SHAPES, negatives=3)(**given)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from logit_fixtures import gradient, inputs
 
-from distill_app import losses
+from distill_app import adapters, losses
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,29 @@ def test_normkd_says_hardly_anything_of_a_teacher_without_spread():
     values = inputs(losses.SpreadTemperatureKL(), 8)
     value, grad = gradient(losses.SpreadTemperatureKL(), {**values, "teacher": torch.zeros_like(values["teacher"])})
     assert 0 <= value < 1e-4 and grad.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.StandardizedKL(),
+        losses.SpreadTemperatureKL(),
+        losses.MultiLevelAlignment(standardize=True),
+        losses.RefinedKL(standardize=True),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_two_classes_of_which_nothing_is_left_without_their_spread_are_refused(loss, classes):
+    values = inputs(loss, 4)
+    fewer = {name: value[:, :classes] if value.dim() == 2 else value * 0 for name, value in values.items()}
+    with pytest.raises(ValueError, match=f"fewer than three classes, got {classes}: .* method=kd"):
+        loss(**fewer)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda z: adapters.RescaledLogits([z.shape] * 2)([z, z]), adapters.NormedLogits()], ids=["of", "by"]
+)
+def test_spherical_logits_of_two_classes_are_refused(read):
+    with pytest.raises(ValueError, match="fewer than three classes, got 2"):
+        read(torch.randn(4, 2))

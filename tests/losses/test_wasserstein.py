@@ -70,3 +70,14 @@ def test_the_weight_of_wkd_falls_as_published(golden):
     torch.testing.assert_close(torch.tensor([schedule(epoch) for epoch in range(241)], dtype=torch.float64), wanted)
     with pytest.raises(ValueError, match=r"after=10\.0 must lie between 0 and epochs=10"):
         losses.CosineDecay(value=1.0, epochs=10, after=10.0)
+
+
+def test_costs_of_classes_that_are_nearly_alike_are_exact_under_autocast():
+    classifier = torch.nn.Linear(64, 4)
+    classifier.weight.data = torch.randn(64, generator=torch.Generator().manual_seed(0)) + 0.05 * classifier.weight.data
+    read, source = adapters.ClassCosts(borrowed=classifier), torch.zeros(1)
+    wanted = read(source)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert read(source).equal(wanted)
+    with pytest.raises(ValueError, match=r"sharpen=-5\.0 must be 0 or more"):
+        adapters.ClassCosts(borrowed=classifier, sharpen=-5.0)
