@@ -67,14 +67,15 @@ class CocoDetection(ObjectImages):
         else:
             classes, label_of = [ids[each] for each in known], {each: n for n, each in enumerate(known, start=1)}
         images = _images(content, root, faults)
-        _add_objects(content, images, label_of, kinds=kinds, faults=faults)
         wanted = "keypoints" in kinds
+        points = _keypoint_count(content) if wanted else 0
+        _add_objects(content, images, label_of, kinds=kinds, points=points, faults=faults)
         chosen = [image for image in images.values() if keep_empty or _has_objects(image, keypoints=wanted)]
         more = [] if unlabelled is None else _unlabelled(unlabelled, faults)
         notes = faults.settle(source=annotations)
         if not chosen:
             raise DataError(f"{annotations}: not one of {len(images)} images has an object")
-        super().__init__(chosen, classes=classes, kinds=kinds, notes=notes, unlabelled=more)
+        super().__init__(chosen, classes=classes, kinds=kinds, keypoints=points, notes=notes, unlabelled=more)
 
 
 def _has_objects(image: ImageRecord, *, keypoints: bool) -> bool:
@@ -164,10 +165,10 @@ def _add_objects(
     label_of: Mapping[int, int],
     *,
     kinds: Sequence[str],
+    points: int,
     faults: Faults,
 ) -> None:
     declared = {each.get("id") for each in content["images"] if isinstance(each, dict) and _hashable(each.get("id"))}
-    points = _keypoint_count(content) if "keypoints" in kinds else 0
     for number, each in enumerate(content["annotations"]):
         if not isinstance(each, dict) or not _hashable(each.get("image_id")):
             faults.add(f"annotation {number} of the list is {_short(each)}")

@@ -19,8 +19,17 @@ from distill_app.errors import DataError
 _NEEDED = {"bbox": ("boxes", "labels"), "segm": ("masks",), "keypoints": ("keypoints", "visibility")}
 
 
-def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str, known: bool = True) -> dict[str, Any]:
+def target_of(
+    record: ImageRecord, *, kinds: Sequence[str], name: str, keypoints: int = 0, known: bool = True
+) -> dict[str, Any]:
     """The target of an image; where nothing is known of it, one without objects that says `unlabelled`.
+
+    Args:
+        record: The image.
+        kinds: Of bbox, segm and keypoints, which the target has.
+        name: Of the image, for messages.
+        keypoints: How many each object of the data set has, which images without objects cannot say.
+        known: Whether its objects are.
 
     Raises:
         ValueError: A mask that cannot be made.
@@ -39,8 +48,8 @@ def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str, known: bo
         empty = torch.zeros(0, *record.size, dtype=torch.uint8)
         target["masks"] = tv_tensors.Mask(torch.stack(masks) if masks else empty)
     if "keypoints" in kinds:
-        count = max((len(each.points or ()) for each in objects), default=0) // 3
-        points = torch.tensor([list(each.points or ()) for each in objects], dtype=torch.float32).view(-1, count, 3)
+        points = torch.tensor([list(each.points or ()) for each in objects], dtype=torch.float32)
+        points = points.view(len(objects), keypoints, 3)
         target["keypoints"] = tv_tensors.KeyPoints(points[..., :2].clone(), canvas_size=record.size)
         target["visibility"] = points[..., 2].long()
     return target if known else {**target, "unlabelled": True}

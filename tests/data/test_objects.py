@@ -223,6 +223,25 @@ def test_a_flip_moves_keypoints_and_swaps_left_and_right(tmp_path):
     assert outside.any() and not target["visibility"][outside].any()
 
 
+def test_an_image_without_objects_has_no_keypoints_and_is_flipped_like_any(tmp_path):
+    known, more = tmp_path / "known", tmp_path / "more"
+    known.mkdir()
+    more.mkdir()
+    wild = {"images": [{"id": 1, "file_name": "c.jpg", "height": 20, "width": 30}]}
+    given, unlabelled = coco_files(known, content()), coco_files(more, wild)
+    kinds = ["bbox", "keypoints"]
+    data = CocoDetection(*given, kinds=kinds, keep_empty=True, unlabelled=unlabelled)
+    samples, task = samples_of(data, KeypointFlip(p=1.0), kinds=kinds)
+    for index in (1, 2):
+        assert data[index][1]["keypoints"].shape == (0, 17, 2) and data[index][1]["visibility"].shape == (0, 17)
+        assert samples[(index, 0)]["target"]["keypoints"].shape == (0, 17, 2)
+    batch = task.prepare(task.collate([samples[(index, 0)] for index in range(3)]), device=torch.device("cpu"))
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
+    sums = task.start()
+    task.add(sums, [{**nothing, "keypoints": torch.zeros(0, 17, 3)}] * 3, batch)
+    assert task.figures(sums)["keypoints_mAP"] == 0
+
+
 def test_boxes_without_an_area_leave_with_all_that_belongs_to_them_and_are_counted():
     data = FashionDet("train", count=20, kinds=["bbox", "segm"])
     samples, task = samples_of(data, v2.RandomCrop(40), kinds=["bbox", "segm"])
