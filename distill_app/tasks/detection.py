@@ -1,7 +1,8 @@
 """Object detection: boxes with classes, and with them masks or keypoints."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import default_collate
 
 from distill_app.data.samples import finished_image
 from distill_app.data.targets import checked_target, dataset_problems, groups_by_aspect, without_empty_boxes
-from distill_app.models.detectors import in_region_heads, resizing
+from distill_app.models.detectors import in_region_heads, resized_side, resizing
 from distill_app.networks.taps import map_tensors
 from distill_app.runs.metrics import Metric
 from distill_app.tasks.base import Batch, Sums, Task
@@ -20,6 +21,7 @@ from distill_app.tasks.drawing import drawn
 from distill_app.words import unknown
 
 _IN_TABLES = ("mAP", "AP50")
+_APART = 1.5  # how much larger things may be in training than in an evaluation, or smaller
 _PER_CLASS = ("mAP", "AP50", "AP75", "AR100", "AR")
 
 
@@ -94,13 +96,39 @@ class Detection(Task):
         return groups_by_aspect(dataset, count=self.aspect_groups)
 
     def varies(self, dataset: Any) -> str | None:
-        sizes = set(getattr(dataset, "sizes", ()))
-        if self.pad_to is not None or len(sizes) < 2:
+        return self._padding_problem(getattr(dataset, "sizes", ()), where="before")
+
+    def sizes_vary(self, sizes: Collection[tuple[int, int]]) -> str | None:
+        return self._padding_problem(sizes, where="behind")
+
+    def _padding_problem(self, sizes: Collection[tuple[int, int]], *, where: str) -> str | None:
+        if self.pad_to is not None or len(set(sizes)) < 2:
             return None
         longest = max(max(size) for size in sizes)
         return (
             f"images of several sizes are padded to the largest of their batch; set dataset.task.pad_to to a multiple "
-            f"of 32 that no side exceeds behind the transforms (before them sides go up to {longest} px)"
+            f"of 32 that no side exceeds behind the transforms ({where} them sides go up to {longest} px)"
+        )
+
+    def scales_apart(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        trained: Sequence[tuple[int, int]],
+        judged: Sequence[tuple[int, int]],
+    ) -> str | None:
+        resized = [side for size in judged if (side := resized_side(network, size)) is not None]
+        if not resized or not trained:
+            return None
+        here, there = median(min(size) for size in trained), median(resized)
+        if max(here, there) < _APART * min(here, there):
+            return None
+        return (
+            f"{name} is trained on images whose shorter side is {here:.0f} px, as dataset.train_transform leaves them, "
+            f"and judged on images that it resizes to {there:.0f} px itself; bring dataset.train_transform to the size "
+            f"of the evaluation, or change that: dataset.image_size for small detectors, {name}.net.min_size and "
+            f"max_size for others"
         )
 
     def rows_vary(self, network: nn.Module, path: str) -> str | None:
