@@ -32,6 +32,8 @@ class Detection(Task):
     `torchvision.tv_tensors.BoundingBoxes`; `labels` int64 (N,) from 1 on, 0 is the background; `area` (N,) in pixels
     and `iscrowd` int64 (N,) for the evaluation; `masks` uint8 (N, H, W), a `tv_tensors.Mask`; `keypoints` (N, K, 2), a
     `tv_tensors.KeyPoints`, and `visibility` int64 (N, K). Transforms of torchvision's v2 move image and target alike.
+    Areas follow an image that they resize where `size` is in the target, the height and width that areas were counted
+    in, and masks, or else `filled` (N,), the share of its box that each object fills.
 
     In a batch `input` is a list of images float (3, H, W) in [0, 1], `target` a list of dicts. Networks are those of
     torchvision and what behaves alike: they normalise images themselves. In training they take images in the size that
@@ -140,11 +142,12 @@ class Detection(Task):
         """The image as uint8, and only boxes with an area.
 
         Raises:
-            DataError: A target that is none, a transform that has left masks behind, or an image that is larger than
-                `pad_to`.
+            DataError: A target that is none, a transform that has left masks behind, labels that there are not, or an
+                image that is larger than `pad_to`.
         """
         sample = finished_image(sample)
-        target = checked_target(sample["target"], sample["input"], name=f"item {sample['index']}", pad_to=self.pad_to)
+        name, classes = f"item {sample['index']}", self.num_classes
+        target = checked_target(sample["target"], sample["input"], num_classes=classes, name=name, pad_to=self.pad_to)
         target, count = without_empty_boxes(target)
         if count:
             self._count(count)

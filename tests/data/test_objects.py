@@ -257,6 +257,38 @@ def test_boxes_without_an_area_leave_with_all_that_belongs_to_them_and_are_count
     assert task.notes() == [f"{before - after} boxes had no area behind the transforms, and were left out"]
 
 
+def test_areas_are_resized_with_their_images(tmp_path):
+    made = content()
+    made["annotations"][0] |= {"bbox": [10, 10, 20, 15], "area": 120}
+    made["annotations"][1] |= {"bbox": [-10, 0, 20, 40], "area": 90}
+    given = coco_files(tmp_path, made)
+    plain, _ = samples_of(CocoDetection(*given))
+    assert plain[(0, 0)]["target"]["area"].tolist() == [120, 90]
+    halved, _ = samples_of(CocoDetection(*given), v2.Resize([20, 30]))
+    target = halved[(0, 0)]["target"]
+    assert target["area"].tolist() == pytest.approx([30, 22.5]) and "filled" not in target
+    masked, _ = samples_of(CocoDetection(*given, kinds=["bbox", "segm"]), v2.Resize([20, 30]), kinds=["bbox", "segm"])
+    assert masked[(0, 0)]["target"]["area"].tolist() == [80, 100], "counted in the masks, of 20 x 15 and 10 x 40 px"
+    sanitize = v2.SanitizeBoundingBoxes(
+        labels_getter=lambda both: tuple(both[1][key] for key in ("labels", "area", "iscrowd")), min_area=50
+    )
+    fewer, _ = samples_of(CocoDetection(*given), v2.Resize([20, 30]), sanitize)
+    assert fewer[(0, 0)]["target"]["area"].tolist() == [75], "that of the box: of what else left nothing is known"
+
+
+@pytest.mark.parametrize("label", [0, 11])
+def test_a_label_that_there_is_not_is_refused_wherever_it_lies(label):
+    data = FashionDet("train", count=40)
+    data.records[1].objects[0].label = label
+    samples, task = samples_of(data)
+    assert task.label_problems(data) == [], "which looks at some items alone"
+    with pytest.raises(
+        DataError, match=r"labels go from .*num_classes=10 means 1 to 10: 0 is the background \(item 1\)"
+    ):
+        samples[(1, 0)]
+    assert len(samples[(0, 0)]["target"]["labels"])
+
+
 def test_boxes_are_judged_as_they_were_drawn_and_learnt_within_the_image(tmp_path):
     made = content()
     made["annotations"][0]["bbox"] = [50.0, 30.0, 10.5, 10.25]
