@@ -16,6 +16,7 @@ from distill_app.errors import DataError
 LABELS = ("contiguous", "ids")
 _MOST_CORNERS = 100_000  # numbers of an object's polygons
 _MOST_ID = 10_000  # of a category, where labels are ids
+_LARGEST = 1e12  # number that is read, such as an area
 
 
 class CocoDetection(ObjectImages):
@@ -219,11 +220,15 @@ def _object_problems(
     x, y, width, height = box
     if width <= 0 or height <= 0:
         yield f"has a box without an area: {_short(box)}"
+    elif max(map(abs, box)) > 2 * max(size):
+        yield f"has a box that is much larger than the image, {size[1]} x {size[0]} px: {_short(box)}"
     elif x + width <= 0 or y + height <= 0 or x >= size[1] or y >= size[0]:
         yield f"has a box outside of the image, {size[1]} x {size[0]} px: {_short(box)}"
     area = each.get("area", 1.0)
     if not _numbers([area], 1) or area < 0:
         yield f"has an area of {_short(area)}"
+    if type(crowd := each.get("iscrowd", 0)) not in (int, bool) or crowd not in (0, 1):
+        yield f"has iscrowd={_short(crowd)}, and 0 or 1 is needed"
     if "segm" in kinds and (problem := _shape_problem(each.get("segmentation"), size)):
         yield problem
     if "keypoints" in kinds:
@@ -244,8 +249,9 @@ def _shape_problem(shape: Any, size: tuple[int, int]) -> str | None:
         return None
     if not isinstance(shape, dict):
         return f"has no mask: {_short(shape)}"
-    if tuple(shape.get("size") or ()) != size:
-        return f"has a mask of {_short(shape.get('size'))} in an image of {list(size)} (height, width)"
+    sides = shape.get("size")
+    if sides != list(size) or not all(type(side) is int for side in sides):
+        return f"has a mask of {_short(sides)} in an image of {list(size)} (height, width)"
     runs = shape.get("counts")
     lengths: Any = _run_lengths(runs) if isinstance(runs, str) else runs
     fits = isinstance(lengths, list) and all(type(run) is int and run >= 0 for run in lengths)
@@ -281,10 +287,10 @@ def _keypoint_count(content: Mapping[str, Any]) -> int:
 
 
 def _numbers(values: Any, count: int | None = None) -> bool:
-    """Whether these are finite numbers, and as many."""
+    """Whether these are numbers that one can count with, and as many."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
-    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    return all(type(value) in (int, float) and abs(value) <= _LARGEST for value in values)
 
 
 def _hashable(value: Any) -> bool:

@@ -113,6 +113,18 @@ HOSTILE = [
     (with_annotation(bbox=[70, 10, 5, 4]), "has a box outside of the image, 60 x 40 px"),
     (with_annotation(bbox=[1, 2, 3]), "has no bbox of four numbers"),
     (with_annotation(bbox=[1, 2, 3, float("nan")]), "has no bbox of four numbers"),
+    (with_annotation(bbox=[1, 2, 10**399, 4]), "has no bbox of four numbers"),
+    (with_annotation(bbox=[1, 2, 1e30, 4]), "has no bbox of four numbers"),
+    (with_annotation(bbox=[1, 2, 1e5, 4]), "has a box that is much larger than the image, 60 x 40 px"),
+    (with_annotation(area=10**399), "has an area of 1000"),
+    (with_annotation(iscrowd="0"), "has iscrowd='0', and 0 or 1 is needed"),
+    (with_annotation(iscrowd=2), "has iscrowd=2, and 0 or 1 is needed"),
+    (with_annotation(iscrowd=None), "has iscrowd=None"),
+    (with_annotation(segmentation={"size": 5, "counts": [2400]}), "has a mask of 5 in an image of [40, 60]"),
+    (with_annotation(segmentation={"size": [40.0, 60], "counts": [2400]}), "has a mask of [40.0, 60] in an image"),
+    (with_annotation(segmentation={"size": {}, "counts": [2400]}), "has a mask of {} in an image of [40, 60]"),
+    (with_annotation(segmentation=[[10**399, 1, 2, 3, 4, 5]]), "has a polygon that is none"),
+    (with_annotation(keypoints=[10**399, *POINTS[1:]]), "has no 17 keypoints"),
     (with_annotation(image_id=99), "annotation 1 is of an image 99, which is not declared"),
     (with_annotation(area=-3), "has an area of -3"),
     (with_annotation(segmentation=[[1, 2, 3, 4]]), "has a polygon that is none"),
@@ -374,6 +386,20 @@ def test_voc_counts_pixels_from_one_and_its_difficult_objects_are_crowds(tmp_pat
     target = data[0][1]
     assert target["boxes"].tolist() == [[9, 4, 20, 30], [0, 0, 60, 40]] and target["iscrowd"].tolist() == [0, 1]
     assert [data.classes[label - 1] for label in target["labels"].tolist()] == ["cat", "dog"]
+
+
+def test_voc_has_boxes_with_all_the_digits_of_a_number(tmp_path):
+    data = VocDetection(*voc_files(tmp_path, VOC.format(x="9.70000076293945", name="dog")))
+    assert data[0][1]["boxes"][0].tolist() == pytest.approx([8.70000076293945, 4, 20, 30])
+
+
+@pytest.mark.parametrize("crowd", [{"iscrowd": 1}, {"iscrowd": True}, {"iscrowd": False}, {"iscrowd": 0}, {}])
+def test_whether_an_object_is_a_crowd_is_a_number_or_a_truth_or_not_said(tmp_path, crowd):
+    made = content()
+    del made["annotations"][0]["iscrowd"]
+    made["annotations"][0] |= crowd
+    data = CocoDetection(*coco_files(tmp_path, made), keep_empty=True)
+    assert data.records[0].objects[0].crowd == bool(crowd.get("iscrowd"))
 
 
 @pytest.mark.parametrize(
