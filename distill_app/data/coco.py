@@ -37,6 +37,9 @@ class CocoDetection(ObjectImages):
         unlabelled: Folder and JSON file of further images, such as unlabeled2017 and image_info_unlabeled2017.json;
             whatever the file says of objects is not read. A stage sees them if it says so.
 
+    Attributes:
+        label_of: Id of a category -> its label.
+
     Raises:
         ConfigError: Records that are wrong, a message each.
         DataError: No file of this format.
@@ -77,6 +80,7 @@ class CocoDetection(ObjectImages):
         if not chosen:
             raise DataError(f"{annotations}: not one of {len(images)} images has an object")
         super().__init__(chosen, classes=classes, kinds=kinds, keypoints=points, notes=notes, unlabelled=more)
+        self.label_of = label_of
 
 
 def _has_objects(image: ImageRecord, *, keypoints: bool) -> bool:

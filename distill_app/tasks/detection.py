@@ -54,7 +54,7 @@ class Detection(Task):
         keypoint_sigmas: How exactly each keypoint can be placed; None: those of COCO's 17.
 
     Raises:
-        ValueError: A kind or backend that is not there, or a side that is no multiple of 32.
+        ValueError: A kind or backend that is not there, less than no groups, or a side that is no multiple of 32.
     """
 
     answer = None
@@ -79,6 +79,8 @@ class Detection(Task):
             raise ValueError(f"coco_backend: {problem}")
         if pad_to is not None and (pad_to < 32 or pad_to % 32):
             raise ValueError(f"pad_to: a multiple of 32 is needed, not {pad_to}")
+        if aspect_groups < 0:
+            raise ValueError(f"aspect_groups: 0 or more on either side of a square, not {aspect_groups}")
         self.num_classes, self.kinds, self.coco_backend = num_classes, tuple(kinds), coco_backend
         self.drawn_from = drawn_from
         self.aspect_groups, self.pad_to, self.keypoint_sigmas = aspect_groups, pad_to, keypoint_sigmas

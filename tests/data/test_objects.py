@@ -454,6 +454,8 @@ def test_groups_are_of_like_aspect_ratio():
     ]
     groups = Detection(num_classes=10, aspect_groups=2).groups(data)
     assert groups.tolist() == [3, 0, 5, 3, 5] and Detection(num_classes=10).groups(data) is None
+    with pytest.raises(ValueError, match="aspect_groups: 0 or more on either side of a square, not -1"):
+        Detection(num_classes=10, aspect_groups=-1)
 
 
 def coco_tree(folder):

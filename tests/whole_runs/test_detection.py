@@ -212,6 +212,11 @@ def test_a_network_that_is_no_detector_is_told_so(errors_of):
     assert "a network of this stage cannot run on the batches of dataset: TypeError: PlainCNN.forward()" in text
 
 
+def test_statistics_that_no_detector_would_normalise_by_are_refused(errors_of):
+    (text,) = errors_of(*BASE, *QUIET, "method=own", "dataset.normalize.mean=[0.5,0.5,0.5]")
+    assert text.startswith("dataset.normalize: has no effect, networks of Detection normalise images themselves")
+
+
 def test_resizing_leaves_other_networks_alone():
     plain = torch.nn.Linear(2, 2)
     with resizing(plain, enabled=False, pad_to=64):
