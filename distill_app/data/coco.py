@@ -10,12 +10,11 @@ from typing import Any
 
 from distill_app.data.images import MAX_PIXELS
 from distill_app.data.object_images import ObjectImages
-from distill_app.data.objects import Faults, ImageRecord, ObjectRecord
+from distill_app.data.objects import MOST_ID, Faults, ImageRecord, ObjectRecord
 from distill_app.errors import DataError
 
 LABELS = ("contiguous", "ids")
 _MOST_CORNERS = 100_000  # numbers of an object's polygons
-_MOST_ID = 10_000  # of a category, where labels are ids
 _LARGEST = 1e12  # number that is read, such as an area
 
 
@@ -62,8 +61,8 @@ class CocoDetection(ObjectImages):
         ids = _categories(content, annotations)
         known = sorted(ids)
         if labels == "ids":
-            if known[0] < 1 or known[-1] > _MOST_ID:
-                raise DataError(f"{annotations}: labels=ids takes ids from 1 to {_MOST_ID}; set labels=contiguous")
+            if known[0] < 1 or known[-1] > MOST_ID:
+                raise DataError(f"{annotations}: labels=ids takes ids from 1 to {MOST_ID}; set labels=contiguous")
             classes, label_of = (
                 [ids.get(label, f"({label})") for label in range(1, known[-1] + 1)],
                 {k: k for k in known},

@@ -54,7 +54,8 @@ def scales_apart(networks: Mapping[str, Network], data: StageData) -> Iterator[s
     """
     if not data.task.own_sizes:
         return
-    trained, judged = (sizes_behind(samples) for samples in (base_samples(data), data.judge.dataset))
+    judge: Any = data.judge.dataset
+    trained, judged = sizes_behind(base_samples(data)), sizes_behind(judge)
     for name, network in networks.items():
         text = data.task.scales_apart(network.module, name=name, trained=trained, judged=judged)
         if text is not None:

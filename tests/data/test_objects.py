@@ -480,6 +480,13 @@ def test_any_set_in_cocos_format_is_named_by_its_paths_and_its_classes_are_count
         "dataset.num_classes: 3 was given, and CocoDetection of dataset.train has 2 classes" in e for e in errors
     )
     made = content()
+    made["categories"][0]["id"] = made["annotations"][0]["category_id"] = 10**15
+    whole = (tmp_path / "train.json").read_text()
+    (tmp_path / "train.json").write_text(json.dumps(made))
+    errors = errors_of(*overrides, *NETS, "+dataset.train.labels=ids", "stage.batch_size=1")
+    assert any("labels=ids takes ids from 1 to 10000; set labels=contiguous" in error for error in errors), errors
+    (tmp_path / "train.json").write_text(whole)
+    made = content()
     made["images"][0]["file_name"] = "../../secret.jpg"
     (tmp_path / "train.json").write_text(json.dumps(made))
     errors = errors_of(*overrides, *NETS)
