@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from distill_app.cache.codec import Codec, codec_of, uncached
 from distill_app.cache.fingerprint import base_samples
@@ -25,12 +26,15 @@ from distill_app.cache.waiting import Waiting
 from distill_app.config.cached import cached_taps, temperature_of
 from distill_app.config.plan import StagePlan
 from distill_app.config.schema import AppConf, CacheConf
+from distill_app.data.looks import sizes_behind
 from distill_app.data.stage_data import StageData
 from distill_app.errors import CacheError
 from distill_app.networks.network import Network
 from distill_app.networks.run import Namespace
 from distill_app.networks.taps import Tap, shapes_in
 from distill_app.words import size_text, warn
+
+_VIEWS = 4  # in which sizes are looked at
 
 
 @dataclass
@@ -94,8 +98,8 @@ class StageCache:
         self._taps: dict[str, dict[str, _Tap]] = {}  # network -> tensor of a tap, by its address
         self._nestings: dict[str, dict[str, Any]] = {}  # network -> tap -> how its tensors lie in each other
         wanted = cached_taps(plan, app.cache)
-        if wanted and (problem := data.task.varies(base_samples(data).dataset)) is not None:
-            raise CacheError(f"cache.enabled: {problem}; or set cache.enabled=false")
+        if wanted:
+            self._refuse_sizes(views)
         for name, taps in wanted.items():
             self._nestings[name] = {tap: nesting(tap, examples[name][tap]) for tap in taps}
             self._taps[name] = {}
@@ -112,6 +116,14 @@ class StageCache:
                     )
                     self._taps[name][leaf] = _Tap(codec, Layout(views, samples, codec.arrays))
         self._refuse_too_large()
+
+    def _refuse_sizes(self, views: int) -> None:
+        task, samples = self._data.task, base_samples(self._data)
+        problem = task.varies(samples.dataset)
+        if problem is None and task.collate is not default_collate:  # which takes images of one size alone
+            problem = task.sizes_vary(sizes_behind(samples, views=min(views, _VIEWS)))
+        if problem is not None:
+            raise CacheError(f"cache.enabled: {problem}; or set cache.enabled=false")
 
     def _refuse_regions(self, name: str, tap: str) -> None:
         network = self._networks[name]
@@ -291,7 +303,8 @@ class StageCache:
         if (shape := shapes_in(value)) != (expected := (len(rows) * of.codec.rows, *of.codec.shape)):
             raise CacheError(
                 f"cache.taps: {name}.{tap} is {shape or 'not there'} here, not {expected} as the first images were; "
-                f"only taps of one size can be cached: list others in cache.taps, or set cache.enabled=false"
+                f"only taps of one size can be cached: {self._padding}list others in cache.taps, or set "
+                f"cache.enabled=false"
             )
         arrays = of.codec.encode(value)
         if of.store is not None and of.store.writable and not good.all():
@@ -299,6 +312,12 @@ class StageCache:
             if self._device.type != "cuda":
                 self.flush()
         return of.codec.decode(arrays)
+
+    @property
+    def _padding(self) -> str:
+        if not hasattr(self._data.task, "pad_to"):
+            return ""
+        return "set dataset.task.pad_to to a side that no image exceeds behind the transforms, "
 
     def flush(self) -> None:
         """Writes what has arrived from the GPU since."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from distill_app.data.images import MAX_PIXELS
 from distill_app.data.object_images import ObjectImages
-from distill_app.data.objects import Faults, ImageRecord, ObjectRecord
+from distill_app.data.objects import MOST_ID, Faults, ImageRecord, ObjectRecord
 from distill_app.errors import DataError
 
 LABELS = ("contiguous", "ids")
 _MOST_CORNERS = 100_000  # numbers of an object's polygons
-_MOST_ID = 10_000  # of a category, where labels are ids
+_LARGEST = 1e12  # number that is read, such as an area
 
 
 class CocoDetection(ObjectImages):
@@ -35,6 +35,9 @@ class CocoDetection(ObjectImages):
         invalid: `raise`: a record that is wrong is an error; `skip`: it is left out, and counted in a note.
         unlabelled: Folder and JSON file of further images, such as unlabeled2017 and image_info_unlabeled2017.json;
             whatever the file says of objects is not read. A stage sees them if it says so.
+
+    Attributes:
+        label_of: Id of a category -> its label.
 
     Raises:
         ConfigError: Records that are wrong, a message each.
@@ -58,8 +61,8 @@ class CocoDetection(ObjectImages):
         ids = _categories(content, annotations)
         known = sorted(ids)
         if labels == "ids":
-            if known[0] < 1 or known[-1] > _MOST_ID:
-                raise DataError(f"{annotations}: labels=ids takes ids from 1 to {_MOST_ID}; set labels=contiguous")
+            if known[0] < 1 or known[-1] > MOST_ID:
+                raise DataError(f"{annotations}: labels=ids takes ids from 1 to {MOST_ID}; set labels=contiguous")
             classes, label_of = (
                 [ids.get(label, f"({label})") for label in range(1, known[-1] + 1)],
                 {k: k for k in known},
@@ -67,14 +70,16 @@ class CocoDetection(ObjectImages):
         else:
             classes, label_of = [ids[each] for each in known], {each: n for n, each in enumerate(known, start=1)}
         images = _images(content, root, faults)
-        _add_objects(content, images, label_of, kinds=kinds, faults=faults)
         wanted = "keypoints" in kinds
+        points = _keypoint_count(content) if wanted else 0
+        _add_objects(content, images, label_of, kinds=kinds, points=points, faults=faults)
         chosen = [image for image in images.values() if keep_empty or _has_objects(image, keypoints=wanted)]
         more = [] if unlabelled is None else _unlabelled(unlabelled, faults)
         notes = faults.settle(source=annotations)
         if not chosen:
             raise DataError(f"{annotations}: not one of {len(images)} images has an object")
-        super().__init__(chosen, classes=classes, kinds=kinds, notes=notes, unlabelled=more)
+        super().__init__(chosen, classes=classes, kinds=kinds, keypoints=points, notes=notes, unlabelled=more)
+        self.label_of = label_of
 
 
 def _has_objects(image: ImageRecord, *, keypoints: bool) -> bool:
@@ -164,10 +169,10 @@ def _add_objects(
     label_of: Mapping[int, int],
     *,
     kinds: Sequence[str],
+    points: int,
     faults: Faults,
 ) -> None:
     declared = {each.get("id") for each in content["images"] if isinstance(each, dict) and _hashable(each.get("id"))}
-    points = _keypoint_count(content) if "keypoints" in kinds else 0
     for number, each in enumerate(content["annotations"]):
         if not isinstance(each, dict) or not _hashable(each.get("image_id")):
             faults.add(f"annotation {number} of the list is {_short(each)}")
@@ -218,11 +223,15 @@ def _object_problems(
     x, y, width, height = box
     if width <= 0 or height <= 0:
         yield f"has a box without an area: {_short(box)}"
+    elif max(map(abs, box)) > 2 * max(size):
+        yield f"has a box that is much larger than the image, {size[1]} x {size[0]} px: {_short(box)}"
     elif x + width <= 0 or y + height <= 0 or x >= size[1] or y >= size[0]:
         yield f"has a box outside of the image, {size[1]} x {size[0]} px: {_short(box)}"
     area = each.get("area", 1.0)
     if not _numbers([area], 1) or area < 0:
         yield f"has an area of {_short(area)}"
+    if type(crowd := each.get("iscrowd", 0)) not in (int, bool) or crowd not in (0, 1):
+        yield f"has iscrowd={_short(crowd)}, and 0 or 1 is needed"
     if "segm" in kinds and (problem := _shape_problem(each.get("segmentation"), size)):
         yield problem
     if "keypoints" in kinds:
@@ -243,8 +252,9 @@ def _shape_problem(shape: Any, size: tuple[int, int]) -> str | None:
         return None
     if not isinstance(shape, dict):
         return f"has no mask: {_short(shape)}"
-    if tuple(shape.get("size") or ()) != size:
-        return f"has a mask of {_short(shape.get('size'))} in an image of {list(size)} (height, width)"
+    sides = shape.get("size")
+    if sides != list(size) or not all(type(side) is int for side in sides):
+        return f"has a mask of {_short(sides)} in an image of {list(size)} (height, width)"
     runs = shape.get("counts")
     lengths: Any = _run_lengths(runs) if isinstance(runs, str) else runs
     fits = isinstance(lengths, list) and all(type(run) is int and run >= 0 for run in lengths)
@@ -280,10 +290,10 @@ def _keypoint_count(content: Mapping[str, Any]) -> int:
 
 
 def _numbers(values: Any, count: int | None = None) -> bool:
-    """Whether these are finite numbers, and as many."""
+    """Whether these are numbers that one can count with, and as many."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
-    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    return all(type(value) in (int, float) and abs(value) <= _LARGEST for value in values)
 
 
 def _hashable(value: Any) -> bool:

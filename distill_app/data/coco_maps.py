@@ -50,8 +50,8 @@ class CocoSegmentation(Dataset):
         least: float | None = None,
         invalid: str = "raise",
     ):
-        objects = CocoDetection(root, annotations, kinds=["segm"], labels="ids", keep_empty=True, invalid=invalid)
-        declared = {number: name for number, name in enumerate(objects.classes, start=1) if name != f"({number})"}
+        objects = CocoDetection(root, annotations, kinds=["segm"], keep_empty=True, invalid=invalid)
+        declared = {number: objects.classes[label - 1] for number, label in objects.label_of.items()}
         if isinstance(categories, str) and categories != "voc":
             raise DataError(f"categories: ids, voc or null, not {categories!r}")
         chosen = VOC_IN_COCO if isinstance(categories, str) else tuple(categories or declared)
@@ -62,7 +62,7 @@ class CocoSegmentation(Dataset):
             if isinstance(categories, str)
             else ["background", *(declared[each] for each in chosen)]
         )
-        self._class_of = {each: number for number, each in enumerate(chosen, start=1)}
+        self._class_of = {objects.label_of[each]: number for number, each in enumerate(chosen, start=1)}
         self._notes = objects.notes()
         self.records = [each for each in objects.records if least is None or self._area(each) > least]
         if not self.records:

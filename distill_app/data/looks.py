@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from distill_app.errors import DataError
+from distill_app.data.samples import Samples
+from distill_app.errors import CorruptImageError, DataError
 from distill_app.seeds import generator_kept
 
 _READ = 16
+_SIZED = 8
 
 
 def some_items(dataset: Any) -> Iterator[tuple[int, Any, Any]]:
@@ -30,3 +32,29 @@ def some_items(dataset: Any) -> Iterator[tuple[int, Any, Any]]:
                 continue
             image, target = (item["input"], item["target"]) if isinstance(item, Mapping) else item[:2]
             yield index, image, target
+
+
+def sizes_behind(samples: Samples, *, views: int = 1) -> list[tuple[int, int]]:
+    """Height and width of some images behind the transforms, in each of some views.
+
+    They lie evenly in the split, and the largest and smallest that the data set knows of are among them. Those that
+    cannot be read are left out.
+    """
+    sizes: list[tuple[int, int]] = []
+    for position in _positions(samples):
+        for view in range(views):
+            try:
+                found = samples.__getitems__([(position, view)])
+            except CorruptImageError:  # the business of `runtime.corrupt_images`
+                break
+            sizes += [tuple(sample["input"].shape[-2:]) for sample in found]
+    return sizes
+
+
+def _positions(samples: Samples) -> list[int]:
+    count = len(samples)
+    chosen = {*np.linspace(0, count - 1, min(_SIZED, count)).astype(int).tolist()}
+    if (known := getattr(samples.dataset, "sizes", None)) is not None:
+        sides = np.array([known[index] for index in samples.indices]).reshape(count, -1)
+        chosen |= {*sides.argmax(axis=0).tolist(), *sides.argmin(axis=0).tolist()} if count else set()
+    return sorted(chosen)

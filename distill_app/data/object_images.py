@@ -18,6 +18,7 @@ class ObjectImages(Dataset):
         images: The records.
         classes: Names of the labels from 1 on.
         kinds: Of bbox, segm and keypoints, which targets have.
+        keypoints: How many an object has; None: as many as any of the records has.
         notes: What may be a mistake, for the log.
         unlabelled: Records of images of which nothing is known, which come after the others. A stage sees them if it
             says so.
@@ -29,10 +30,12 @@ class ObjectImages(Dataset):
         *,
         classes: Sequence[str],
         kinds: Sequence[str] = ("bbox",),
+        keypoints: int | None = None,
         notes: Sequence[str] = (),
         unlabelled: Sequence[ImageRecord] = (),
     ):
         self.records, self.classes, self.kinds, self._notes = list(images), list(classes), tuple(kinds), list(notes)
+        self.keypoints = _most_keypoints(self.records) if keypoints is None else keypoints
         self.unlabelled = range(len(self.records), len(self.records) + len(unlabelled))
         self.records += unlabelled
 
@@ -46,7 +49,8 @@ class ObjectImages(Dataset):
             there, said = (" x ".join(map(str, size)) for size in (image.shape[-2:], record.size))
             raise ValueError(f"it has {there} pixels (height x width), and its record says {said}")
         known = index not in self.unlabelled
-        return tv_tensors.Image(image), target_of(record, kinds=self.kinds, name=record.file, known=known)
+        target = target_of(record, kinds=self.kinds, name=record.file, keypoints=self.keypoints, known=known)
+        return tv_tensors.Image(image), target
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -61,3 +65,7 @@ class ObjectImages(Dataset):
     def notes(self) -> list[str]:
         """What may be a mistake and lets a run go on."""
         return self._notes
+
+
+def _most_keypoints(records: Sequence[ImageRecord]) -> int:
+    return max((len(each.points or ()) for record in records for each in record.objects), default=0) // 3

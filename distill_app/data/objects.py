@@ -7,6 +7,7 @@ from typing import Any
 from distill_app.errors import ConfigError
 
 INVALID = ("raise", "skip")
+MOST_ID = 10_000  # of a category, where labels are ids
 _TOLD = 8  # records that are told one by one
 
 

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_app.data.absence import SHOWN, absence, folder_problems
 from distill_app.data.class_folders import class_folders, hidden_folders
+from distill_app.data.objects import MOST_ID
 from distill_app.data.own import is_own, own_classes, own_problems, unread_settings
 
 # What torchvision's data sets expect below their root.
@@ -92,7 +93,9 @@ def _categories(path: str, *, ids: bool) -> list[str]:
         return []
     if not ids:
         return [names[number] for number in sorted(names)]
-    return [names.get(number, str(number)) for number in range(1, max(names, default=0) + 1)]
+    if (last := max(names, default=0)) > MOST_ID:  # which the data set refuses
+        return []
+    return [names.get(number, str(number)) for number in range(1, last + 1)]
 
 
 def _object_problems(splits: Mapping[str, Any], *, key: str) -> list[str]:

@@ -19,18 +19,30 @@ from distill_app.errors import DataError
 _NEEDED = {"bbox": ("boxes", "labels"), "segm": ("masks",), "keypoints": ("keypoints", "visibility")}
 
 
-def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str, known: bool = True) -> dict[str, Any]:
+def target_of(
+    record: ImageRecord, *, kinds: Sequence[str], name: str, keypoints: int = 0, known: bool = True
+) -> dict[str, Any]:
     """The target of an image; where nothing is known of it, one without objects that says `unlabelled`.
+
+    Args:
+        record: The image.
+        kinds: Of bbox, segm and keypoints, which the target has.
+        name: Of the image, for messages.
+        keypoints: How many each object of the data set has, which images without objects cannot say.
+        known: Whether its objects are.
 
     Raises:
         ValueError: A mask that cannot be made.
     """
     objects = record.objects
-    boxes = torch.tensor([each.box for each in objects], dtype=torch.float32).view(-1, 4)
+    corners = torch.tensor([each.box for each in objects], dtype=torch.float32).view(-1, 4)
+    boxes = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=record.size)
+    area = torch.tensor([each.area for each in objects], dtype=torch.float64)
     target: dict[str, Any] = {
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=record.size),
+        "boxes": boxes,
         "labels": torch.tensor([each.label for each in objects], dtype=torch.int64),
-        "area": torch.tensor([each.area for each in objects], dtype=torch.float64),
+        "area": area,
+        "filled": area / _areas(boxes),
         "iscrowd": torch.tensor([int(each.crowd) for each in objects], dtype=torch.int64),
         "size": record.size,
     }
@@ -39,8 +51,8 @@ def target_of(record: ImageRecord, *, kinds: Sequence[str], name: str, known: bo
         empty = torch.zeros(0, *record.size, dtype=torch.uint8)
         target["masks"] = tv_tensors.Mask(torch.stack(masks) if masks else empty)
     if "keypoints" in kinds:
-        count = max((len(each.points or ()) for each in objects), default=0) // 3
-        points = torch.tensor([list(each.points or ()) for each in objects], dtype=torch.float32).view(-1, count, 3)
+        points = torch.tensor([list(each.points or ()) for each in objects], dtype=torch.float32)
+        points = points.view(len(objects), keypoints, 3)
         target["keypoints"] = tv_tensors.KeyPoints(points[..., :2].clone(), canvas_size=record.size)
         target["visibility"] = points[..., 2].long()
     return target if known else {**target, "unlabelled": True}
@@ -68,7 +80,9 @@ def mask_of(shape: Any, size: tuple[int, int], *, name: str) -> Tensor:
         raise ValueError(f"{name} has a mask that cannot be decoded: {error}") from error
 
 
-def checked_target(target: Any, image: Tensor, *, name: str, pad_to: int | None = None) -> dict[str, Any]:
+def checked_target(
+    target: Any, image: Tensor, *, num_classes: int, name: str, pad_to: int | None = None
+) -> dict[str, Any]:
     """A target behind the transforms: boxes as corners, areas in pixels of the image, hidden keypoints marked.
 
     Boxes may lie out of the image by a little, as their annotators drew them: they are judged so.
@@ -76,12 +90,13 @@ def checked_target(target: Any, image: Tensor, *, name: str, pad_to: int | None 
     Args:
         target: As a data set and its transforms give it.
         image: (3, H, W).
+        num_classes: How many classes there are, without the background.
         name: Of the item, for messages.
         pad_to: The largest side in pixels; None: any.
 
     Raises:
-        DataError: No target, boxes that transforms leave where they were, tensors that are not one row for each box, or
-            an image that is too large.
+        DataError: No target, boxes that transforms leave where they were, tensors that are not one row for each box,
+            labels that there are not, or an image that is too large.
     """
     height, width = image.shape[-2:]
     if pad_to is not None and max(height, width) > pad_to:
@@ -102,28 +117,38 @@ def checked_target(target: Any, image: Tensor, *, name: str, pad_to: int | None 
             f"dataset: the transforms leave {name} with {height} x {width} px, and its boxes in {boxes.canvas_size}: "
             f"one of them has changed the image alone"
         )
-    wrong = [key for key, value in target.items() if isinstance(value, Tensor) and len(value) != len(boxes)]
+    checked = dict(target)
+    filled = checked.pop("filled", None)
+    wrong = [key for key, value in checked.items() if isinstance(value, Tensor) and len(value) != len(boxes)]
     if wrong:
         raise DataError(f"dataset: {wrong[0]!r} of {name} has {len(target[wrong[0]])} rows for {len(boxes)} boxes")
-    checked = dict(target)
+    if problem := _label_problem(target["labels"], num_classes=num_classes):
+        raise DataError(f"dataset: {problem} ({name})")
     checked["boxes"] = convert_bounding_box_format(boxes, new_format="XYXY")
-    _complete(checked, (height, width))
+    _complete(checked, (height, width), filled=filled)
     return checked
 
 
-def _complete(target: dict[str, Any], size: tuple[int, int]) -> None:
-    corners = target["boxes"].as_subclass(Tensor)
+def _complete(target: dict[str, Any], size: tuple[int, int], *, filled: Tensor | None) -> None:
+    boxes, masks = target["boxes"], target.get("masks")
     changed = tuple(target.get("size", size)) != size
     if "area" not in target or changed:
-        masks, sides = target.get("masks"), corners[:, 2:] - corners[:, :2]
-        area = sides.prod(dim=1) if masks is None else masks.as_subclass(Tensor).flatten(1).sum(dim=1)
+        # Transforms that leave out boxes by themselves may know nothing of what else has a row for each.
+        share: Any = filled if filled is not None and len(filled) == len(boxes) else 1.0
+        area = _areas(boxes) * share if masks is None else masks.as_subclass(Tensor).flatten(1).sum(dim=1)
         target["area"] = area.double()
-    target.setdefault("iscrowd", torch.zeros(len(corners), dtype=torch.int64))
+    target.setdefault("iscrowd", torch.zeros(len(boxes), dtype=torch.int64))
     target["size"] = size
     if "keypoints" in target:
         points = target["keypoints"].as_subclass(Tensor)
         inside = ((points >= 0) & (points <= points.new_tensor([size[1], size[0]]))).all(dim=2)
         target["visibility"] = target["visibility"] * inside
+
+
+def _areas(boxes: tv_tensors.BoundingBoxes) -> Tensor:
+    """Of corners, as far as they lie in the image: float64 (N,), 0 nowhere."""
+    corners = clamp_bounding_boxes(boxes).as_subclass(Tensor).double()
+    return (corners[:, 2:] - corners[:, :2]).prod(dim=1).clamp(min=1e-9)
 
 
 def without_empty_boxes(target: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
@@ -175,7 +200,10 @@ def _target_problem(target: Any, *, num_classes: int, kinds: Sequence[str]) -> s
         return f"a target has no {absent[0]} ({', '.join(map(str, target))}); see dataset.task.kinds"
     if not isinstance(target["boxes"], tv_tensors.BoundingBoxes):
         return "boxes are no torchvision.tv_tensors.BoundingBoxes, so that transforms would leave them where they were"
-    labels = target["labels"]
+    return _label_problem(target["labels"], num_classes=num_classes)
+
+
+def _label_problem(labels: Tensor, *, num_classes: int) -> str | None:
     if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= num_classes):
         return (
             f"labels go from {int(labels.min())} to {int(labels.max())}, and num_classes={num_classes} means 1 to "

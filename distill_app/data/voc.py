@@ -99,6 +99,6 @@ def _object(part: Any, size: tuple[int, int]) -> ObjectRecord:
 
 def _number(tree: Any, path: str) -> float:
     text = (tree.findtext(path) or "").strip()
-    if not re.fullmatch(r"-?\d{1,6}(\.\d{1,9})?", text):
+    if not re.fullmatch(r"-?\d{1,6}(\.\d{1,20})?", text):
         raise ValueError(f"has {text!r} for {path}")
     return float(text)

@@ -190,6 +190,17 @@ def _as_given(image: Any, target: Any = None) -> tuple[Any, Any]:
     return image, target
 
 
+def resized_side(network: nn.Module, size: tuple[int, int]) -> float | None:
+    """The shorter side in pixels that a detector gives an image in an evaluation.
+
+    None: it leaves images as they are, or gives all of them one size, in training too.
+    """
+    for part in network.modules():
+        if isinstance(part, GeneralizedRCNNTransform) and part.fixed_size is None:
+            return float(min(part.min_size[-1], part.max_size * min(size) / max(size)))
+    return None
+
+
 def image_part(network: nn.Module, module: nn.Module) -> nn.Module:
     """What to run on one tensor of images (B, 3, H, W) for a module in a network to run.
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
 
 NARROW = 16  # channels
 
@@ -19,6 +20,10 @@ def layout_of(module: nn.Module, *, channels_last: bool, device: torch.device | 
     """
     if not channels_last:
         return torch.preserve_format, ""
+    # Its heat maps are what torchvision's loss for keypoints takes by `view`, which needs them in the other layout.
+    heads = [path for path, part in module.named_modules() if isinstance(part, KeypointRCNNPredictor)]
+    if heads:
+        return torch.preserve_format, f"not in channels_last: torchvision cannot learn keypoints of {heads[0]} there"
     risky = crashing(module) if torch.device(device).type == "cpu" else []
     if not risky:
         return torch.channels_last, ""

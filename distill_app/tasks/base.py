@@ -1,6 +1,6 @@
 """A task: what a batch is, how a network is asked about it, and how answers are judged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,33 @@ class Task:
 
         Args:
             dataset: The training data set.
+        """
+        return None
+
+    def sizes_vary(self, sizes: Collection[tuple[int, int]]) -> str | None:
+        """The same of images of these sizes, each a height and a width: some of a training set, behind the transforms.
+
+        Asked where the task collates in a way of its own; otherwise all images have one size.
+        """
+        return None
+
+    def scales_apart(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        trained: Sequence[tuple[int, int]],
+        judged: Sequence[tuple[int, int]],
+    ) -> str | None:
+        """What may be a mistake in how large a network sees things in training and in an evaluation; None: nothing.
+
+        Asked where networks take images in their own sizes.
+
+        Args:
+            network: One that the stage trains.
+            name: Of it.
+            trained: Height and width of some training images, behind the transforms.
+            judged: The same of images that judge epochs.
         """
         return None
 

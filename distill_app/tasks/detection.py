@@ -1,7 +1,8 @@
 """Object detection: boxes with classes, and with them masks or keypoints."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import default_collate
 
 from distill_app.data.samples import finished_image
 from distill_app.data.targets import checked_target, dataset_problems, groups_by_aspect, without_empty_boxes
-from distill_app.models.detectors import in_region_heads, resizing
+from distill_app.models.detectors import in_region_heads, resized_side, resizing
 from distill_app.networks.taps import map_tensors
 from distill_app.runs.metrics import Metric
 from distill_app.tasks.base import Batch, Sums, Task
@@ -20,6 +21,7 @@ from distill_app.tasks.drawing import drawn
 from distill_app.words import unknown
 
 _IN_TABLES = ("mAP", "AP50")
+_APART = 1.5  # how much larger things may be in training than in an evaluation, or smaller
 _PER_CLASS = ("mAP", "AP50", "AP75", "AR100", "AR")
 
 
@@ -30,6 +32,8 @@ class Detection(Task):
     `torchvision.tv_tensors.BoundingBoxes`; `labels` int64 (N,) from 1 on, 0 is the background; `area` (N,) in pixels
     and `iscrowd` int64 (N,) for the evaluation; `masks` uint8 (N, H, W), a `tv_tensors.Mask`; `keypoints` (N, K, 2), a
     `tv_tensors.KeyPoints`, and `visibility` int64 (N, K). Transforms of torchvision's v2 move image and target alike.
+    Areas follow an image that they resize where `size` is in the target, the height and width that areas were counted
+    in, and masks, or else `filled` (N,), the share of its box that each object fills.
 
     In a batch `input` is a list of images float (3, H, W) in [0, 1], `target` a list of dicts. Networks are those of
     torchvision and what behaves alike: they normalise images themselves. In training they take images in the size that
@@ -50,7 +54,7 @@ class Detection(Task):
         keypoint_sigmas: How exactly each keypoint can be placed; None: those of COCO's 17.
 
     Raises:
-        ValueError: A kind or backend that is not there, or a side that is no multiple of 32.
+        ValueError: A kind or backend that is not there, less than no groups, or a side that is no multiple of 32.
     """
 
     answer = None
@@ -75,6 +79,8 @@ class Detection(Task):
             raise ValueError(f"coco_backend: {problem}")
         if pad_to is not None and (pad_to < 32 or pad_to % 32):
             raise ValueError(f"pad_to: a multiple of 32 is needed, not {pad_to}")
+        if aspect_groups < 0:
+            raise ValueError(f"aspect_groups: 0 or more on either side of a square, not {aspect_groups}")
         self.num_classes, self.kinds, self.coco_backend = num_classes, tuple(kinds), coco_backend
         self.drawn_from = drawn_from
         self.aspect_groups, self.pad_to, self.keypoint_sigmas = aspect_groups, pad_to, keypoint_sigmas
@@ -94,13 +100,39 @@ class Detection(Task):
         return groups_by_aspect(dataset, count=self.aspect_groups)
 
     def varies(self, dataset: Any) -> str | None:
-        sizes = set(getattr(dataset, "sizes", ()))
-        if self.pad_to is not None or len(sizes) < 2:
+        return self._padding_problem(getattr(dataset, "sizes", ()), where="before")
+
+    def sizes_vary(self, sizes: Collection[tuple[int, int]]) -> str | None:
+        return self._padding_problem(sizes, where="behind")
+
+    def _padding_problem(self, sizes: Collection[tuple[int, int]], *, where: str) -> str | None:
+        if self.pad_to is not None or len(set(sizes)) < 2:
             return None
         longest = max(max(size) for size in sizes)
         return (
             f"images of several sizes are padded to the largest of their batch; set dataset.task.pad_to to a multiple "
-            f"of 32 that no side exceeds behind the transforms (before them sides go up to {longest} px)"
+            f"of 32 that no side exceeds behind the transforms ({where} them sides go up to {longest} px)"
+        )
+
+    def scales_apart(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        trained: Sequence[tuple[int, int]],
+        judged: Sequence[tuple[int, int]],
+    ) -> str | None:
+        resized = [side for size in judged if (side := resized_side(network, size)) is not None]
+        if not resized or not trained:
+            return None
+        here, there = median(min(size) for size in trained), median(resized)
+        if max(here, there) < _APART * min(here, there):
+            return None
+        return (
+            f"{name} is trained on images whose shorter side is {here:.0f} px, as dataset.train_transform leaves them, "
+            f"and judged on images that it resizes to {there:.0f} px itself; bring dataset.train_transform to the size "
+            f"of the evaluation, or change that: dataset.image_size for small detectors, {name}.net.min_size and "
+            f"max_size for others"
         )
 
     def rows_vary(self, network: nn.Module, path: str) -> str | None:
@@ -112,11 +144,12 @@ class Detection(Task):
         """The image as uint8, and only boxes with an area.
 
         Raises:
-            DataError: A target that is none, a transform that has left masks behind, or an image that is larger than
-                `pad_to`.
+            DataError: A target that is none, a transform that has left masks behind, labels that there are not, or an
+                image that is larger than `pad_to`.
         """
         sample = finished_image(sample)
-        target = checked_target(sample["target"], sample["input"], name=f"item {sample['index']}", pad_to=self.pad_to)
+        name, classes = f"item {sample['index']}", self.num_classes
+        target = checked_target(sample["target"], sample["input"], num_classes=classes, name=name, pad_to=self.pad_to)
         target, count = without_empty_boxes(target)
         if count:
             self._count(count)

@@ -1,6 +1,6 @@
 """Semantic segmentation: a class for each pixel."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -66,7 +66,19 @@ class Segmentation(ImageTask):
         return map_problems(dataset, num_classes=self.num_classes)
 
     def varies(self, dataset: Any) -> str | None:
-        if self.pad_to is not None or len(set(getattr(dataset, "sizes", ()))) < 2:
+        return self._padding_problem(getattr(dataset, "sizes", ()))
+
+    def sizes_vary(self, sizes: Collection[tuple[int, int]]) -> str | None:
+        height, width = max(sizes, key=max, default=(0, 0))
+        if self.pad_to is None or max(height, width) <= self.pad_to:
+            return self._padding_problem(sizes)
+        return (
+            f"an image has {height} x {width} px behind the transforms, and its batch grows beyond dataset.task.pad_to="
+            f"{self.pad_to}; raise dataset.task.pad_to, or end dataset.train_transform with a crop to that side"
+        )
+
+    def _padding_problem(self, sizes: Collection[tuple[int, int]]) -> str | None:
+        if self.pad_to is not None or len(set(sizes)) < 2:
             return None
         return (
             "images of several sizes may be padded to the largest of their batch; set dataset.task.pad_to to the side "

@@ -25,7 +25,7 @@ from distill_app.training.precision import Precision
 from distill_app.training.progress import Progress
 from distill_app.training.step import Step
 from distill_app.training.trainable import freeze, frozen_modules, refuse_single_sample, set_trainable
-from distill_app.training.warn import idle_terms
+from distill_app.training.warn import idle_terms, scales_apart
 from distill_app.training.watch import DataWait, GradientNorms
 
 AfterStep = Callable[[int, Mapping[str, Any], Mapping[str, Any]], None]
@@ -119,7 +119,7 @@ class Stage:
             more=more,
             sparing=[name for name in plan.terms if plan.reads_average(name)],
         )
-        self.warnings = list(idle)
+        self.warnings = [*idle, *scales_apart({name: self.networks[name] for name in plan.trained}, self.data)]
 
         # Only what has run knows where to stop, and only what is left to train goes to the optimiser.
         if app.runtime.compile:

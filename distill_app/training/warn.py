@@ -5,7 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+from distill_app.cache.fingerprint import base_samples
 from distill_app.config.addresses import fetch
+from distill_app.data.looks import sizes_behind
+from distill_app.data.stage_data import StageData
+from distill_app.networks.network import Network
 from distill_app.networks.run import Namespace
 from distill_app.training.step import Step
 
@@ -39,6 +43,23 @@ def idle_terms(
     for name in (name for name in idle if name not in sparing):
         reason = _reason(fetch(step.inputs_of(name), examples))
         yield f"term {name} teaches nothing: its value and gradient are exactly zero on the first images{reason}"
+
+
+def scales_apart(networks: Mapping[str, Network], data: StageData) -> Iterator[str]:
+    """Networks that see things in another size in training than in an evaluation.
+
+    Args:
+        networks: Those that the stage trains.
+        data: Its samples, and its task.
+    """
+    if not data.task.own_sizes:
+        return
+    judge: Any = data.judge.dataset
+    trained, judged = sizes_behind(base_samples(data)), sizes_behind(judge)
+    for name, network in networks.items():
+        text = data.task.scales_apart(network.module, name=name, trained=trained, judged=judged)
+        if text is not None:
+            yield text
 
 
 def _reason(inputs: Mapping[str, Any]) -> str:

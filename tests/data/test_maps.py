@@ -270,6 +270,23 @@ def test_maps_of_coco_are_made_of_its_objects_as_in_torchvisions_reference(tmp_p
     assert own.classes == ["background", "c90", "c1"] and int(own[0][1][5, 60]) == 1 and int(own[0][1][10, 10]) == 2
 
 
+def test_ids_of_categories_may_be_any(tmp_path):
+    root, file = coco(tmp_path)
+    made = json.loads(Path(file).read_text())
+    other = {1: 0, 5: 7, 90: 123456}
+    for each in made["annotations"]:
+        each["category_id"] = other[each["category_id"]]
+    for each in made["categories"]:
+        each["id"] = other[each["id"]]
+    Path(file).write_text(json.dumps(made))
+    data = CocoSegmentation(root, file)
+    assert data.classes == ["background", "person", "airplane", "toothbrush"]
+    target = data[0][1]
+    assert [int(target[place]) for place in ((10, 10), (45, 50), (5, 60), (30, 30))] == [1, 2, 3, 255]
+    some = CocoSegmentation(root, file, categories=[123456, 0])
+    assert some.classes == ["background", "toothbrush", "person"] and int(some[0][1][10, 10]) == 2
+
+
 def test_categories_that_a_file_does_not_declare_are_told(tmp_path):
     root, file = coco(tmp_path)
     assert CocoSegmentation(root, file).classes == ["background", "person", "airplane", "toothbrush"]

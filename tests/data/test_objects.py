@@ -113,6 +113,18 @@ HOSTILE = [
     (with_annotation(bbox=[70, 10, 5, 4]), "has a box outside of the image, 60 x 40 px"),
     (with_annotation(bbox=[1, 2, 3]), "has no bbox of four numbers"),
     (with_annotation(bbox=[1, 2, 3, float("nan")]), "has no bbox of four numbers"),
+    (with_annotation(bbox=[1, 2, 10**399, 4]), "has no bbox of four numbers"),
+    (with_annotation(bbox=[1, 2, 1e30, 4]), "has no bbox of four numbers"),
+    (with_annotation(bbox=[1, 2, 1e5, 4]), "has a box that is much larger than the image, 60 x 40 px"),
+    (with_annotation(area=10**399), "has an area of 1000"),
+    (with_annotation(iscrowd="0"), "has iscrowd='0', and 0 or 1 is needed"),
+    (with_annotation(iscrowd=2), "has iscrowd=2, and 0 or 1 is needed"),
+    (with_annotation(iscrowd=None), "has iscrowd=None"),
+    (with_annotation(segmentation={"size": 5, "counts": [2400]}), "has a mask of 5 in an image of [40, 60]"),
+    (with_annotation(segmentation={"size": [40.0, 60], "counts": [2400]}), "has a mask of [40.0, 60] in an image"),
+    (with_annotation(segmentation={"size": {}, "counts": [2400]}), "has a mask of {} in an image of [40, 60]"),
+    (with_annotation(segmentation=[[10**399, 1, 2, 3, 4, 5]]), "has a polygon that is none"),
+    (with_annotation(keypoints=[10**399, *POINTS[1:]]), "has no 17 keypoints"),
     (with_annotation(image_id=99), "annotation 1 is of an image 99, which is not declared"),
     (with_annotation(area=-3), "has an area of -3"),
     (with_annotation(segmentation=[[1, 2, 3, 4]]), "has a polygon that is none"),
@@ -223,6 +235,25 @@ def test_a_flip_moves_keypoints_and_swaps_left_and_right(tmp_path):
     assert outside.any() and not target["visibility"][outside].any()
 
 
+def test_an_image_without_objects_has_no_keypoints_and_is_flipped_like_any(tmp_path):
+    known, more = tmp_path / "known", tmp_path / "more"
+    known.mkdir()
+    more.mkdir()
+    wild = {"images": [{"id": 1, "file_name": "c.jpg", "height": 20, "width": 30}]}
+    given, unlabelled = coco_files(known, content()), coco_files(more, wild)
+    kinds = ["bbox", "keypoints"]
+    data = CocoDetection(*given, kinds=kinds, keep_empty=True, unlabelled=unlabelled)
+    samples, task = samples_of(data, KeypointFlip(p=1.0), kinds=kinds)
+    for index in (1, 2):
+        assert data[index][1]["keypoints"].shape == (0, 17, 2) and data[index][1]["visibility"].shape == (0, 17)
+        assert samples[(index, 0)]["target"]["keypoints"].shape == (0, 17, 2)
+    batch = task.prepare(task.collate([samples[(index, 0)] for index in range(3)]), device=torch.device("cpu"))
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
+    sums = task.start()
+    task.add(sums, [{**nothing, "keypoints": torch.zeros(0, 17, 3)}] * 3, batch)
+    assert task.figures(sums)["keypoints_mAP"] == 0
+
+
 def test_boxes_without_an_area_leave_with_all_that_belongs_to_them_and_are_counted():
     data = FashionDet("train", count=20, kinds=["bbox", "segm"])
     samples, task = samples_of(data, v2.RandomCrop(40), kinds=["bbox", "segm"])
@@ -236,6 +267,38 @@ def test_boxes_without_an_area_leave_with_all_that_belongs_to_them_and_are_count
         assert (corners[:, 2:] > corners[:, :2]).all()
     assert before > after > 0 and task.left_out == before - after
     assert task.notes() == [f"{before - after} boxes had no area behind the transforms, and were left out"]
+
+
+def test_areas_are_resized_with_their_images(tmp_path):
+    made = content()
+    made["annotations"][0] |= {"bbox": [10, 10, 20, 15], "area": 120}
+    made["annotations"][1] |= {"bbox": [-10, 0, 20, 40], "area": 90}
+    given = coco_files(tmp_path, made)
+    plain, _ = samples_of(CocoDetection(*given))
+    assert plain[(0, 0)]["target"]["area"].tolist() == [120, 90]
+    halved, _ = samples_of(CocoDetection(*given), v2.Resize([20, 30]))
+    target = halved[(0, 0)]["target"]
+    assert target["area"].tolist() == pytest.approx([30, 22.5]) and "filled" not in target
+    masked, _ = samples_of(CocoDetection(*given, kinds=["bbox", "segm"]), v2.Resize([20, 30]), kinds=["bbox", "segm"])
+    assert masked[(0, 0)]["target"]["area"].tolist() == [80, 100], "counted in the masks, of 20 x 15 and 10 x 40 px"
+    sanitize = v2.SanitizeBoundingBoxes(
+        labels_getter=lambda both: tuple(both[1][key] for key in ("labels", "area", "iscrowd")), min_area=50
+    )
+    fewer, _ = samples_of(CocoDetection(*given), v2.Resize([20, 30]), sanitize)
+    assert fewer[(0, 0)]["target"]["area"].tolist() == [75], "that of the box: of what else left nothing is known"
+
+
+@pytest.mark.parametrize("label", [0, 11])
+def test_a_label_that_there_is_not_is_refused_wherever_it_lies(label):
+    data = FashionDet("train", count=40)
+    data.records[1].objects[0].label = label
+    samples, task = samples_of(data)
+    assert task.label_problems(data) == [], "which looks at some items alone"
+    with pytest.raises(
+        DataError, match=r"labels go from .*num_classes=10 means 1 to 10: 0 is the background \(item 1\)"
+    ):
+        samples[(1, 0)]
+    assert len(samples[(0, 0)]["target"]["labels"])
 
 
 def test_boxes_are_judged_as_they_were_drawn_and_learnt_within_the_image(tmp_path):
@@ -325,6 +388,20 @@ def test_voc_counts_pixels_from_one_and_its_difficult_objects_are_crowds(tmp_pat
     assert [data.classes[label - 1] for label in target["labels"].tolist()] == ["cat", "dog"]
 
 
+def test_voc_has_boxes_with_all_the_digits_of_a_number(tmp_path):
+    data = VocDetection(*voc_files(tmp_path, VOC.format(x="9.70000076293945", name="dog")))
+    assert data[0][1]["boxes"][0].tolist() == pytest.approx([8.70000076293945, 4, 20, 30])
+
+
+@pytest.mark.parametrize("crowd", [{"iscrowd": 1}, {"iscrowd": True}, {"iscrowd": False}, {"iscrowd": 0}, {}])
+def test_whether_an_object_is_a_crowd_is_a_number_or_a_truth_or_not_said(tmp_path, crowd):
+    made = content()
+    del made["annotations"][0]["iscrowd"]
+    made["annotations"][0] |= crowd
+    data = CocoDetection(*coco_files(tmp_path, made), keep_empty=True)
+    assert data.records[0].objects[0].crowd == bool(crowd.get("iscrowd"))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -377,6 +454,8 @@ def test_groups_are_of_like_aspect_ratio():
     ]
     groups = Detection(num_classes=10, aspect_groups=2).groups(data)
     assert groups.tolist() == [3, 0, 5, 3, 5] and Detection(num_classes=10).groups(data) is None
+    with pytest.raises(ValueError, match="aspect_groups: 0 or more on either side of a square, not -1"):
+        Detection(num_classes=10, aspect_groups=-1)
 
 
 def coco_tree(folder):
@@ -400,6 +479,13 @@ def test_any_set_in_cocos_format_is_named_by_its_paths_and_its_classes_are_count
     assert any(
         "dataset.num_classes: 3 was given, and CocoDetection of dataset.train has 2 classes" in e for e in errors
     )
+    made = content()
+    made["categories"][0]["id"] = made["annotations"][0]["category_id"] = 10**15
+    whole = (tmp_path / "train.json").read_text()
+    (tmp_path / "train.json").write_text(json.dumps(made))
+    errors = errors_of(*overrides, *NETS, "+dataset.train.labels=ids", "stage.batch_size=1")
+    assert any("labels=ids takes ids from 1 to 10000; set labels=contiguous" in error for error in errors), errors
+    (tmp_path / "train.json").write_text(whole)
     made = content()
     made["images"][0]["file_name"] = "../../secret.jpg"
     (tmp_path / "train.json").write_text(json.dumps(made))

@@ -14,9 +14,10 @@ from distill_app.config.schema import ModelConf
 from distill_app.config.tree import compose
 from distill_app.errors import WeightsError
 from distill_app.models import detector, pyramid_fasterrcnn, tiny_fasterrcnn, tiny_maskrcnn, tiny_retinanet
-from distill_app.models.detectors import ARCHITECTURES, resizing
+from distill_app.models.detectors import ARCHITECTURES, resized_side, resizing
 from distill_app.networks.hooks import TappedModel
 from distill_app.networks.weights import load_weights
+from distill_app.tasks import Detection
 
 SMALL = {"tiny_fasterrcnn": tiny_fasterrcnn, "tiny_maskrcnn": tiny_maskrcnn, "tiny_retinanet": tiny_retinanet}
 
@@ -151,6 +152,22 @@ def test_weights_for_other_classes_load_without_all_heads_that_count_them(name, 
     expected = heads.get(name, {"cls_score", "bbox_pred", "mask_fcn_logits"})
     assert {tensor.split(".")[-2] for tensor in origin.random} == expected
     assert "91 classes in the file, 11 here" in str(origin)
+
+
+def test_a_network_that_sees_things_larger_in_training_than_in_an_evaluation_is_told_of():
+    task = Detection(num_classes=3)
+    photos, recipe = [(480, 640), (640, 480), (427, 640)], [(640, 853), (853, 640), (800, 1199)]
+    small = tiny_fasterrcnn(num_classes=3, image_size=320)
+    text = task.scales_apart(small, name="student", trained=recipe, judged=photos)
+    assert text is not None and "student is trained on images whose shorter side is 640 px" in text
+    assert "to 240 px itself" in text and "dataset.train_transform" in text and "dataset.image_size" in text
+    assert task.scales_apart(small, name="student", trained=[(240, 320)] * 3, judged=photos) is None
+    published = pyramid_fasterrcnn("resnet18", num_classes=3)
+    assert resized_side(published, (480, 640)) == 800 and resized_side(published, (300, 1333)) == 300
+    assert task.scales_apart(published, name="student", trained=recipe, judged=photos) is None
+    one_size = detector("ssdlite320_mobilenet_v3_large", num_classes=3)
+    assert resized_side(one_size, (480, 640)) is None is resized_side(torch.nn.ReLU(), (480, 640))
+    assert task.scales_apart(one_size, name="student", trained=recipe, judged=photos) is None
 
 
 def test_images_are_resized_as_published_or_as_they_are_and_the_network_is_given_back():

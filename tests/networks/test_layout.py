@@ -7,7 +7,11 @@ import pytest
 import torch
 from engine_fixtures import stage, train
 from torch import nn
+from torchvision.models.detection import KeypointRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
 
+from distill_app.models.small_detectors import PyramidBackbone
 from distill_app.networks.layout import crashing, layout_of
 from distill_app.training.describe import stage_text
 
@@ -32,6 +36,27 @@ def test_a_network_with_one_keeps_its_layout_on_a_cpu_alone():
     assert "such as 1," in layout_of(NARROW, channels_last=True, device="cpu")[1]
     assert layout_of(NARROW, channels_last=True, device="cuda") == (torch.channels_last, "")
     assert layout_of(NARROW, channels_last=False, device="cpu") == (torch.preserve_format, "")
+
+
+def test_a_network_with_keypoints_keeps_its_layout_anywhere_and_learns_them():
+    torch.manual_seed(0)
+    small = {"min_size": 64, "max_size": 96, "rpn_post_nms_top_n_train": 20, "box_batch_size_per_image": 8}
+    backbone = PyramidBackbone([16, 16], channels=16)
+    anchors = AnchorGenerator(((16,), (32,)), ((1.0,),) * 2)
+    pools = {
+        f"{name}_roi_pool": MultiScaleRoIAlign(["0", "1"], output_size=side, sampling_ratio=2)
+        for name, side in (("box", 7), ("keypoint", 14))
+    }
+    net = KeypointRCNN(backbone, 2, num_keypoints=17, rpn_anchor_generator=anchors, **pools, **small)
+    for device in ("cpu", "cuda"):
+        layout, note = layout_of(net, channels_last=True, device=device)
+        assert layout is torch.preserve_format and "keypoints of roi_heads.keypoint_predictor" in note
+    assert layout_of(net.backbone, channels_last=True, device="cuda") == (torch.channels_last, "")
+    net = net.to(memory_format=layout_of(net, channels_last=True, device="cpu")[0])
+    points = torch.tensor([[[12.0 + number, 14.0 + number, 2.0] for number in range(17)]])
+    target = {"boxes": torch.tensor([[10.0, 10.0, 50.0, 50.0]]), "labels": torch.tensor([1]), "keypoints": points}
+    losses = net.train()([torch.rand(3, 64, 96)] * 2, [target] * 2)
+    assert losses["loss_keypoint"] > 0
 
 
 def test_the_plan_says_so_and_such_a_network_trains(tmp_path):

@@ -126,6 +126,14 @@ def test_an_evaluation_of_padded_images_is_that_of_each_image_by_itself():
     assert torch.equal(together["confusion"], alone["confusion"]) and together["images"] == 3
 
 
+def test_sizes_of_which_batches_would_be_of_several_are_told():
+    any_size, one_size = task(), task(pad_to=50)
+    assert any_size.sizes_vary([(40, 50)] * 2) is None
+    assert "dataset.task.pad_to" in any_size.sizes_vary([(40, 50), (50, 40)])
+    assert one_size.sizes_vary([(40, 50), (50, 40)]) is None is one_size.sizes_vary([])
+    assert "60 x 40 px behind the transforms" in one_size.sizes_vary([(40, 50), (60, 40)])
+
+
 def test_transforms_move_image_and_map_alike():
     made = task(num_classes=11)
     transforms = [

@@ -149,6 +149,19 @@ def test_levels_of_a_pyramid_are_cached_where_all_images_have_one_size(tmp_path)
         assert not calls and built.examples["teacher"]["p2"].shape[-2:] == (32, 32)
     text = refusal_of(tmp_path / "run", *cached, *SIZES, "dataset.task.pad_to=96")
     assert "px behind the transforms, larger than 96" in text
+    shortest = "{_target_: torchvision.transforms.v2.RandomShortestSize, min_size: [64, 96, 128]}"
+    text = refusal_of(tmp_path / "run", *cached, f"dataset.train_transform=[{shortest}]")
+    assert "behind them sides go up to 128 px" in text and "dataset.task.pad_to" in text
+
+
+@SLOW
+def test_training_and_evaluation_at_other_scales_are_warned_of(tmp_path):
+    with stage(tmp_path, "method=own", base=BASE) as built:
+        assert built.warnings == []
+    larger = "{_target_: torchvision.transforms.v2.Resize, size: [192, 192]}"
+    with stage(tmp_path, "method=own", f"dataset.train_transform=[{larger}]", base=BASE) as built:
+        (text,) = built.warnings
+        assert "student is trained on images whose shorter side is 192 px" in text and "to 96 px itself" in text
 
 
 HEADS = ("backbone.fpn", "rpn", "roi_heads")
@@ -197,6 +210,11 @@ def test_head_distillation_trains_stem_and_bottleneck_and_runs_no_head(method, d
 def test_a_network_that_is_no_detector_is_told_so(errors_of):
     (text,) = errors_of(*BASE, *QUIET, "method=own", "model@student=plain_8_16", "+student.taps.losses=''")
     assert "a network of this stage cannot run on the batches of dataset: TypeError: PlainCNN.forward()" in text
+
+
+def test_statistics_that_no_detector_would_normalise_by_are_refused(errors_of):
+    (text,) = errors_of(*BASE, *QUIET, "method=own", "dataset.normalize.mean=[0.5,0.5,0.5]")
+    assert text.startswith("dataset.normalize: has no effect, networks of Detection normalise images themselves")
 
 
 def test_resizing_leaves_other_networks_alone():

@@ -9,6 +9,8 @@ from engine_fixtures import QUIET, count_calls, equal, network, resolved, run, s
 from method_fixtures import SEGMENTATION
 from ranks_fixtures import outcomes
 
+from distill_app.cache import replay
+from distill_app.errors import CacheError
 from distill_app.runs.checkpoint import Checkpoints
 from distill_app.runs.statefile import load_file
 from distill_app.training import outcome as outcome_module
@@ -154,3 +156,15 @@ def test_maps_of_logits_are_cached_where_all_images_have_one_size(tmp_path):
         assert built.examples["teacher"]["logits"].shape == (2, 11, 16, 16)
     text = refusal_of(tmp_path / "run", *cached, *SIZES)
     assert "images of several sizes" in text and "dataset.task.pad_to" in text
+    text = refusal_of(tmp_path / "run", *cached, *SIZES, "dataset.task.pad_to=60")
+    assert "px behind the transforms, and its batch grows beyond dataset.task.pad_to=60" in text
+
+
+@SLOW
+def test_a_size_that_no_look_has_met_is_refused_with_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "sizes_behind", lambda samples, views: [])
+    cached = ("method=seg_cwd", "cache.enabled=true", "cache.views=1", f"cache.folder={tmp_path / 'cache'}")
+    sizes = (*SIZES, "dataset.task.pad_to=50")
+    with stage(tmp_path / "run", *cached, *sizes, base=BASE) as built, pytest.raises(CacheError) as caught:
+        train(built)
+    assert "set dataset.task.pad_to to a side that no image exceeds" in str(caught.value)
