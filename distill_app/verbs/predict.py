@@ -137,7 +137,7 @@ class _Maps:
         from distill_app.deploy.maps import write_map
 
         if path in self.files:
-            with open_image(path) as image:
+            with open_image(path, header_only=True) as image:
                 size = image.size
             write_map(self.files[path], classes, size=size)
 
