@@ -94,7 +94,7 @@ def image_of(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, upright: b
 def _decoded(image: Image.Image, source: str | Tensor, *, name: str, white: float | None, upright: bool) -> Tensor:
     if decode_image is not None and image.format == "JPEG":
         return decode_image(source, mode="RGB", apply_exif_orientation=upright)
-    return image_tensor(image, white=white, name=name, upright=upright)
+    return pil_to_tensor(rgb_image(image, white=white, name=name, upright=upright))
 
 
 def _read_as(image: Any) -> str | None:
@@ -110,11 +110,11 @@ def _sixteen_bits(image: Any, again: Any) -> np.ndarray:
     return upper << 8 | np.asarray(again)[..., channels]
 
 
-def image_tensor(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Tensor:
-    """A Pillow image of any mode as uint8 RGB (3, H, W); arguments and errors are those of `load_image`."""
+def rgb_image(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Image.Image:
+    """A Pillow image of any mode as RGB of 8 bits; arguments and errors are those of `load_image`."""
     image.load()  # Pillow turns TIFFs by itself then, and a PNG may have its EXIF data behind its pixels
     shallow = eight_bits(image, white=white, name=name)
-    return pil_to_tensor((_turned(shallow, image) if upright else shallow).convert("RGB"))
+    return (_turned(shallow, image) if upright else shallow).convert("RGB")
 
 
 def _turned(image: Image.Image, source: Image.Image) -> Image.Image:

@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.grid is not None:
         from distill_app.deploy.grid import draw
 
-        draw(arguments.grid, [(answer.path, answer.guesses) for answer in answers if not answer.problem])
+        read = [(answer.path, answer.guesses) for answer in answers if not answer.problem]
+        draw(arguments.grid, read, preprocessing=network.preprocessing)
         print(f"written: {arguments.grid}", file=sys.stderr)
     return _told([answer for answer in answers if answer.problem], len(paths))
 
