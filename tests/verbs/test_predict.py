@@ -92,6 +92,13 @@ def test_a_grid_is_a_picture_of_the_images_with_their_classes(weights, images, d
         assert picture.width > 600 and len(picture.convert("RGB").getcolors(10**6)) > 100
 
 
+def test_an_export_is_one_network_and_is_not_taken_for_another(weights, images, distill):
+    assert distill("predict", weights, str(images), "--network", "student")[0] == 0
+    for place in (weights, str(Path(weights).parent)):
+        code, _, err = distill("predict", place, str(images), "--network", "teacher")
+        assert code == 2 and "--network: " in err and "is an export of student; for teacher name the run" in err
+
+
 def test_a_grid_shows_images_as_the_network_reads_them(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[0x0112] = 6
