@@ -191,7 +191,7 @@ def _header(path: str | None) -> Any:
     if path is None:
         return None
     try:
-        with open_image(path) as image:
+        with open_image(path, header_only=True) as image:
             return image.mode, image.size, is_deep(image)
     except (OSError, ValueError, SyntaxError):
         return None

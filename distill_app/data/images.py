@@ -21,7 +21,12 @@ except ImportError:  # a torchvision that has given its decoders to torchcodec
 
 # It says with every image that they will go there.
 warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
+# Of palettes with transparency, which is left out here.
+warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
 _BITS_PER_SAMPLE = 258  # the tag of TIFF
+# How Pillow reads the upper 8 of the 16 bits of a colour PNG -> how it reads the lower 8, and where red, green and blue
+# are then.
+_LOWER = {"RGB;16B": ("RGB;16L", [0, 1, 2]), "RGBA;16B": ("RGBA;16L", [0, 1, 2]), "LA;16B": ("RGBA", [1, 1, 1])}
 _TURNS = {  # what EXIF says of how the camera was held -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,8 +44,9 @@ def load_image(
     """Decodes an image to RGB, after its header has shown an expected format and size.
 
     A few kilobytes can claim to be gigabytes of pixels, and every reader of a rare format is more code that
-    strangers' bytes can reach; so neither is started for a file that does not pass. JPEG and PNG are decoded by
-    torchvision: to the same pixels as by Pillow, and with the crop that follows 1.8 times as fast.
+    strangers' bytes can reach; so neither is started for a file that does not pass. JPEG is decoded by torchvision: to
+    the same pixels as by Pillow, and with the crop that follows 1.8 times as fast. Its decoder of PNG is not used: a
+    damaged file ends the process there.
 
     Of several pictures in a file the first is read; transparency is left out, as by torchvision's own reader.
 
@@ -60,6 +66,11 @@ def load_image(
         OSError, RuntimeError: damaged bytes.
     """
     with open_image(path, max_pixels=max_pixels) as image:
+        if white is not None and _read_as(image) in _LOWER:
+            with open_image(path, max_pixels=max_pixels, header_only=True) as again:
+                deep = _sixteen_bits(image, again)
+            shallow = Image.fromarray(_scaled(deep, white=white, name=str(path)))
+            return pil_to_tensor(_turned(shallow, image) if upright else shallow)
         return _decoded(image, str(path), name=str(path), white=white, upright=upright)
 
 
@@ -81,20 +92,35 @@ def image_of(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS, upright: b
 
 
 def _decoded(image: Image.Image, source: str | Tensor, *, name: str, white: float | None, upright: bool) -> Tensor:
-    if decode_image is not None and image.format in ("JPEG", "PNG"):
-        decoded = decode_image(source, mode="RGB", apply_exif_orientation=upright)
-        if decoded.dtype == torch.uint8:
-            return decoded
-        return torch.from_numpy(_scaled(decoded.numpy(), white=white or 65535, name=name))
-    return image_tensor(image, white=white, name=name, upright=upright)
+    if decode_image is not None and image.format == "JPEG":
+        return decode_image(source, mode="RGB", apply_exif_orientation=upright)
+    return pil_to_tensor(rgb_image(image, white=white, name=name, upright=upright))
 
 
-def image_tensor(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Tensor:
-    """A Pillow image of any mode as uint8 RGB (3, H, W); arguments and errors are those of `load_image`."""
-    image.load()  # Pillow turns TIFFs by itself then
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+def _read_as(image: Any) -> str | None:
+    """What Pillow calls the way in which a PNG has its pixels."""
+    return str(image.tile[0].args) if image.format == "PNG" and image.tile else None
+
+
+def _sixteen_bits(image: Any, again: Any) -> np.ndarray:
+    """(H, W, 3) of a colour PNG of 16 bits, which Pillow reads as one of 8: opened twice, it gives both halves."""
+    lower, channels = _LOWER[image.tile[0].args]
+    again.tile = [tile._replace(args=lower) for tile in again.tile]
+    upper = np.asarray(image)[..., :3].astype(np.uint16)
+    return upper << 8 | np.asarray(again)[..., channels]
+
+
+def rgb_image(image: Image.Image, *, name: str, white: float | None = None, upright: bool = False) -> Image.Image:
+    """A Pillow image of any mode as RGB of 8 bits; arguments and errors are those of `load_image`."""
+    image.load()  # Pillow turns TIFFs by itself then, and a PNG may have its EXIF data behind its pixels
     shallow = eight_bits(image, white=white, name=name)
-    return pil_to_tensor((shallow if turn is None else shallow.transpose(turn)).convert("RGB"))
+    return (_turned(shallow, image) if upright else shallow).convert("RGB")
+
+
+def _turned(image: Image.Image, source: Image.Image) -> Image.Image:
+    """An image as the EXIF data of its source say."""
+    turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def is_deep(image: Image.Image) -> bool:

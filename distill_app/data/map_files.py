@@ -88,9 +88,9 @@ def sizes_of(image: str, classes: str) -> tuple[tuple[int, int], str | None]:
     Raises:
         OSError, ValueError: A header that cannot be read.
     """
-    with open_image(image) as opened:
+    with open_image(image, header_only=True) as opened:
         size, turned = opened.size, opened.getexif().get(ExifTags.Base.Orientation)
-    with open_image(classes) as opened:
+    with open_image(classes, header_only=True) as opened:
         other = opened.size
     problem = None
     if other != size:

@@ -174,6 +174,7 @@ def _input(described: Mapping[str, Any]) -> str:
         {
             "size": how["size"],
             "channels": how["channels"],
+            **({"turned": "as their EXIF data say"} if how.get("upright") else {}),
             "transforms": ", then ".join(steps) or "none",
             "scale": how["scale"],
             "mean": how["mean"],

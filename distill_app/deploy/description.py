@@ -134,8 +134,13 @@ def loaded(file: Path, described: Mapping[str, Any], *, allow: Sequence[str] = (
         module = Program(Network(str(described.get("network")), module, {tap: path}), tap)
     classes, scores = described.get("classes"), described.get("scores")
     names = [str(each) for each in classes] if isinstance(classes, list) else None
-    shown = str(described.get("network") or "student")
-    return Deployed(module, preprocessing, classes=names, scores=str(scores) if scores else None, name=shown)
+    scored = str(scores) if scores else None
+    return Deployed(module, preprocessing, classes=names, scores=scored, name=name_in(described))
+
+
+def name_in(described: Mapping[str, Any]) -> str:
+    """Which network of its run an export is."""
+    return str(described.get("network") or "student")
 
 
 def _first(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,11 @@ class Target:
         """What says how images are prepared, what the classes are called, and what the network is."""
         return self.file.with_suffix(".json")
 
-    def refuse_others(self) -> None:
-        """Refuses to replace a card or a description that is no export's.
+    def refuse_others(self, further: Sequence[str] = ()) -> None:
+        """Refuses to replace a card, a description or a file that is no export's.
+
+        Args:
+            further: Names of files that will lie beside the network.
 
         Raises:
             UsageError: There is one.
@@ -81,6 +84,13 @@ class Target:
             raise UsageError(f"--output: {self.description} is there and no export's; name another file or folder")
         if self.card.exists() and _MARK not in self.card.read_text(encoding="utf-8", errors="replace"):
             raise UsageError(f"--output: {self.card} is there and no export's; name another file or folder")
+        for name in (self.file.name, *further):
+            file = self.file.with_name(name)
+            if file.exists() and described.get("file") != self.file.name:
+                raise UsageError(
+                    f"--output: {file} is there, and no {self.description.name} beside it says that it is an export; "
+                    f"remove it, or name another file or folder"
+                )
 
 
 def export(
@@ -123,6 +133,7 @@ def export(
                 _write(network, samples, file, to=to, about=about)
                 difference = verified(network, samples, file, to=to, architecture=architecture, key=_key(about))
             further = beside(Path(place)) if target.whole else []
+            target.refuse_others([each.name for each in further])
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             whole = {
                 **about,

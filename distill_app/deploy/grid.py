@@ -7,8 +7,9 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
-from distill_app.data.images import eight_bits, open_image
+from distill_app.deploy.preprocessing import Preprocessing
 from distill_app.errors import UsageError
 from distill_app.runs.plots import DPI, new_canvas, plain
 
@@ -16,12 +17,15 @@ _COLUMNS, _MOST, _SIDE = 6, 60, 224  # images in a row, on a picture, and pixels
 _PICTURES, _MOST_PICTURES = 3, 24  # of those with objects in them, which are larger
 
 
-def draw(path: Path, answers: Sequence[tuple[Path, Sequence[tuple[str, float]]]]) -> None:
+def draw(
+    path: Path, answers: Sequence[tuple[Path, Sequence[tuple[str, float]]]], *, preprocessing: Preprocessing
+) -> None:
     """Draws images with their classes; of many the first.
 
     Args:
         path: The picture.
         answers: Images that can be read, each with its classes and their probabilities.
+        preprocessing: How the network reads images.
 
     Raises:
         UsageError: There is no image, or the picture cannot be written.
@@ -37,7 +41,7 @@ def draw(path: Path, answers: Sequence[tuple[Path, Sequence[tuple[str, float]]]]
     for axis in axes:
         axis.set_axis_off()
     for axis, (image, guesses) in zip(axes, shown, strict=False):
-        axis.imshow(_small(image))
+        axis.imshow(_small(preprocessing.pixels(image)))
         text = "\n".join(f"{plain(label)} {100 * share:.1f}%" for label, share in guesses)
         axis.set_title(text, fontsize=8)
         axis.text(0.5, -0.04, plain(image.name), fontsize=6, ha="center", va="top", transform=axis.transAxes)
@@ -77,8 +81,7 @@ def _save(figure: Any, path: Path) -> None:
         raise UsageError(f"--grid: cannot write {path}: {error.strerror or error}") from error
 
 
-def _small(path: Path) -> Image.Image:
-    with open_image(path) as image:
-        small = eight_bits(image, name=str(path)).convert("RGB")
+def _small(pixels: Tensor) -> Image.Image:
+    small: Image.Image = to_pil_image(pixels)
     small.thumbnail((_SIDE, _SIDE))
     return small

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from distill_app.config.build import Builder
 from distill_app.config.inputs import statistics
 from distill_app.config.schema import DatasetConf
-from distill_app.data.images import eight_bits, finished, load_image
+from distill_app.data.images import finished, load_image, rgb_image
 from distill_app.errors import SettingError, UsageError
 
 _V2 = "torchvision.transforms.v2"
@@ -34,6 +34,7 @@ class Preprocessing:
         size: Of the images, of one side in pixels; None where they keep what the transforms leave.
         channels: 1 makes images grey.
         white: As `load_image` has it.
+        upright: As `load_image` has it.
         allow: Packages of which transforms may be, beside those that always are.
     """
 
@@ -43,6 +44,7 @@ class Preprocessing:
     size: int | None
     channels: int = 3
     white: float | None = None
+    upright: bool = False
     allow: tuple[str, ...] = ()
 
     @classmethod
@@ -57,7 +59,7 @@ class Preprocessing:
             fit: How images of other sizes are brought to that of the data: `crop`; `stretch`, which cuts nothing off;
                 None: they keep the size that the transforms leave.
         """
-        white = conf.test.get("white") if isinstance(conf.test, Mapping) else None
+        reading: Mapping[str, Any] = conf.test if isinstance(conf.test, Mapping) else {}
         found_statistics = statistics(conf)
         found = cls(
             tuple(conf.eval_transform),
@@ -65,7 +67,8 @@ class Preprocessing:
             tuple(found_statistics.std),
             conf.image_size,
             conf.channels,
-            white,
+            reading.get("white"),
+            bool(reading.get("upright")),
             tuple(allow),
         )
         if fit is None or conf.image_size is None or found._makes_one_size():
@@ -84,7 +87,7 @@ class Preprocessing:
     def in_own_size(cls, conf: DatasetConf, *, allow: Iterable[str] = ()) -> "Preprocessing":
         """That of images for networks that resize and normalise by themselves: values in [0, 1], and any size."""
         zeros, ones = (0.0,) * conf.channels, (1.0,) * conf.channels
-        return cls(tuple(conf.eval_transform), zeros, ones, None, conf.channels, None, tuple(allow))
+        return cls(tuple(conf.eval_transform), zeros, ones, None, conf.channels, allow=tuple(allow))
 
     @classmethod
     def of(cls, value: Any, *, allow: Iterable[str] = (), source: str) -> "Preprocessing":
@@ -97,11 +100,13 @@ class Preprocessing:
             mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
             size, white = (None if value[key] is None else type_(value[key]) for key, type_ in _OPTIONAL)
             channels, transforms = int(value["channels"]), tuple(dict(each) for each in value["transforms"])
+            if not isinstance(upright := value.get("upright", False), bool):  # the first exports do not say it
+                raise TypeError(f"upright is {upright!r}; true or false is needed")
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{source} does not say how images are prepared ({type(error).__name__}: {error})"
             ) from None
-        return cls(transforms, mean, std, size, channels, white, tuple(allow))
+        return cls(transforms, mean, std, size, channels, white, upright, tuple(allow))
 
     def described(self) -> dict[str, Any]:
         """All of it as plain values, for a file."""
@@ -113,6 +118,7 @@ class Preprocessing:
             "scale": "pixels of 0 to 255 are divided by 255, then normalised by mean and std",
             "layout": "float32 (batch, channels, height, width), RGB" if self.channels == 3 else "float32, NCHW, grey",
             "white": self.white,
+            "upright": self.upright,
             "transforms": [dict(each) for each in self.transforms],
         }
 
@@ -136,13 +142,21 @@ class Preprocessing:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (scaled - mean) / std
 
+    def pixels(self, path: str | Path) -> Tensor:
+        """An image file as the evaluation reads it, in front of the transforms: uint8 (3, H, W).
+
+        Raises:
+            OSError, RuntimeError, ValueError: A file that is no image, or a damaged one.
+        """
+        return load_image(path, white=self.white, upright=self.upright)
+
     def _opened(self, image: Any) -> tuple[Any, str]:
         if isinstance(image, str | Path):
-            return load_image(image, white=self.white), str(image)
+            return self.pixels(image), str(image)
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         if isinstance(image, Image.Image):
-            return eight_bits(image, white=self.white, name="the image").convert("RGB"), "the image"
+            return rgb_image(image, white=self.white, upright=self.upright, name="the image"), "the image"
         return image, "the image"
 
     def batch(self, images: Iterable[Any]) -> Tensor:

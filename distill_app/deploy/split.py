@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,10 @@ def export_split(
             left.
         UsageError: Files of others are in its place.
     """
-    _refuse_others(folder)
     to, made = format_for(images), []
     about = {**about, "kind": KIND, "format": to, "eight_bits": eight_bits}
     names = {part: f"{part}{SUFFIXES[to]}" for part in PARTS}
+    _refuse_others(folder, names.values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as place:
@@ -118,11 +118,11 @@ def export_split(
     return Written(made, difference, classes=False)  # a half alone predicts nothing
 
 
-def _refuse_others(folder: Path) -> None:
+def _refuse_others(folder: Path, halves: Iterable[str]) -> None:
     described = read_object(folder / DESCRIPTION) or {}
     if folder.is_file() or any(folder.suffix in kind.suffixes for kind in FORMATS.values()):
         raise UsageError(f"--output: a split is a folder with two files and what describes them; {folder} is a file")
-    strange = [name for name in (DESCRIPTION, CARD) if (folder / name).exists()]
+    strange = [name for name in (DESCRIPTION, CARD, *halves) if (folder / name).exists()]
     if strange and described.get("kind") != KIND:
         raise UsageError(f"--output: {folder / strange[0]} is there and no split's; name another folder")
 

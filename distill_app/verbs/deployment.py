@@ -14,7 +14,7 @@ from distill_app.config.schema import RuntimeConf
 from distill_app.deploy import timm_files
 from distill_app.deploy.card import card, split_card
 from distill_app.deploy.deployed import OBJECTS, PIXELS, Deployed
-from distill_app.deploy.description import architecture_of, described, loaded, told_by
+from distill_app.deploy.description import architecture_of, described, loaded, name_in, told_by
 from distill_app.deploy.detected import Detector
 from distill_app.deploy.export import SAMPLES, Target, Written, description_in, same_bytes
 from distill_app.deploy.export import export as write
@@ -32,7 +32,7 @@ from distill_app.runs.files import read_object
 from distill_app.tasks.images import ImageTask
 from distill_app.training.experiment import Experiment
 from distill_app.verbs.networks import last_plan, stored_network
-from distill_app.verbs.stored import network_name, refuse_hub, run_folder, stored_config
+from distill_app.verbs.stored import RESOLVED, network_name, refuse_hub, run_folder, stored_config
 
 
 @dataclass
@@ -51,19 +51,22 @@ def open_network(place: Path, *, network: str | None = None, allow: Sequence[str
     """A network that is ready to be asked.
 
     Args:
-        place: A run, a checkpoint in one, or an export (its file or its folder).
-        network: Which network of a run; None: what takes the student's part in its last stage.
+        place: A run, a checkpoint in one, or an export (its file or its folder). The folder of a run is the run, also
+            where an export lies in it.
+        network: Which network of a run; None: what takes the student's part in its last stage. An export has one.
         allow: Packages from which its config may build objects.
 
     Raises:
-        UsageError: It is neither, or damaged.
+        UsageError: It is neither, or damaged; an export of another network.
         SettingError: The network takes no images.
     """
-    found = description_in(place)
+    found = None if (place / RESOLVED).is_file() else description_in(place)
     if found is not None:
         file, told = found
         if not file.is_file() or not same_bytes(file, told):
             raise UsageError(f"{file} is not the file that was exported: it is missing, damaged or another one")
+        if network not in (None, held := name_in(told)):
+            raise UsageError(f"--network: {file} is an export of {held}; for {network} name the run, or leave it out")
         refuse_hub(told.get("net"), allow=allow, place=file)
         return loaded(file, told, allow=[*RuntimeConf().allow, *allow])  # as a stored config has it
     folder = run_folder(place)

@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.grid is not None:
         from distill_app.deploy.grid import draw
 
-        draw(arguments.grid, [(answer.path, answer.guesses) for answer in answers if not answer.problem])
+        read = [(answer.path, answer.guesses) for answer in answers if not answer.problem]
+        draw(arguments.grid, read, preprocessing=network.preprocessing)
         print(f"written: {arguments.grid}", file=sys.stderr)
     return _told([answer for answer in answers if answer.problem], len(paths))
 
@@ -137,7 +138,7 @@ class _Maps:
         from distill_app.deploy.maps import write_map
 
         if path in self.files:
-            with open_image(path) as image:
+            with open_image(path, header_only=True) as image:
                 size = image.size
             write_map(self.files[path], classes, size=size)
 

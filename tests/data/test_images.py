@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 
 from distill_app.data import Samples, images, load_image
 from distill_app.data.class_folders import IMAGE_SUFFIXES
-from distill_app.data.opening import FORMATS
+from distill_app.data.images import image_of
+from distill_app.data.opening import FORMATS, open_image
 from distill_app.errors import DataError
 
 
@@ -194,6 +195,85 @@ def test_truncated_images_are_errors_that_name_no_pixel(tmp_path, format):
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises((OSError, RuntimeError)):
         load_image(path)
+
+
+DAMAGE = {
+    "a flipped byte": lambda data: data[:400] + bytes([data[400] ^ 1]) + data[401:],
+    "zeros at the end": lambda data: data[:400] + bytes(len(data) - 400),
+    "zeros within": lambda data: data[:400] + bytes(512) + data[912:],
+    "another length": lambda data: data.replace(struct.pack(">I", 300) + b"IDAT", b"\x7f\0\0\0IDAT", 1),
+    "zeros from a part on": lambda data: (place := data.rindex(b"IDAT") - 4) and data[:place] + bytes(300),
+    "no more parts": lambda data: data[: data.rindex(b"IDAT") - 4],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_png_is_refused_and_ends_no_process(tmp_path, damage):
+    path = tmp_path / "image.png"
+    Image.effect_noise((60, 40), 80).convert("RGB").save(path)
+    parts = in_parts(path.read_bytes(), length=300)
+    path.write_bytes(parts)
+    assert load_image(path).shape == (3, 40, 60)
+    path.write_bytes(DAMAGE[damage](parts))
+    for load in (load_image, lambda path: image_of(path.read_bytes(), name=str(path))):
+        with pytest.raises((OSError, SyntaxError)):
+            load(path)
+    assert open_image(path, header_only=True).size == (60, 40)
+
+
+def test_a_damaged_png_is_named_with_the_part_that_is_not_as_it_was_written(tmp_path):
+    path = tmp_path / "image.png"
+    Image.effect_noise((60, 40), 80).save(path)
+    path.write_bytes(DAMAGE["a flipped byte"](path.read_bytes()))
+    with pytest.raises(OSError, match=r"image\.png is damaged: its part IDAT at byte 33 does not match its checksum"):
+        load_image(path)
+
+
+def test_what_comes_behind_the_pixels_of_a_png_is_no_damage(tmp_path):
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4), 9).save(path)
+    for rest in (b"", b"\0\0\0\1tEXtxabcd", bytes(100)):
+        path.write_bytes(path.read_bytes().partition(b"\0\0\0\0IEND")[0] + rest)
+        assert load_image(path).unique().tolist() == [9]
+
+
+def in_parts(png, *, length):
+    """The same PNG with its pixels in parts of so many bytes."""
+    place = png.index(b"IDAT")
+    (whole,) = struct.unpack(">I", png[place - 4 : place])
+    data = png[place + 4 : place + 4 + whole]
+    parts = [b"IDAT" + data[start : start + length] for start in range(0, whole, length)]
+    told = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts]
+    return png[: place - 4] + b"".join(told) + png[place + 8 + whole :]
+
+
+def palette(bits):
+    """An image with a palette of so many bits, half of whose colours are transparent."""
+    image = Image.effect_noise((31, 20), 80).convert("RGB").quantize(2**bits)
+    return image, {"bits": bits, "transparency": bytes(2 ** (bits - 1))}
+
+
+@pytest.mark.parametrize("kind", ["palette 1", "palette 2", "palette 4", "palette 8", "1", "L", "LA", "RGB", "RGBA"])
+def test_a_png_has_the_pixels_that_were_saved_whatever_its_kind(tmp_path, kind):
+    path = tmp_path / "image.png"
+    noise = Image.effect_noise((31, 20), 80)
+    image, how = palette(int(kind[-1])) if kind.startswith("palette") else (noise.convert(kind), {})
+    if kind in ("L", "RGB"):  # one value stands for what is transparent
+        how = {"transparency": image.getpixel((0, 0))}
+    image.save(path, **how)
+    assert np.array_equal(load_image(path).permute(1, 2, 0), image.convert("RGB"))
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_of_sixteen_bits_of_every_kind_what_is_white_may_be_said(tmp_path, kind, channels):
+    path = tmp_path / "image.png"
+    pixels = np.random.default_rng(0).integers(0, 4096, (4, 6, channels))
+    path.write_bytes(sixteen_bit_png(pixels, kind=kind))
+    colour = pixels[..., :3] if channels > 2 else pixels[..., :1].repeat(3, axis=2)
+    expected = np.rint(colour * (255 / 4095)).astype(np.uint8)
+    assert np.array_equal(load_image(path, white=4095).permute(1, 2, 0), expected)
+    with pytest.raises(DataError, match=r"image\.png: the image has values from"):
+        load_image(path, white=1000)
 
 
 def same_as_pillow(image, path):

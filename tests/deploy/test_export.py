@@ -226,6 +226,31 @@ def test_cards_and_descriptions_of_others_are_not_replaced(tiny_net, tmp_path):
         assert len(list(folder.iterdir())) == 1
 
 
+def test_a_file_that_no_description_names_is_not_replaced(tiny_net, tmp_path):
+    precious = tmp_path / "net.pt"
+    precious.write_bytes(b"weeks of work")
+    with pytest.raises(UsageError, match=r"net\.pt is there, and no net\.json beside it says that it is an export"):
+        exported(*tiny_net, precious, to="state_dict")
+    exported(*tiny_net, tmp_path / "net.safetensors", to="safetensors")  # net.json is of this one
+    with pytest.raises(UsageError, match=r"net\.pt is there, and no net\.json"):
+        exported(*tiny_net, precious, to="state_dict")
+    assert precious.read_bytes() == b"weeks of work"
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "model.pt").write_bytes(b"weeks of work")
+    with pytest.raises(UsageError, match=r"model\.pt is there, and no model\.json"):
+        exported(*tiny_net, tmp_path / "whole", to="state_dict")
+    again = [exported(*tiny_net, tmp_path / "net.safetensors", to="safetensors") for _ in range(2)]
+    assert again[0].files == again[1].files
+
+
+def test_what_lies_beside_an_export_replaces_no_file_of_others(tmp_path):
+    target = Target.of(tmp_path, to="safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    target.refuse_others()
+    with pytest.raises(UsageError, match=r"config\.json is there, and no model\.json"):
+        target.refuse_others(["config.json"])
+
+
 def test_without_its_packages_a_format_says_which_extra_to_install(tiny_net, tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(

@@ -1,5 +1,6 @@
 """Preprocessing: the same pixels as in the evaluation of a run, from any kind of image, and as plain values."""
 
+import itertools
 import json
 
 import numpy as np
@@ -33,6 +34,48 @@ def test_pixels_are_those_of_the_runs_own_evaluation():
         data = experiment.data.dataset(plan, "test")
         made = Preprocessing.of_dataset(plan.data).batch(data[i][0] for i in range(4))
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)
+
+
+def turned_photo(path):
+    """A JPEG whose right half is white, and whose EXIF data say to turn it a quarter to the right."""
+    exif, pixels = Image.Exif(), np.zeros((40, 60, 3), np.uint8)
+    exif[0x0112], pixels[:, 30:] = 6, 255
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+@pytest.mark.slow
+def test_photographs_are_turned_as_in_the_runs_own_evaluation(tmp_path):
+    for label, number in itertools.product(("ant", "bee"), range(10)):
+        (tmp_path / label).mkdir(exist_ok=True)
+        turned_photo(tmp_path / label / f"{number}.jpg")
+    config = resolved(
+        "dataset=imagefolder",
+        f"dataset.root={tmp_path}",
+        "dataset.num_classes=2",
+        "dataset.image_size=32",
+        "model@student=plain_8_16",
+        base=("prelude=none",),
+    )
+    with Experiment.of(config) as experiment:
+        (plan,) = experiment.plans
+        batch = next(iter(experiment.data.test(plan)))
+        expected = experiment.task(plan).prepare(batch, device=torch.device("cpu"))["input"][0]
+        how = Preprocessing.of_dataset(plan.data)
+    assert how.upright and expected[:, -1].min() > expected[:, 0].max(), "what was right is below"
+    photo = tmp_path / "ant" / "0.jpg"
+    torch.testing.assert_close(how(photo), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(how(Image.open(photo)), expected, rtol=0, atol=0.1)  # Pillow's own decoder
+    again = Preprocessing.of(json.loads(json.dumps(how.described())), source="file")
+    assert torch.equal(again(photo), how(photo))
+
+
+def test_an_export_that_does_not_say_whether_photographs_are_turned_leaves_them(tmp_path):
+    turned_photo(tmp_path / "x.jpg")
+    told = of("dataset=digits").described()
+    assert told.pop("upright") is False
+    first, turned = (Preprocessing.of({**told, **more}, source="net.json") for more in ({}, {"upright": True}))
+    assert not first.upright and first.pixels(tmp_path / "x.jpg").shape == (3, 40, 60)
+    assert turned.pixels(tmp_path / "x.jpg").shape == (3, 60, 40)
 
 
 def test_images_of_any_size_come_out_as_one_where_the_data_have_one_by_themselves(image):
@@ -74,7 +117,9 @@ def test_it_comes_back_from_a_file_as_it_was(image):
     assert torch.equal(again(image), how(image))
 
 
-@pytest.mark.parametrize("change", [{"mean": "a"}, {"std": None}, {"transforms": 3}, {"channels": "x"}, {"size": []}])
+@pytest.mark.parametrize(
+    "change", [{"mean": "a"}, {"std": None}, {"transforms": 3}, {"channels": "x"}, {"size": []}, {"upright": 1}]
+)
 def test_a_file_that_says_it_wrong_is_refused(change):
     told = {**of("dataset=digits").described(), **change}
     with pytest.raises(UsageError, match=r"net\.json does not say how images are prepared"):

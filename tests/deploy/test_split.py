@@ -188,5 +188,8 @@ def test_files_of_others_are_not_replaced(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UsageError, match=r"README.md is there and no split's"):
         written(tmp_path)
+    (tmp_path / "README.md").rename(tmp_path / "tail.pt2")
+    with pytest.raises(UsageError, match=r"tail.pt2 is there and no split's"):
+        written(tmp_path)
     with pytest.raises(UsageError, match="a split is a folder"):
         written(tmp_path / "net.pt2")

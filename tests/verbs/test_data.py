@@ -54,6 +54,18 @@ def test_damage_and_duplicates_are_found_by_name(tmp_path, distill):
     assert contradicting == "1 image of several classes: train train/cat/2.png = train train/dog/other.png"
 
 
+def test_a_png_whose_end_is_lost_is_found_though_pillow_reads_it(tmp_path, distill):
+    write_images(tmp_path, {"ant": 10, "bee": 10})
+    bad, (rows, columns) = tmp_path / "bee" / "half.png", np.mgrid[:200, :240]
+    Image.fromarray(np.stack([columns, rows, rows * columns], axis=-1).astype(np.uint8)).save(bad)
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+    Image.open(bad).load()
+    code, found = check(distill, tmp_path)
+    assert code == 1 and "1 image cannot be read: bee/half.png (" in found["wrong"][0]
+    assert "bee/half.png is damaged: its part IDAT at byte" in found["wrong"][0]
+
+
 def test_what_keeps_a_data_set_from_being_read_is_told(tmp_path, distill):
     code, found = check(distill, tmp_path / "nowhere")
     assert code == 1 and found["wrong"][0].startswith("dataset.root: ")

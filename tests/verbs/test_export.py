@@ -119,6 +119,19 @@ def test_metrics_over_the_seeds_of_a_sweep_are_on_the_card(distill, tmp_path, mo
     assert "(n = 2)" in (tmp_path / "out/README.md").read_text()
 
 
+def test_a_run_with_an_export_in_its_folder_is_still_the_run(distill, runs):
+    folder = runs("ce", "stage.epochs=1")
+    assert distill("export", str(folder), "--output", str(folder / "deployed.pt"))[0] == 0
+    assert distill_app.load(folder / "deployed.pt").preprocessing.size == 8
+    code, _, err = distill("export", str(folder), "--output", str(folder / "student.pt"))
+    assert code == 2 and "student.pt is there, and no student.json beside it" in err
+    torch.load(folder / "student.pt", weights_only=True)
+    (folder / "deployed.pt").write_bytes(b"of another time")
+    assert accuracy(distill_app.load(folder)) == pytest.approx(row(folder)["accuracy"])
+    code, _, err = distill("predict", str(folder), str(folder), "--network", "nonsense")
+    assert code == 2 and "nonsense" in err
+
+
 def test_a_teacher_and_an_early_checkpoint_have_folders_of_their_own(distill, runs):
     folder = runs("kd")
     code, out, err = distill("export", str(folder / "checkpoints/distill/epoch_0000"))

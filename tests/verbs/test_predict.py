@@ -15,7 +15,9 @@ import distill_app
 from distill_app.api import run as run_config
 from distill_app.config.tree import compose
 from distill_app.data.found import found_images
+from distill_app.deploy.grid import draw
 from distill_app.deploy.maps import colours
+from distill_app.deploy.preprocessing import Preprocessing
 from distill_app.errors import SettingError, UsageError
 
 CLASSES = [f"class {number}" for number in range(10)]
@@ -88,6 +90,27 @@ def test_a_grid_is_a_picture_of_the_images_with_their_classes(weights, images, d
     assert code == 0 and "written: " in err
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.width > 600 and len(picture.convert("RGB").getcolors(10**6)) > 100
+
+
+def test_an_export_is_one_network_and_is_not_taken_for_another(weights, images, distill):
+    assert distill("predict", weights, str(images), "--network", "student")[0] == 0
+    for place in (weights, str(Path(weights).parent)):
+        code, _, err = distill("predict", place, str(images), "--network", "teacher")
+        assert code == 2 and "--network: " in err and "is an export of student; for teacher name the run" in err
+
+
+def test_a_grid_shows_images_as_the_network_reads_them(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.array([[0, 0.5, 1]], dtype=np.float32)).save(tmp_path / "floats.tif")
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda self, image: drawn.append(image))
+    how = Preprocessing((), (0.0,) * 3, (1.0,) * 3, None, white=1.0, upright=True)
+    answers = [(tmp_path / name, [("cat", 1.0)]) for name in ("turned.jpg", "floats.tif")]
+    draw(tmp_path / "grid.png", answers, preprocessing=how)
+    assert [image.size for image in drawn] == [(40, 60), (3, 1)]
+    assert [drawn[1].getpixel((column, 0))[0] for column in range(3)] == [0, 128, 255]
 
 
 @pytest.mark.parametrize(
