@@ -39,6 +39,10 @@ class HubListing:
     labels: list[int]
     division: Division
 
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of how images fall into parts."""
+        return self.division.record([f"{name}/{row}" for name, row in self.rows])
+
 
 def hub_listing(
     path: str,
