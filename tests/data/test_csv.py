@@ -122,5 +122,7 @@ def test_a_share_is_refused_where_the_file_names_parts(table):
     rows = "\n".join(f"images/x/{n:03}.png,{'ab'[n % 2]},{'train' if n < 6 else 'test'}" for n in range(10))
     file = table(f"file,label,split\n{rows}\n")
     assert quick_errors(f"dataset.file={file}") == []
+    (error,) = quick_errors(f"dataset.file={file}", "dataset.split_seed=7")
+    assert error.startswith("dataset.split_seed: 7 was given, and the data say themselves what is for the test")
     (error,) = quick_errors(f"dataset.file={file}", "dataset.test_fraction=0.5")
     assert error.startswith("dataset.test_fraction: 0.5 was given, and the data say themselves")

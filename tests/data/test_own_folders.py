@@ -83,6 +83,13 @@ def test_parts_of_other_names_are_said(tmp_path):
         part_names(["train", "val", "valid"])
 
 
+def test_a_seed_that_draws_nothing_is_refused(tmp_path):
+    folders(tmp_path)
+    assert len(ImageFolder(str(tmp_path), split="test")) == 6
+    with pytest.raises(DataError, match=r"^split_seed: 7 was given, and the data say .*train, val.*leave it out"):
+        ImageFolder(str(tmp_path), split="test", split_seed=7)
+
+
 def test_a_class_may_be_called_train_or_test(tmp_path):
     write_images(tmp_path, {"bus": 5, "train": 5, "test": 5})
     assert ImageFolder(str(tmp_path), split="train").classes == ["bus", "test", "train"]
