@@ -18,7 +18,7 @@ from distill_app.data.samples import finished_image
 from distill_app.data.source import DataSource
 from distill_app.data.split import share_held_out
 from distill_app.data.training_set import own_validation
-from distill_app.errors import CorruptImageError
+from distill_app.errors import CorruptImageError, DataError
 from distill_app.tasks.build import task_of
 
 _ANY = "images"  # a row of images that have no one class
@@ -33,8 +33,8 @@ def source_of(app: AppConf) -> DataSource:
     )
 
 
-def seen_items(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], str]:
-    """The images of a data set that is not listed, with their parts, its classes, and how it is divided."""
+def seen_items(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], str, list[str]]:
+    """The images of a data set that is not listed, with their parts, its classes, how it is divided, and its notes."""
     source = source_of(app)
     chosen, test = source.training_set(plan), source.dataset(plan, "test")
     task, count = source.task(plan), app.dataset.num_classes
@@ -52,10 +52,10 @@ def seen_items(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str]
     fraction = 0.0 if own else share_held_out(app.dataset.validation_fraction)
     alike = task.labels(chosen.dataset) is None  # boxes, maps or several labels, which are of no one class
     share = f"; {fraction:g}{'' if alike else ' of each class'} for validation" if fraction else ""
-    how = f"its own training and test images{share}"
+    how, notes = f"its own training and test images{share}", source.notes(plan)
     if alike:
-        return items(), [_ANY], how
-    return items(), class_names(chosen.dataset) or [str(label) for label in range(count)], how
+        return items(), [_ANY], how, notes
+    return items(), class_names(chosen.dataset) or [str(label) for label in range(count)], how, notes
 
 
 def _picture(dataset: Any, index: int) -> Image.Image:
@@ -116,7 +116,7 @@ def _loaded(samples: Any, labels: np.ndarray | None, label: int) -> Iterator[Ima
     for place in places[:_EACH]:
         try:
             (sample,) = samples.__getitems__([(int(place), 0)])
-        except CorruptImageError:
+        except (CorruptImageError, DataError):
             continue
         image = sample["input"][0] if sample["input"].dim() == 4 else sample["input"]
         yield _of_tensor(image).convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)

@@ -20,7 +20,7 @@ def with_found_inputs(app: AppConf, plans: list[StagePlan]) -> list[str]:
     if asked and not errors:
         from distill_app.check.inputs import fill_in_inputs
 
-        fill_in_inputs(app, plans)
+        errors += fill_in_inputs(app, plans)
     return errors
 
 

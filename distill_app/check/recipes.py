@@ -1,17 +1,20 @@
 """Which networks are trained by a recipe that is for others. No torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from distill_app.config.groups import conf_dir, options_of
 from distill_app.config.plan import StagePlan, model_key, models_of
-from distill_app.config.schema import AppConf
+from distill_app.config.schema import AppConf, ModelConf
 from distill_app.config.start import asking_argument, chain_of, start_of
 
 FINETUNE = "finetune"
 # Networks of which the small ones are trained as before when they go on from weights of one's own.
 _LARGE = ("imagenet", "transformer", None)
+# How the names of networks begin that train as transformers do, in files for any network of torchvision or timm.
+_TRANSFORMERS = ("vit_", "deit", "swin", "beit", "maxvit", "convnext")
 
 
 def recipe_notes(app: AppConf, plans: Sequence[StagePlan]) -> Iterator[str]:
@@ -39,13 +42,20 @@ def recipe_notes(app: AppConf, plans: Sequence[StagePlan]) -> Iterator[str]:
 def _family(app: AppConf, name: str) -> tuple[str | None, bool]:
     """The kind of recipe that a network needs, and whether it begins with weights."""
     models = models_of(app)
-    family = next((models[each].trains_as for each in chain_of(app, name) if models[each].trains_as), None)
+    family = next(filter(None, (_trains_as(models[each]) for each in chain_of(app, name))), None)
     start = start_of(app, name)
     published = bool(start.weights or asking_argument(start.net))
     pretrained = published or bool(start.checkpoint and not start.checkpoint_optional)
     if published or (pretrained and family in _LARGE):
         return FINETUNE, True
     return family, pretrained
+
+
+def _trains_as(conf: ModelConf) -> str | None:
+    """What a network's config says of it; of those that are built by a name, the name may say more."""
+    net: Mapping[str, Any] = conf.net if isinstance(conf.net, Mapping) else {}
+    name = str(net.get("model_name") or net.get("name") or "").rpartition("/")[2]
+    return "transformer" if conf.trains_as == "imagenet" and name.startswith(_TRANSFORMERS) else conf.trains_as
 
 
 def _told(app: AppConf, plan: StagePlan, name: str, family: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from distill_app.check.data import data_errors
 from distill_app.check.inputs import unfit_images
 from distill_app.check.recipes import recipe_notes
+from distill_app.check.seen import seen_notes
 from distill_app.check.share import tail_errors
 from distill_app.config.build import Builder
 from distill_app.config.plan import ROLES, StagePlan
@@ -61,7 +62,7 @@ def opened(
     if not found:
         sound = _before_the_first_error(plans, told)
         found += random_errors(experiment) if len(sound) == len(plans) else []
-        for text in recipe_notes(app, plans):
+        for text in (*recipe_notes(app, plans), *seen_notes(app, plans)):
             warn(text)
         found += unfit_images(experiment) if len(sound) == len(plans) else []
         found += _misfits(experiment, sound, look=look)

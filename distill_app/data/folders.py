@@ -12,6 +12,7 @@ from distill_app.data.absence import folder_problems
 from distill_app.data.class_folders import ClassFolders
 from distill_app.data.images import load_image
 from distill_app.data.listing import Listing, folder_listing
+from distill_app.data.names import refuse_unwritable
 from distill_app.data.opening import MAX_PIXELS
 from distill_app.errors import DataError
 
@@ -101,6 +102,7 @@ class ImageFolder(FileImages):
                 raise FileNotFoundError("; ".join(problems))
             found = ClassFolders.scan(root)
             files = [(path, found.classes[label]) for path, label in found.samples]
+            refuse_unwritable(path for path, _ in files)
             listing = Listing(str(root), found.classes, files, folders=found)
         else:
             listing = folder_listing(

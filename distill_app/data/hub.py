@@ -11,6 +11,7 @@ from typing import Any
 
 from distill_app.data.absence import absence
 from distill_app.data.listing import ordered_classes
+from distill_app.data.names import class_name_notes
 from distill_app.data.parts import Division, divided, part_names
 from distill_app.data.tables import USUAL, column_of
 from distill_app.errors import DataError
@@ -38,6 +39,15 @@ class HubListing:
     rows: list[tuple[str, int]]
     labels: list[int]
     division: Division
+
+    @property
+    def notes(self) -> list[str]:
+        """What may be a mistake and keeps nobody from reading the images."""
+        return list(class_name_notes(self.classes, of_table=True))
+
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of how images fall into parts."""
+        return self.division.record([f"{name}/{row}" for name, row in self.rows])
 
 
 def hub_listing(
@@ -181,18 +191,33 @@ def _words(tables: Mapping[str, Any], label: str, *, of: str) -> dict[str, list[
     words = {}
     for name, table in tables.items():
         titles, column = _titles(table, label), list(table.select_columns([label])[:][label])
+        _refuse_several(column, f"columns.label: {of}: the column {label} of {name}")
         lacking = [row for row, value in enumerate(column) if _is_none(value)]
         if lacking:
             raise DataError(
                 f"columns.label: {of}: {len(lacking)} of the {len(column)} images of {name} have no label, first that "
                 f"of row {lacking[0]}; take another part, dataset.splits.{name}=NAME, or leave them out"
             )
-        words[name] = [titles[value] if titles and isinstance(value, int) else str(value) for value in column]
+        words[name] = [titles[value] if titles and isinstance(value, int) else _word(value) for value in column]
     return words
 
 
+def _refuse_several(column: Sequence[Any], what: str) -> None:
+    row = next((row for row, value in enumerate(column) if isinstance(value, list | tuple | dict | bytes)), None)
+    if row is not None:
+        raise DataError(
+            f"{what} has {column[row]!r} in row {row}, and an image has one class, a name or a number; name another "
+            f"column: dataset.columns.label=NAME"
+        )
+
+
 def _is_none(label: Any) -> bool:
-    return label in (None, "") or (isinstance(label, int) and label < 0)
+    return label in (None, "") or (isinstance(label, int | float) and not label >= 0)  # so that NaN is none
+
+
+def _word(label: Any) -> str:
+    # A column with gaps is one of floats, whatever it held before.
+    return str(int(label) if isinstance(label, float) and label.is_integer() else label)
 
 
 def _classes(

@@ -72,8 +72,7 @@ class HuggingFaceImages(Dataset):
         self._tables, self._image = found.tables, found.image
         self._reading: dict[str, Any] = {"max_pixels": max_pixels, "upright": upright}
         self.fingerprint = self._fingerprint()
-        names = [f"{name}/{row}" for name, row in found.rows]
-        self.division = {**found.division.record(names), "of": self.fingerprint}
+        self.division = {**found.record(), "of": self.fingerprint}
 
     def __len__(self) -> int:
         return len(self.targets)

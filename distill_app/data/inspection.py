@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -45,12 +45,15 @@ class Seen:
     problem: str | None = None
 
 
-def look(listing: Listing | HubListing, parts: Sequence[str]) -> Iterator[Seen]:
+def look(
+    listing: Listing | HubListing, parts: Sequence[str], *, white: Mapping[str, Any] | None = None
+) -> Iterator[Seen]:
     """Reads every image of own data, from the first pixel to the last.
 
     Args:
         listing: The images.
         parts: Of each image.
+        white: Part -> the value that becomes 255, where the config says it.
     """
     if isinstance(listing, Listing):
         names = listing.names
@@ -59,7 +62,21 @@ def look(listing: Listing | HubListing, parts: Sequence[str]) -> Iterator[Seen]:
         names = [f"row {row} of {table}" for table, row in listing.rows]
         opening = [partial(_of_row, listing, table, row) for table, row in listing.rows]
     for opened, name, part, label in zip(opening, names, parts, listing.labels, strict=True):
-        yield seen(opened, name=name, part=part, label=label)
+        yield seen(partial(_shown, opened, (white or {}).get(part)), name=name, part=part, label=label)
+
+
+def _shown(opened: Callable[[], Image.Image], white: float | None) -> Image.Image:
+    """The image, refused where a run would refuse to make 8 bits a channel of it."""
+    image = opened()
+    if white is not None or image.mode == "F" or image.mode.startswith("I"):
+        from distill_app.data.images import eight_bits  # torch takes seconds, and few images are so deep
+
+        try:
+            eight_bits(image, white=white, name="")
+        except DataError as error:
+            image.close()
+            raise DataError(str(error).removeprefix(": ")) from error
+    return image
 
 
 def _of_row(listing: HubListing, table: str, row: int) -> Image.Image:
@@ -147,7 +164,10 @@ class Inspection:
         """What has to be mended before figures mean anything."""
         found = []
         if self.unreadable:
-            told = some((f"{image.name} ({image.problem})" for image in self.unreadable), limit=SHOWN)
+            alike: dict[str | None, list[str]] = defaultdict(list)
+            for image in self.unreadable:
+                alike[image.problem].append(image.name)
+            told = some((f"{some(names)} ({problem})" for problem, names in alike.items()), limit=SHOWN)
             found.append(f"{_images(self.unreadable)} cannot be read: {told}")
         if self.across:
             told = _told(self.across)

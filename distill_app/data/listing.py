@@ -7,6 +7,7 @@ from typing import Any
 
 from distill_app.data.absence import absence, folder_problems
 from distill_app.data.class_folders import ClassFolders, class_folders
+from distill_app.data.names import class_name_notes, left_out_notes, number_of, refuse_unwritable
 from distill_app.data.parts import Division, divided, part_names
 from distill_app.errors import DataError
 from distill_app.words import some, unknown
@@ -61,6 +62,12 @@ class Listing:
         total = len(self.places(split))
         return list(range(total - count, total)) if count else None
 
+    @property
+    def notes(self) -> list[str]:
+        """What may be a mistake and keeps nobody from reading the images."""
+        left = [] if self.folders is None else list(left_out_notes(self.folders))
+        return [*left, *class_name_notes(self.classes, of_table=self.folders is None)]
+
     def record(self) -> dict[str, Any] | None:
         """What a run keeps of how images fall into parts."""
         return None if self.division is None else self.division.record(self.names)
@@ -75,14 +82,14 @@ def ordered_classes(
         found: The names that the data have.
         classes: Those of the config; None: the found ones.
         of: What a class is in the data, for messages: "class folders in DIR".
-        numeric: Names that are all whole numbers are sorted as such: 2 before 10.
+        numeric: Names that are all numbers are sorted as such: 2 before 10.
 
     Raises:
         DataError: A single class, or others than the config names.
     """
     names = sorted(set(found))
-    if numeric and all(name.isdecimal() for name in names):
-        names.sort(key=int)
+    if numeric and None not in (numbers := [number_of(name) for name in names]):
+        names = [name for _, name in sorted(zip(numbers, names, strict=True))]
     if classes is not None:
         given = [str(name) for name in classes]
         if extra := [name for name in names if name not in given]:
@@ -159,6 +166,7 @@ def folder_listing(
     names = _class_names(root, places, classes)
     scanned = {part: ClassFolders.scan(place) for part, place in places.items()}
     files = [(path, found.classes[label]) for found in scanned.values() for path, label in found.samples]
+    refuse_unwritable(path for path, _ in files)
     division = divided(
         [part for part, found in scanned.items() for _ in found.samples] if parts else None,
         parts,

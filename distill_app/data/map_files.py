@@ -10,6 +10,7 @@ from PIL import ExifTags
 
 from distill_app.data.absence import absence
 from distill_app.data.class_folders import is_hidden, is_image
+from distill_app.data.names import refuse_unwritable
 from distill_app.data.opening import open_image
 from distill_app.data.parts import Division, divided, part_names
 from distill_app.errors import DataError
@@ -174,6 +175,7 @@ def map_listing(
         files += found
         of += [part] * len(found)
         notes += [f"{len(left)} files in {maps} are the map of no image: {some(left)}"] if left else []
+    refuse_unwritable(path for pair in files for path in pair)
     names = [os.path.relpath(image, root) for image, _ in files]
     said = None if "" in parts else of
     called = {part: os.path.relpath(images, root) for part, (images, _) in parts.items()}

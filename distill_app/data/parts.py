@@ -98,7 +98,7 @@ def divided(
         seed: As there.
 
     Raises:
-        DataError: Parts, but none for training; images that cannot be shared; or a share where there are parts.
+        DataError: Parts, but none for training; images that cannot be shared; a share or a seed where there are parts.
     """
     there = set(of or ())
     if of is None or there == {"train"}:
@@ -109,11 +109,13 @@ def divided(
             f"splits.train: there are no images for training, but for {some(names.values())}; say which they are: "
             f"dataset.splits.train=NAME"
         )
-    if test_fraction is not None:
-        raise DataError(
-            f"test_fraction: {test_fraction:g} was given, and the data say themselves what is for the test "
-            f"({some(names.values())}); leave it out"
-        )
+    given = {"test_fraction": test_fraction, "split_seed": seed or None}
+    for key, value in given.items():
+        if value is not None:
+            raise DataError(
+                f"{key}: {value:g} was given, and the data say themselves what is for the test "
+                f"({some(names.values())}); leave it out"
+            )
     places = {part: [index for index, each in enumerate(of) if each == part] for part in PARTS if part in there}
     called = {part: names[part] for part in places}
     if "test" not in places:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distill_app.data.absence import absence
 from distill_app.data.listing import Listing, ordered_classes
+from distill_app.data.names import number_of, refuse_unwritable
 from distill_app.data.parts import divided, part_names
 from distill_app.errors import DataError
 from distill_app.words import some, unknown
@@ -32,8 +33,8 @@ def table_listing(
 ) -> Listing:
     """The images that a CSV file names: a row each, with its path, its class and, if need be, its part.
 
-    The first row names the columns; commas, semicolons, tabs and bars may be between them. Classes that are whole
-    numbers are put in their order.
+    The first row names the columns; commas, semicolons, tabs and bars may be between them. Classes that are numbers
+    are put in their order.
 
     Args:
         file: UTF-8.
@@ -53,6 +54,8 @@ def table_listing(
     place = Path(root or Path(file).parent)
     paths, labels, parts = (_values(rows, chosen[role], file=file) for role in USUAL)
     lines, files = list(rows), [str(place / path) for path in paths]
+    _refuse_none(lines, labels, column=chosen["label"], file=file)
+    refuse_unwritable(files)
     _refuse_missing(lines, files, file=file, place=place)
     _refuse_twice(lines, files, file=file)
     names = _part_names(lines, parts, splits, column=chosen["split"], file=file)
@@ -135,6 +138,18 @@ def _values(rows: Mapping[int, Mapping[str, str]], column: str | None, *, file: 
             f"file: {file}, line {empty[0]} has nothing in the column {column}; complete the line, or remove it"
         )
     return list(values.values())
+
+
+def _refuse_none(lines: Sequence[int], labels: Sequence[str], *, column: str | None, file: str) -> None:
+    """Refuses negative numbers among numbers, which say that an image has no label."""
+    found = [number_of(label) for label in labels]
+    none = [line for line, number in zip(lines, found, strict=True) if number is not None and number < 0]
+    if none and None not in found:
+        raise DataError(
+            f"columns.label: {file}: {len(none)} of the {len(labels)} images have a negative number in the column "
+            f"{column}, which stands for no label, first that of line {none[0]}; leave them out, or call that class "
+            f"otherwise"
+        )
 
 
 def _refuse_missing(lines: Sequence[int], files: Sequence[str], *, file: str, place: Path) -> None:

@@ -19,6 +19,7 @@ from distill_app.errors import DataError
 from distill_app.runs.claim import write_config
 from distill_app.runs.files import read_object, write_json, write_text
 from distill_app.runs.starts import write_starts
+from distill_app.words import warn
 
 # Names only: an environment holds tokens and passwords, so nothing outside this list is written down.
 _VARIABLES = (
@@ -99,22 +100,77 @@ def refuse_other_data(output_dir: str | os.PathLike[str], data: Mapping[str, Any
             f"the data are as they were, remove it and resume"
         )
     for stage, now in data.items():
-        old, new = _classes(before.get(stage)), _classes(now)
-        if old is not None and new is not None and old != new:
-            changed = [*(f"{name} is gone" for name in old if name not in new)]
-            changed += [f"{name} is new" for name in new if name not in old]
+        if changed := _other_classes(before.get(stage), now):
             raise DataError(
                 f"the classes of stage {stage} are not those that this run began with, so labels would mean others: "
-                f"{', '.join(changed[:5]) or 'their order is another'} ({file}); put the data back as they were, or "
-                f"begin a new run"
+                f"{changed} ({file}); put the data back as they were, or begin a new run"
             )
-        old, new = (_images(each) for each in (before.get(stage), now))
-        if old is not None and new is not None and old != new:
+        if changed := _other_images(before.get(stage), now):
             raise DataError(
                 f"the images of stage {stage} are not those that this run began with, so it might be tested on what it "
-                f"was trained on: {_told(old)} then, {_told(new)} now ({file}); put the files back as they were, or "
-                f"begin a new run"
+                f"was trained on: {changed} ({file}); put the files back as they were, or begin a new run"
             )
+
+
+def refuse_to_judge_on_other_data(output_dir: str | os.PathLike[str], stage: str, now: Any) -> None:
+    """Refuses to judge networks of a run by other classes, or on images of which it may have trained them on some.
+
+    Where the test has images of its own, other ones are no mistake, and are told.
+
+    Args:
+        output_dir: The run's folder, with the `data.json` of its beginning.
+        stage: On whose data they are judged.
+        now: What it sees now.
+
+    Raises:
+        DataError: The names of classes or their order have changed, or images are shared otherwise than then.
+    """
+    file = Path(output_dir) / "data.json"
+    then = (read_object(file) or {}).get(stage)
+    if changed := _other_classes(then, now):
+        raise DataError(
+            f"the classes of stage {stage} are not those that {output_dir} was trained with, so labels mean others: "
+            f"{changed} ({file}); put the data back as they were"
+        )
+    changed = _other_images(then, now)
+    if changed and drawn_anew(_images(then), _images(now)):
+        raise DataError(
+            f"the images of stage {stage} are not those that {output_dir} was trained with, so their share for the "
+            f"test was drawn anew and has some that it was trained on: {changed} ({file}); put the files back as they "
+            f"were, or train anew: distill rerun {shlex.quote(str(output_dir))}"
+        )
+    if changed:
+        warn(f"the images of stage {stage} are not those that {output_dir} had: {changed} ({file})")
+
+
+def drawn_anew(then: Any, now: Any) -> bool:
+    """Whether a seed shares images into training and test, and others are for training than before.
+
+    Args:
+        then: How images were divided, as `data.json` says.
+        now: The same of now.
+    """
+    if not (isinstance(then, Mapping) and isinstance(now, Mapping) and "split_seed" in now):
+        return False
+    content = [each.get("of") for each in (then, now)]  # of images that have no names
+    trained = [hashes.get("train") if isinstance(hashes := each.get("hash"), Mapping) else None for each in (then, now)]
+    return trained[0] != trained[1] or (None not in content and content[0] != content[1])
+
+
+def _other_classes(then: Any, now: Any) -> str:
+    """In which classes data differ; nothing where one of both has none."""
+    old, new = _classes(then), _classes(now)
+    if old is None or new is None or old == new:
+        return ""
+    changed = [*(f"{name} is gone" for name in old if name not in new)]
+    changed += [f"{name} is new" for name in new if name not in old]
+    return ", ".join(changed[:5]) or "their order is another"
+
+
+def _other_images(then: Any, now: Any) -> str:
+    """In which images data differ, where both say how they are divided."""
+    old, new = _images(then), _images(now)
+    return "" if old is None or new is None or old == new else f"{counts_text(old)} then, {counts_text(new)} now"
 
 
 def _classes(identity: Any) -> Any:
@@ -126,7 +182,8 @@ def _images(identity: Any) -> Mapping[str, Any] | None:
     return split if isinstance(split, Mapping) else None
 
 
-def _told(split: Mapping[str, Any]) -> str:
+def counts_text(split: Mapping[str, Any]) -> str:
+    """How many images are for what, in words."""
     counts = split.get("images")
     return ", ".join(f"{count} {part}" for part, count in counts.items()) if isinstance(counts, Mapping) else "others"
 

@@ -63,11 +63,15 @@ def start_of(file: Path) -> dict[str, Any]:
     """What is recorded of one file: its bytes as a hash, and whose run it is from, where it lies in one."""
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"file": str(file), "sha256": digest, **_run_of(file)}
+    return {"file": str(file), "sha256": digest, **_described(run_of(file))}
 
 
-def _run_of(file: Path) -> dict[str, Any]:
-    folder = next((each for each in list(file.parents)[:_LEVELS] if (each / CONFIG).is_file()), None)
+def run_of(file: Path) -> Path | None:
+    """The folder of the run that a file of weights lies in, None where it lies in none."""
+    return next((each for each in list(file.parents)[:_LEVELS] if (each / CONFIG).is_file()), None)
+
+
+def _described(folder: Path | None) -> dict[str, Any]:
     config = stored_config(folder) if folder is not None else None
     if config is None:
         return {"run": None}

@@ -10,10 +10,11 @@ from typing import Any
 
 from distill_app.check.flags import ordered
 from distill_app.check.quoting import quoted
+from distill_app.check.seen import drawn_otherwise
 from distill_app.config.plan import StagePlan, model_key, models_of
 from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf
-from distill_app.errors import UsageError
+from distill_app.errors import DataError, UsageError
 from distill_app.verbs import rerun
 from distill_app.verbs.overrides import composed, is_sweep, key_of, merged
 from distill_app.verbs.stored import finished
@@ -40,12 +41,15 @@ def run(arguments: argparse.Namespace) -> list[str]:
 
     Raises:
         UsageError: There is no such run, it is not finished, or its config or weights cannot be read or trusted.
+        DataError: Its images are shared otherwise now, so that others would be tested.
     """
     folder = rerun.folder_of(Path(os.path.abspath(arguments.run)))
     files = exported(folder, finished(folder))
     line = ordered(rerun.line_of(folder, arguments, linked=False))
     flags = [flag for flag in line.flags if flag not in ("-m", "--multirun")]
     app = composed([each for each in line.overrides if not is_sweep(each)], flags)
+    if app is not None and (problems := list(drawn_otherwise(folder, plan_stages(app)[0]))):
+        raise DataError(problems[0])
     typed = {key_of(each) for each in arguments.overrides}
     # What cannot be composed or read is told of the new run, all of it.
     more = [] if app is None else [each for each in starting(app, files) if key_of(each) not in typed]

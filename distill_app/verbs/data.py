@@ -16,7 +16,7 @@ from distill_app.data.inspection import Inspection, Seen, look
 from distill_app.data.map_files import MapListing
 from distill_app.data.own import is_own, own_listing
 from distill_app.data.split import hold_out, share_held_out
-from distill_app.errors import DataError, UsageError
+from distill_app.errors import DataError, DistillError, UsageError
 from distill_app.runs.report import summary_table
 from distill_app.verbs.list import add_config_dirs, check_config_dirs
 
@@ -61,16 +61,19 @@ def run(arguments: argparse.Namespace) -> int:
     if app is None or errors:
         return _refused(errors or ["the config cannot be read: distill dry_run=true says why"], as_json=arguments.json)
     try:
-        images, classes, how = _images(app, plans[0])
+        images, classes, how, doubts = _images(app, plans[0])
     except DataError as error:
         return _refused([str(error)], as_json=arguments.json)
     found = Inspection.of(images, classes)
-    wrong, notes = found.wrong(), found.notes(image_size=app.dataset.image_size)
+    wrong, notes = found.wrong(), [*doubts, *found.notes(image_size=app.dataset.image_size)]
     picture = None
     if not arguments.no_picture:
         from distill_app.analysis.class_samples import draw  # torch takes seconds
 
-        picture = str(draw(app, plans[0], Path(arguments.picture)))
+        try:
+            picture = str(draw(app, plans[0], Path(arguments.picture)))
+        except (DistillError, OSError) as error:  # all that was read is told all the same
+            notes.append(f"there is no picture: {error}")
     if arguments.json:
         print(json.dumps({"split": how, **found.plain(), "wrong": wrong, "notes": notes, "picture": picture}, indent=2))
     else:
@@ -117,8 +120,8 @@ def _refused(errors: Sequence[str], *, as_json: bool) -> int:
     return 1
 
 
-def _images(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], str]:
-    """The images of a data set with their parts, its classes, and how it is divided."""
+def _images(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], str, list[str]]:
+    """The images of a data set with their parts, its classes, how it is divided, and what a run would warn of."""
     conf = app.dataset
     listing = own_listing(conf.train) if is_own(conf.train) else None
     if listing is None or isinstance(listing, MapListing):
@@ -135,7 +138,8 @@ def _images(app: AppConf, plan: StagePlan) -> tuple[Iterator[Seen], list[str], s
         _, held = hold_out(labels[train], fraction=fraction)
         parts[train[held]] = "validation"
         how += f"; {fraction:g} of each class for validation, of what is for training"
-    return look(listing, parts.tolist()), listing.classes, how
+    white = dict.fromkeys(("train", "validation"), conf.train.get("white")) | {"test": conf.test.get("white")}
+    return look(listing, parts.tolist(), white=white), listing.classes, how, listing.notes
 
 
 def told(

@@ -13,6 +13,7 @@ from distill_app.errors import UsageError
 from distill_app.models.cut import CutReport, bottleneck_of, has_bottleneck
 from distill_app.networks.network import Network
 from distill_app.runs.checkpoint import Checkpoints
+from distill_app.runs.records import refuse_to_judge_on_other_data
 from distill_app.runs.statefile import load_file, weights_hash
 from distill_app.tasks import evaluation
 from distill_app.training.experiment import Experiment
@@ -38,6 +39,7 @@ def evaluate(
     Raises:
         UsageError: No such network, no weights of it, or no cut for `eight_bits`.
         ConfigError: The stored config does not fit this version of the program.
+        DataError: The data have other classes than the run had, or a test that was drawn anew.
     """
     with Experiment.of(_on_all_images(config)) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
@@ -45,6 +47,7 @@ def evaluate(
             _quantise(loaded)
         plan = last_plan(experiment.plans, network)
         data = experiment.data
+        refuse_to_judge_on_other_data(folder, plan.name, data.stage(plan).identity)
         batches = data.test(plan) if split == "test" else data.stage(plan).judge
         trained = any(loaded.name in plan.trained for plan in experiment.plans)
         found = evaluation.evaluate(experiment.task(plan), loaded, batches, device=experiment.device, trained=trained)
@@ -66,6 +69,7 @@ def evaluate_in_depth(
     Raises:
         UsageError: No such network, or no weights of it.
         ConfigError: The stored config does not fit this version of the program.
+        DataError: The data have other classes than the run had, or a test that was drawn anew.
     """
     with Experiment.of(_on_all_images(config)) as experiment:
         loaded, source = stored_network(experiment, place, folder=folder, name=network)
@@ -74,6 +78,7 @@ def evaluate_in_depth(
         if "teacher" in experiment.network_names and loaded.name != "teacher":
             teacher, _ = stored_network(experiment, folder, folder=folder, name="teacher")
         data = experiment.data.stage(plan)
+        refuse_to_judge_on_other_data(folder, plan.name, data.identity)
         batches = experiment.data.test(plan) if split == "test" else data.judge
         names = data.identity.get("classes")
         found = depth(experiment.task(plan), loaded, batches, device=experiment.device, teacher=teacher, classes=names)

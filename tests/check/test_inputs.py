@@ -1,5 +1,7 @@
 """A wrong input of a network is told before the first batch, and what timm says of one is written down."""
 
+import json
+
 import pytest
 from conftest import TINY
 from engine_fixtures import mostly_slow
@@ -76,6 +78,49 @@ def test_timm_says_what_a_published_network_takes_and_it_stands_in_the_config(co
     assert (written.size, written.mean) == (32, [0.5] * 3)
     grey = read(composed(*ALONE, *TIMM, "dataset=fashion_mini", "dataset.channels=1"))[1].teacher.input
     assert grey.channels == 3 and grey.mean == [0.5] * 3
+
+
+def of_timm(name: str, *more: str) -> list[str]:
+    words = ["model@teacher=timm", f"teacher.net.model_name='{name}'", "teacher.net.pretrained=true"]
+    words += ["teacher.find_taps=false", "+teacher.taps.logits=fc"]  # else it is built
+    return [*ALONE, *words, "dataset=fashion_mini", "method=kd", *more]
+
+
+@pytest.mark.slow
+def test_a_network_in_a_folder_or_on_the_hub_says_what_it_takes_too(composed, tmp_path, monkeypatch):
+    hub = pytest.importorskip("timm.models._hub")
+    found = {"input_size": [3, 96, 96], "mean": [0.1] * 3, "std": [0.2] * 3}
+    config = {"architecture": "resnet10t", "num_classes": 2, "pretrained_cfg": found}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(hub, "load_model_config_from_hf", lambda name, cache_dir=None: (found, "resnet10t", {}))
+    for name in (f"local-dir:{tmp_path}", "hf-hub:somebody/net", "hf_hub:somebody/net"):
+        errors, app, _ = read(composed(*of_timm(name)))
+        own = app.teacher.input
+        assert not errors and (own.size, own.mean, own.std, own.find) == (96, [0.1] * 3, [0.2] * 3, False), name
+
+
+@pytest.mark.slow
+def test_a_network_of_which_timm_says_nothing_is_told(composed, tmp_path, monkeypatch, caplog):
+    hub = pytest.importorskip("timm.models._hub")
+
+    def offline(name, cache_dir=None):
+        raise ConnectionError("no route to the hub\nin many lines")
+
+    monkeypatch.setattr(hub, "load_model_config_from_hf", offline)
+    (tmp_path / "config.json").write_text('{"architecture": "resnet10t", "pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}')
+    whole = ("teacher.input.size=32", "teacher.input.mean=[0,0,0]", "teacher.input.std=[1,1,1]")
+    for name, why in (
+        ("hf-hub:somebody/net", "no route to the hub"),
+        (f"local-dir:{tmp_path}", "its config has no input_size"),
+        (f"local-dir:{tmp_path}/none", "Config file not found"),
+    ):
+        (error,) = read(composed(*of_timm(name, "teacher.input.find=true")))[0]
+        assert error.startswith(f"teacher.input.find: of {name}, timm says nothing ({why}"), error
+        assert "write teacher.input.size, mean and std" in error and not caplog.records
+        assert read(composed(*of_timm(name)))[0] == []
+        assert f"teacher.input: of {name}, timm says nothing ({why}" in caplog.text
+        caplog.clear()
+        assert read(composed(*of_timm(name, *whole)))[0] == [] and not caplog.records
 
 
 @pytest.mark.slow

@@ -38,6 +38,17 @@ def test_a_large_network_at_the_rate_of_a_tiny_one_is_warned_of_with_what_fits()
     assert notes("model@teacher=resnet50", "model@student=mobilenet_v2", "stage.fits=[]") == []
 
 
+@pytest.mark.parametrize("file, key", [("torchvision", "name"), ("timm", "model_name")])
+def test_any_network_of_a_library_is_warned_of_as_those_with_a_file_of_their_own(file, key):
+    pytest.importorskip(file)
+    words = (f"model@student={file}", "method=ce", "prelude=none", "student.find_taps=false", "+student.taps.logits=fc")
+    (note,) = notes(*words, f"student.net.{key}=resnet50")
+    assert "student is of the kind imagenet" in note and "at a learning rate of 0.4" in note
+    names = {"torchvision": "swin_t", "timm": "deit_tiny_patch16_224"}
+    assert "student is of the kind transformer" in notes(*words, f"student.net.{key}={names[file]}")[0]
+    assert notes(*words, f"student.net.{key}=resnet50", "stage=scratch_adamw") == []
+
+
 @pytest.mark.parametrize("words", [("student.weights=IMAGENET1K_V1",), ("student.checkpoint=FILE",)])
 def test_a_network_that_begins_with_weights_is_for_finetuning(words, tmp_path):
     (tmp_path / "x.pt").write_bytes(b"")

@@ -7,6 +7,7 @@ from data_fixtures import write_images
 from distill_app.check.quick import read
 from distill_app.config.tree import compose
 from distill_app.data import CsvImages
+from distill_app.data.notes import reading_notes
 from distill_app.errors import DataError
 
 PAIR = ("model@teacher=plain_8_16", "model@student=plain_8_16", "prelude=none", "teacher.allow_random=true")
@@ -50,6 +51,15 @@ def test_a_column_of_parts_divides(table, delimiter):
     assert train.division["images"] == {"train": 6, "validation": 2, "test": 2}
 
 
+def test_numbers_are_sorted_as_such_and_classes_that_may_be_none_or_the_same_are_told(table):
+    rows = [f"images/x/{n:03}.png,{('10.0', '2.0', '1.0')[n % 3]}" for n in range(9)]
+    assert CsvImages(table("\n".join(["path,label", *rows])), split="train").classes == ["1.0", "2.0", "10.0"]
+    rows = [f"images/x/{n:03}.png,{('nan', '01', '1')[n % 3]}" for n in range(9)]
+    alike, none = reading_notes(CsvImages(table("\n".join(["path,label", *rows])), split="train"))
+    assert alike == "'01' and '1' are different classes, by their spelling alone"
+    assert none.startswith("the images without a label may be those of the class 'nan'")
+
+
 def test_columns_and_parts_of_other_names_are_said(table):
     text = "\n".join(
         ["bild,art,wo", *(f"images/x/{n:03}.png,a{n % 2},{'gut' if n < 6 else 'zuletzt'}" for n in range(10))]
@@ -88,6 +98,11 @@ def test_paths_may_be_relative_to_another_folder(table, tmp_path):
             "file,label\nimages/x/000.png,a\nimages/x/001.png,a\n",
             "dataset.classes: column label of {file}: there is one",
         ),
+        (
+            "file,label\nimages/x/000.png,0\nimages/x/001.png,-1\nimages/x/002.png,1\n",
+            "dataset.columns.label: {file}: 1 of the 3 images have a negative number in the column label, which stands "
+            "for no label, first that of line 3",
+        ),
         ("file,path,label\na,b,c\n", "dataset.columns.image: {file}: file and path could all be meant"),
         (
             "file,label\nimages/x/000.png,a\nimages/x/099.png,b\n",
@@ -122,5 +137,7 @@ def test_a_share_is_refused_where_the_file_names_parts(table):
     rows = "\n".join(f"images/x/{n:03}.png,{'ab'[n % 2]},{'train' if n < 6 else 'test'}" for n in range(10))
     file = table(f"file,label,split\n{rows}\n")
     assert quick_errors(f"dataset.file={file}") == []
+    (error,) = quick_errors(f"dataset.file={file}", "dataset.split_seed=7")
+    assert error.startswith("dataset.split_seed: 7 was given, and the data say themselves what is for the test")
     (error,) = quick_errors(f"dataset.file={file}", "dataset.test_fraction=0.5")
     assert error.startswith("dataset.test_fraction: 0.5 was given, and the data say themselves")

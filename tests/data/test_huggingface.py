@@ -103,6 +103,28 @@ def test_images_without_a_label_are_refused_and_another_part_can_be_said(tmp_pat
     assert len(test) == 4 and test.division["how"] == "train is train, test is valid"
 
 
+def labelled(values, feature):
+    images = [Image.new("L", (9, 6), n) for n in range(len(values))]
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    return datasets.Dataset.from_dict({"image": images, "label": values}, features=features)
+
+
+def test_labels_that_are_several_or_none_are_no_classes(tmp_path):
+    names, numbers = datasets.ClassLabel(names=["ant", "bee"]), datasets.Value("float64")
+    labelled([[0], [0, 1], [1], [0]], datasets.Sequence(names)).save_to_disk(str(tmp_path / "several"))
+    (error,) = quick_errors(tmp_path / "several", "dataset.columns.label=label")
+    assert (
+        error.startswith("dataset.columns.label: ")
+        and "label of all has [0] in row 0, and an image has one class" in error
+    )
+    for none in (float("nan"), -1.0):
+        labelled([0.0, 1.0, none, 1.0], numbers).save_to_disk(str(tmp_path / f"with {none}"))
+        (error,) = quick_errors(tmp_path / f"with {none}")
+        assert "1 of the 4 images of all have no label, first that of row 2" in error
+    labelled([10.0, 2.0, 1.0] * 2, numbers).save_to_disk(str(tmp_path / "whole"))
+    assert HuggingFaceImages(str(tmp_path / "whole"), split="test").classes == ["1", "2", "10"]
+
+
 @pytest.mark.slow
 def test_what_is_not_there_is_told(tmp_path, monkeypatch):
     (error,) = quick_errors(tmp_path / "nowhere")

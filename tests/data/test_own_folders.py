@@ -1,5 +1,7 @@
 """Folders of one's own images: how they fall into parts, which classes they have, and what is wrong with them."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,24 @@ def test_parts_of_other_names_are_said(tmp_path):
         folder_listing(str(tmp_path), splits={"tests": "last"})
     with pytest.raises(DataError, match=r"val and valid could both be meant; say which"):
         part_names(["train", "val", "valid"])
+
+
+def test_a_seed_that_draws_nothing_is_refused(tmp_path):
+    folders(tmp_path)
+    assert len(ImageFolder(str(tmp_path), split="test")) == 6
+    with pytest.raises(DataError, match=r"^split_seed: 7 was given, and the data say .*train, val.*leave it out"):
+        ImageFolder(str(tmp_path), split="test", split_seed=7)
+
+
+@pytest.mark.parametrize("split", [None, "train"])
+def test_files_whose_names_are_no_text_are_refused_by_name(tmp_path, split):
+    write_images(tmp_path, {"ant": 6, "bee": 6})
+    os.rename(tmp_path / "bee" / "000.png", os.fsencode(tmp_path / "bee") + b"/caf\xe9.png")
+    with pytest.raises(DataError, match=r"^root: the names of 1 files are no text .*bee/caf\\udce9.png'; rename"):
+        ImageFolder(str(tmp_path), split=split)
+    os.rename(os.fsencode(tmp_path / "bee") + b"/caf\xe9.png", os.fsencode(tmp_path / "bee") + b"/caf\xe9.txt")
+    [note] = reading_notes(ImageFolder(str(tmp_path), split=split))
+    assert note.endswith("bee/caf?.txt"), "a file that is not read"
 
 
 def test_a_class_may_be_called_train_or_test(tmp_path):

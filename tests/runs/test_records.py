@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from distill_app.errors import DataError, RunLocked
 from distill_app.runs import records
 from distill_app.runs.files import write_json
-from distill_app.runs.records import git_state, refuse_other_data, write_records
+from distill_app.runs.records import git_state, refuse_other_data, refuse_to_judge_on_other_data, write_records
 from distill_app.runs.status import Status, run_lock
 
 _CFG = {"seed": 3, "student": {"net": "a"}, "copy": "${student.net}"}
@@ -132,6 +132,25 @@ def test_a_run_does_not_go_on_with_labels_that_mean_other_classes(tmp_path):
         refuse_other_data(tmp_path, _classes("aphid", "bee"))
     with pytest.raises(DataError, match="their order is another"):
         refuse_other_data(tmp_path, _classes("bee", "ant"))
+
+
+def _shared(train: str, **more) -> dict:
+    return {"classes": ["ant", "bee"], "split": {"split_seed": 0, "hash": {"train": train, "test": "t"}, **more}}
+
+
+def test_networks_are_not_judged_on_images_that_were_drawn_anew(tmp_path, caplog):
+    refuse_to_judge_on_other_data(tmp_path, "train", _shared("a"))  # of another version, which recorded nothing
+    write_json(tmp_path / "data.json", {"train": _shared("a", images={"train": 8}, of="x")})
+    refuse_to_judge_on_other_data(tmp_path, "train", _shared("a", images={"train": 8}, of="x"))
+    assert not caplog.records
+    for other in (_shared("b", images={"train": 9}, of="x"), _shared("a", images={"train": 9}, of="y")):
+        with pytest.raises(DataError, match=r"8 train then, 9 train now .*put the files back .*distill rerun"):
+            refuse_to_judge_on_other_data(tmp_path, "train", other)
+    with pytest.raises(DataError, match="labels mean others: bee is gone"):
+        refuse_to_judge_on_other_data(tmp_path, "train", {**_shared("a"), "classes": ["ant", "cat"]})
+    own = {**_shared("b"), "split": {"how": "test is test", "images": {"train": 8, "test": 3}}}
+    refuse_to_judge_on_other_data(tmp_path, "train", own)
+    assert "8 train then, 8 train, 3 test now" in caplog.text
 
 
 def test_second_process_is_refused_until_the_first_is_gone(tmp_path):

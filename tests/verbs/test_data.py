@@ -75,6 +75,36 @@ def test_what_keeps_a_data_set_from_being_read_is_told(tmp_path, distill):
     assert code == 2 and "name a folder of images, or a data set" in err
 
 
+def test_what_a_run_warns_of_is_told(tmp_path, distill):
+    for part in ("train", "val"):
+        write_images(tmp_path / part, {"ant": 10, "bee": 10})
+    for number in range(3):
+        (tmp_path / "train" / "ant" / f"{number}.HEIC").write_bytes(b"x")
+    write_images(tmp_path / "test", {"": 2})
+    unread, beside, *_ = check(distill, tmp_path)[1]["notes"]
+    assert unread.startswith("3 files are not read as images (3 .heic;") and beside.endswith("are not read: test")
+    rows = [f"train/{name}/{n:03}.png,{label}" for name, label in (("ant", "nan"), ("bee", "x")) for n in range(10)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    assert "those of the class 'nan'" in check(distill, tmp_path / "list.csv")[1]["notes"][0]
+
+
+@pytest.mark.slow
+def test_images_that_a_run_refuses_are_wrong_and_end_neither_the_check_nor_the_picture(tmp_path, distill):
+    generator = np.random.default_rng(0)
+    for file in (tmp_path / "d" / label / f"{number}.tif" for label in ("ant", "bee") for number in range(10)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.random((8, 8), dtype=np.float32)).save(file)
+    words = ("data", "check", str(tmp_path / "d"), "dataset.image_size=32", "--picture", str(tmp_path / "p.png"))
+    code, out, _ = distill(*words)
+    assert code == 1 and "1. 20 images cannot be read: ant/0.tif" in out and "(the image holds 32-bit floats" in out
+    assert "all       " in out and (tmp_path / "p.png").is_file()
+    code, out, _ = distill(*words, "+dataset.train.white=1.0", "+dataset.test.white=1.0")
+    assert code == 0 and "nothing is wrong" in out
+    (tmp_path / "file").touch()
+    code, out, _ = distill(*words[:-1], str(tmp_path / "file" / "p.png"), "dataset.validation_fraction=0")
+    assert code == 1 and "there is no picture: " in out
+
+
 def test_a_place_says_which_data_set_it_is(tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "dataset_dict.json").write_text("{}")

@@ -127,6 +127,34 @@ def test_a_run_does_not_go_on_when_images_came_along(tmp_path, monkeypatch):
         call("resume", [str(tmp_path / "run")])
 
 
+@pytest.mark.parametrize("kind", ["imagefolder", "csv"])
+def test_a_run_is_not_tested_on_what_it_was_trained_on_when_images_went(tmp_path, kind, distill):
+    root, table = stranger_folder(tmp_path / "images", each=12), tmp_path / "list.csv"
+    place = {
+        "imagefolder": ("dataset=imagefolder", f"dataset.root={root}"),
+        "csv": ("dataset=csv", f"dataset.file={table}"),
+    }
+
+    def listed() -> dict[str, str]:
+        files = {f"images/{file.parent.name}/{file.name}": file.parent.name for file in sorted(root.glob("*/*"))}
+        table.write_text("\n".join(["path,label", *(f"{file},{name}" for file, name in files.items())]))
+        return files
+
+    listed()
+    run, words = tmp_path / "run", (*place[kind], *SHORT, "stage.epochs=1")
+    assert distill(*words, f"hydra.run.dir={run}")[0] == 0
+    assert distill("evaluate", str(run))[0] == 0
+    anew = (*words, f"student.checkpoint={run / 'student.pt'}", "dry_run=true")
+    assert "would be tested" not in distill(*anew)[2]
+    for name in list(listed())[::4]:
+        (tmp_path / name).unlink()
+    listed()
+    for asked in (("evaluate", str(run)), ("evaluate", str(run), "--full"), ("continue", str(run))):
+        code, out, err = distill(*asked)
+        assert code and "put " in err and "distill rerun" in err and " then, " in err, (asked, out, err)
+    assert f"in {run} (" in distill(*anew)[2], "a warning, where the weights are named by hand"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_see_what_one_process_sees(tmp_path, places, kind):
     config = config_of(*places[kind], *SHORT, "stage.lr=0.01", "runtime.sync_batch_norm=true")
