@@ -66,7 +66,7 @@ def _told_by_timm(net: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str
     return (None, f"its config has no {lacking[0]}") if lacking else (told, "")
 
 
-def _pretrained_cfg(name: str, *, cache_dir: Any) -> Mapping[str, Any] | None:
+def _pretrained_cfg(name: str, *, cache_dir: Any) -> Any:
     """The config of a network's weights: of a name of timm's own, of a folder, or of an id on the hub."""
     models, hub = import_module("timm.models"), import_module("timm.models._hub")
     source, place = models.parse_model_name(name)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distill_app.report.comparison import Against, Compared
@@ -13,6 +13,7 @@ from distill_app.runs.collect import BASE, differing
 from distill_app.runs.metrics import Metric, joined
 from distill_app.runs.naming import short_names
 from distill_app.runs.report import cell_text, summary_table
+from distill_app.words import some
 
 _REFERENCES = {"vs alone": "the student alone", "vs kd": "tuned KD"}
 
@@ -179,14 +180,30 @@ def _tex(text: str) -> str:
 
 
 def status_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many runs are in which state; and which did not finish, what they are, and why."""
+    """How many runs are in which state; which did not finish, what they are, and why; and other test images."""
     lines = [f"{len(runs)} runs: {states_text(runs)}"]
     for run in runs:
         if run["state"] != "done":
             reason = f": {cell_text('reason', run['reason'])}" if run["reason"] else ""
             what = f" ({cell_text('what', what_of(run, runs))})" if what_of(run, runs) else ""
             lines.append(f"- {cell_text('path', run['path'])}{what} {cell_text('state', run['state'])}{reason}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_other_tests(runs)])
+
+
+def _other_tests(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A warning for each data set on whose images runs were not tested alike: files came or went in between."""
+    tested: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        if run["state"] == "done" and run.get("tested"):
+            dataset, images = run["tested"]
+            tested.setdefault(dataset, {}).setdefault(images, []).append(run["path"])
+    for dataset, groups in tested.items():
+        if len(groups) > 1:
+            told = "; ".join(some((cell_text("path", path) for path in paths), limit=2) for paths in groups.values())
+            yield (
+                f"- warning: {cell_text('dataset', dataset)} was tested on {len(groups)} different sets of images, "
+                f"whose figures do not compare (`split` in data.json): {told}"
+            )
 
 
 def states_text(runs: Sequence[Mapping[str, Any]]) -> str:

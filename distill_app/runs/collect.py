@@ -29,8 +29,8 @@ def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All runs below a folder (or the folder itself).
 
     Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows, objective, stages), the
-    kind of its method, where and by what it was run (device, host, commit), what was typed (command, and point_command
-    of this run alone), and
+    kind of its method, on which images it was tested (None: unknown), where and by what it was run (device, host,
+    commit), what was typed (command, and point_command of this run alone), and
     under `varied` the settings in which the runs differ, key to value as text: those that somebody typed or chose, and
     of the others as few as tell all apart.
     """
@@ -85,6 +85,7 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
         "kind": _kind(config.get("method")),
         "benchmark": _benchmark(config.get("benchmark")),
         "settings": settings,
+        "tested": _tested(folder),
         **_where(folder),
         **_commands(folder, hydra["overrides"]),
         **hydra,
@@ -123,6 +124,16 @@ def _benchmark(benchmark: Any) -> str | None:
     """The published benchmark that a run belongs to."""
     name = benchmark.get("name") if isinstance(benchmark, Mapping) else None
     return name if isinstance(name, str) else None
+
+
+def _tested(folder: Path) -> tuple[str, str] | None:
+    """On which images a run was tested: their data set, and a hash of their names; None where that is not recorded."""
+    stages = [each for each in (read_object(folder / "data.json") or {}).values() if isinstance(each, Mapping)]
+    split = stages[-1].get("split") if stages else None
+    hashes = split.get("hash") if isinstance(split, Mapping) else None
+    if not isinstance(hashes, Mapping) or not hashes.get("test"):
+        return None
+    return " ".join(str(stages[-1][key]) for key in ("dataset", "root") if stages[-1].get(key)), str(hashes["test"])
 
 
 def _where(folder: Path) -> dict[str, Any]:

@@ -130,6 +130,23 @@ def test_runs_that_did_not_finish_say_what_they_are(tmp_path):
     assert _columns(tmp_path) == {}
 
 
+def test_runs_that_were_tested_on_other_images_are_told(tmp_path):
+    _sweep(tmp_path, {"a": {"lr": 0.1}, "b": {"lr": 0.2}, "c": {"lr": 0.3}})
+    for name, images in (("a", "x"), ("b", "x"), ("c", "x")):
+        split = {"hash": {"train": "t", "test": images}}
+        record = {"teacher": {}, "distill": {"dataset": "imagefolder", "root": "/d", "split": split}}
+        (tmp_path / name / "data.json").write_text(json.dumps(record))
+    assert status_text(collect(tmp_path)) == "3 runs: 3 done"
+    (tmp_path / "b/data.json").write_text(json.dumps(record).replace('"x"', '"y"'))
+    warning = status_text(collect(tmp_path)).splitlines()[1]
+    assert warning.startswith(
+        "- warning: imagefolder /d was tested on 2 different sets of images, whose figures do not"
+    )
+    assert warning.endswith(": a, c; b")
+    (tmp_path / "b/data.json").write_text('{"distill": {"split": {"hash": 3}}}')
+    assert status_text(collect(tmp_path)) == "3 runs: 3 done"
+
+
 def test_a_run_whose_process_is_gone_does_not_run(tmp_path):
     _run(tmp_path / "a", seed=0, state="running")
     dead = {"state": "running", "pid": 2**22 + 1, "host": socket.gethostname()}
