@@ -178,9 +178,8 @@ def _contrast(node: Node, weight: float, wires: Wires, name: str) -> None:
 def _pretext(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "mean")
     path, _ = node.take("module_path", default="ss_module"), node.take("module_io")
-    wires.term(
-        name, f"{OURS}.ContrastivePrediction", {"embedding": wires.side(teacher=True).address(str(path))}, weight
-    )
+    inputs = {"embedding": wires.side(teacher=True).address(str(path)), "target": "batch.target"}
+    wires.term(name, f"{OURS}.ContrastivePrediction", inputs, weight)
 
 
 def _rotations(node: Node, weight: float, wires: Wires, name: str) -> None:
@@ -197,8 +196,9 @@ def _rotations(node: Node, weight: float, wires: Wires, name: str) -> None:
     similar, turned = (
         {"temperature": node.take(f"{key}_temp"), "keep": node.take(f"{key}_ratio")} for key in ("ss", "tf")
     )
-    wires.term("similarity", f"{OURS}.SimilarityKL", heads, weight * weights[2], **similar)
-    ends = logits | {"target": "batch.target"}
+    target = {"target": "batch.target"}
+    wires.term("similarity", f"{OURS}.SimilarityKL", heads | target, weight * weights[2], **similar)
+    ends = logits | target
     wires.term("rotated", f"{OURS}.RotatedKL", ends, weight * weights[3], **turned)
 
 
