@@ -14,7 +14,7 @@ from distill_app.report.curves import Curves
 from distill_app.report.depth import depth_of, depth_sheet, networks_sheet
 from distill_app.report.pictures import pictures_of
 from distill_app.report.results import DISTILLED, Result
-from distill_app.report.tables import metrics_in, settings_of, states_text, tuned_texts
+from distill_app.report.tables import metrics_in, settings_of, states_text, tested_apart, tuned_texts
 from distill_app.runs.files import finite, now, write_text
 from distill_app.runs.naming import short_names
 
@@ -50,6 +50,7 @@ def page(*, runs: Sequence[Mapping[str, Any]], found: Sequence[Compared], title:
         costs=sheets.costs_sheet(found, runs),
         runs=sheets.runs_sheet(runs, found),
         failed=sheets.failed_sheet(runs),
+        warnings=list(tested_apart(runs)),
         commands=sheets.commands_of(runs),
         facts=sheets.facts_of(runs, found),
         depth=depth_sheet(depth),

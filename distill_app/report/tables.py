@@ -187,11 +187,11 @@ def status_text(runs: Sequence[Mapping[str, Any]]) -> str:
             reason = f": {cell_text('reason', run['reason'])}" if run["reason"] else ""
             what = f" ({cell_text('what', what_of(run, runs))})" if what_of(run, runs) else ""
             lines.append(f"- {cell_text('path', run['path'])}{what} {cell_text('state', run['state'])}{reason}")
-    return "\n".join([*lines, *_other_tests(runs)])
+    return "\n".join([*lines, *(f"- warning: {text}" for text in tested_apart(runs))])
 
 
-def _other_tests(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A warning for each data set on whose images runs were not tested alike: files came or went in between."""
+def tested_apart(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of each data set on whose images runs were not tested alike, since files came or went: which these are."""
     tested: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         if run["state"] == "done" and run.get("tested"):
@@ -201,7 +201,7 @@ def _other_tests(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if len(groups) > 1:
             told = "; ".join(some((cell_text("path", path) for path in paths), limit=2) for paths in groups.values())
             yield (
-                f"- warning: {cell_text('dataset', dataset)} was tested on {len(groups)} different sets of images, "
+                f"{cell_text('dataset', dataset)} was tested on {len(groups)} different sets of images, "
                 f"whose figures do not compare (`split` in data.json): {told}"
             )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from distill_app.report.page import page
 from distill_app.report.results import aggregate
 from distill_app.report.tables import status_text
 from distill_app.runs.collect import collect
@@ -143,6 +144,7 @@ def test_runs_that_were_tested_on_other_images_are_told(tmp_path):
         "- warning: imagefolder /d was tested on 2 different sets of images, whose figures do not"
     )
     assert warning.endswith(": a, c; b")
+    assert warning.removeprefix("- warning: ") in page(runs=collect(tmp_path), found=[], title="t")
     (tmp_path / "b/data.json").write_text('{"distill": {"split": {"hash": 3}}}')
     assert status_text(collect(tmp_path)) == "3 runs: 3 done"
 
