@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from distill_app.config.plan import AVERAGE
 from distill_app.report import picture
 from distill_app.report.comparison import Compared, compared
 from distill_app.report.results import aggregate
@@ -37,7 +38,9 @@ be below 0.05 by chance.
   chosen ones: [searched.json](searched.json).
 - `as published` is what the first point reached on validation images, `chosen` the best of all, with the same
   seeds: how much of a method's place is due to its settings. `best epoch` is the test figure of the epoch that was
-  best on validation images, all other figures are those of the last.{missing}
+  best on validation images, all other figures are those of the last.
+- `cost` is the time of training against that of the student alone. Runs shared the machine with others, so it is a
+  rough one; what a step costs beside KD, in one interleaved run, stands in [performance.md](performance.md).{missing}
 
 ![{what} of all methods]({stem}.png)
 """
@@ -84,7 +87,7 @@ def write(
         command=f"python -m scripts.measure.methods --dataset {dataset}",
         stem=stem,
         seeds=best.n,
-        count=len(found) - 1,
+        count=len(whole) - 1,
         labels=next(iter(identity.values()))["train"],
         budget=judging["budget"],
         trials=len(judging["trials"]),
@@ -106,7 +109,8 @@ def write(
     numbers = [_numbers(each, whole, of.metric) for each in found]
     (docs / f"{stem}.json").write_text(json.dumps({"teacher": summary, "methods": numbers}, indent=1) + "\n")
     known = yaml.safe_load(gains.read_text(encoding="utf-8")) if gains.is_file() else {}
-    known[dataset] = {n["method"]: round(100 * n["minus_alone"]["mean"], 2) for n in numbers if "minus_alone" in n}
+    students = [n for n in numbers if "minus_alone" in n and "average_of_weights" not in n]
+    known[dataset] = {n["method"]: round(100 * n["minus_alone"]["mean"], 2) for n in students}
     gains.write_text(f"# points over the student alone: docs/results*.md\n{yaml.safe_dump(known)}", encoding="utf-8")
     print(page)
 
@@ -141,7 +145,14 @@ def table(found: Sequence[Compared], record: Mapping[str, Any], of: Bundled) -> 
 
 def _named(each: Compared) -> str:
     name = f"`{each.result.base['method']}`"
+    if _is_average(each):
+        return f"{name}, average of weights"
     return f"student alone ({name})" if each.result.role == "alone" else name
+
+
+def _is_average(each: Compared) -> bool:
+    """Whether it is the average of a student's weights, which is tested beside the student."""
+    return str(each.result.members[-1][1].get("network")).endswith(AVERAGE)
 
 
 def _searched(each: Compared, record: Mapping[str, Any]) -> dict[str, str]:
@@ -157,6 +168,8 @@ def _searched(each: Compared, record: Mapping[str, Any]) -> dict[str, str]:
 def _numbers(each: Compared, record: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """A result for programs to read; shares as fractions."""
     numbers: dict[str, Any] = {"method": each.result.base["method"], "parameters": each.result.parameters}
+    if _is_average(each):
+        numbers["average_of_weights"] = True
     for name, figure in each.result.figures.items():
         numbers[name] = figure.by_seed
     for name, against in (("minus_alone", each.alone), ("minus_kd", each.kd)):
