@@ -39,22 +39,28 @@ def drawn_otherwise(folder: Path, plans: Sequence[StagePlan]) -> Iterator[str]:
         plans: The stages that would test its networks.
     """
     config, records = stored_config(folder) or {}, read_object(folder / "data.json") or {}
-    dataset = config.get("dataset")
-    place = _place(dataset.get("train") if isinstance(dataset, Mapping) else None)
+    dataset: Mapping[str, Any] = config["dataset"] if isinstance(config.get("dataset"), Mapping) else {}
+    place = _place(dataset.get("train"))
+    # A stage may have had data of its own, which are none of these.
+    stages = [each for each in records.values() if isinstance(each, Mapping) and _is_of(each, dataset)]
     here = {plan.data_key: plan for plan in plans if is_own(plan.data.train) and _place(plan.data.train) == place}
     for key, plan in here.items():
         try:
             now = own_listing(plan.data.train).record()
         except (DataError, OSError):  # told where the data are checked
             continue
-        splits = [each.get("split") for each in records.values() if isinstance(each, Mapping)]
-        if other := next((then for then in splits if drawn_anew(then, now)), None):
+        if other := next((then for each in stages if drawn_anew(then := each.get("split"), now)), None):
             yield (
                 f"{key}: which images are tested was drawn by their names and {key}.split_seed, and is not what it was "
                 f"in {folder} ({counts_text(other)} then, {counts_text(now)} now), so its networks would be tested on "
                 f"what they were trained on; put files and settings back as they were, divide the images yourself into "
                 f"train and test, or train anew: distill rerun {shlex.quote(str(folder))}"
             )
+
+
+def _is_of(record: Mapping[str, Any], dataset: Mapping[str, Any]) -> bool:
+    """Whether what a run recorded of a stage's data is of the experiment's own data set."""
+    return (record.get("dataset"), record.get("root")) == (dataset.get("name"), dataset.get("root"))
 
 
 def _place(conf: Any) -> list[Any] | None:

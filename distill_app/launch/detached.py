@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
+from distill_app.errors import LaunchError
+
 
 @contextmanager
 def streams_closed() -> Iterator[None]:
@@ -38,6 +40,27 @@ def gpu_count() -> int:
     """How many GPUs this process may use, whatever they are called."""
     names = _named()
     return len(visible_gpus() if names is None else names)
+
+
+def gpus_of(number: int, *, count: int) -> list[int]:
+    """Which GPUs one of several jobs gets, that take turns at them: as many as it asks for, or as there are.
+
+    Args:
+        number: Of the job.
+        count: How many it asks for.
+
+    Raises:
+        LaunchError: They are named in a way that a local job cannot be told.
+    """
+    visible = visible_gpus()
+    if count and not visible and gpu_count():
+        raise LaunchError(
+            f"launcher.gpus_per_node: CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} does not name GPUs "
+            f"by numbers, as a local job needs them; number them, or use launcher=local or launcher=ddp"
+        )
+    count = min(count, len(visible))
+    first = number * count % max(1, len(visible))
+    return (visible + visible)[first : first + count]
 
 
 def _named() -> list[str] | None:

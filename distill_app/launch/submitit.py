@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.errors import ConfigError, LaunchError
-from distill_app.launch.detached import gpu_count, streams_closed, visible_gpus
+from distill_app.launch.detached import gpus_of, streams_closed
 from distill_app.launch.job import Job
 from distill_app.launch.scheduler import QUEUED, RUNNING, alive
 from distill_app.launch.side_by_side import SideBySide
@@ -276,20 +276,13 @@ class Submitit:
         Raises:
             LaunchError: GPUs are named in a way that it cannot pass on.
         """
-        visible = visible_gpus()
-        if self.gpus_per_node and not visible and gpu_count():
-            raise LaunchError(
-                f"launcher.gpus_per_node: CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} does not name "
-                f"GPUs by numbers, as a local job needs them; number them, or use launcher=local or launcher=ddp"
-            )
-        count = min(self.gpus_per_node or 0, len(visible))
-        first = number * count % max(1, len(visible))
+        gpus = gpus_of(number, count=self.gpus_per_node or 0)
         about = {"timeout_min": self.timeout_min, "setup": list(self.setup), "signal_delay_s": self.signal_delay_s}
         return {
             **about,
             "tasks_per_node": self.tasks_per_node,
-            "gpus_per_node": count,
-            "visible_gpus": (visible + visible)[first : first + count],
+            "gpus_per_node": len(gpus),
+            "visible_gpus": gpus,
         }
 
 

@@ -43,6 +43,8 @@ class AttentionTransfer(nn.Module):
         require_choice(norm, ("mse", "p"), argument="norm")
         require_order(p, argument="p")
         require_positive(exponent, argument="exponent")
+        if norm == "mse" and p != 2:
+            raise ValueError(f"p={p} has no part in norm='mse': leave it out, or set norm=p")
         self.norm, self.p, self.exponent = norm, p, exponent
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

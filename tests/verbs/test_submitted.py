@@ -11,7 +11,7 @@ from engine_fixtures import resolved
 from distill_app.runs.claim import claim
 from distill_app.runs.jobs import JobRecord, read_job
 from distill_app.runs.status import Status
-from distill_app.verbs import logs
+from distill_app.verbs import logs, retry
 
 SLURM = ("launcher=slurm", "launcher.gpus_per_node=null")
 
@@ -81,6 +81,22 @@ def test_retry_submits_what_is_missing_as_one_array(sweep, distill, tmp_path):
     code, out, _ = distill("retry", str(sweep))
     assert code == 0 and "submitted array 99, 3 jobs" in out
     assert "#SBATCH --array=0-2" in (tmp_path / "batch").read_text()
+
+
+def test_a_retried_point_takes_over_what_its_sweep_has_trained(sweep, distill, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(retry.Queue, "add", lambda self, launcher, job: jobs.append(job))
+    assert distill("retry", str(sweep))[0] == 0 and [job.shared for job in jobs] == [None]
+    (sweep / "prelude").mkdir()
+    assert distill("retry", str(sweep))[0] == 0 and jobs[1].shared == str(sweep / "prelude")
+
+
+def test_logs_are_followed_past_a_run_that_is_queued_again(sweep, distill, monkeypatch):
+    told = iter(["running", "preempted", "requeued", "running", "done"])
+    monkeypatch.setattr(logs, "_EVERY", 0.001)
+    monkeypatch.setattr(logs, "states", lambda runs: {runs[0]: next(told)})
+    assert distill("logs", str(sweep / "2"), "-f")[0] == 0
+    assert next(told, None) is None
 
 
 def test_retry_takes_no_shell_of_a_stored_config_without_trust(sweep, distill):
