@@ -10,7 +10,7 @@ from importlib import import_module
 
 # Verb: what it does, for --help and at the top of its own -h. Nothing is listed anywhere else.
 VERBS = {
-    "list": "lists methods, models, datasets, experiments, other groups",
+    "list": "lists methods, models, other groups; also: distill methods",
     "show": "shows an option in full, and where its values come from",
     "predict": "says what is in images: with a network of a run, or an export",
     "export": "writes a verified file: weights, torch.export, TorchScript, ONNX",

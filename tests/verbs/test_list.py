@@ -27,6 +27,12 @@ def told(capsys, *words: str) -> tuple[int, str, str]:
     return int(stopped.value.code or 0), out, err
 
 
+@pytest.mark.parametrize("kind", ["methods", "models", "losses"])
+def test_a_kind_alone_is_listed(kind, capsys):
+    short, long = (told(capsys, *words) for words in ([kind], ["list", kind]))
+    assert short == long and short[0] == 0 and short[1]
+
+
 def test_the_list_names_every_method_with_kind_title_needs_and_paper(capsys, monkeypatch):
     monkeypatch.setattr(verb, "gains", dict)
     code, out, _ = told(capsys, "list", "methods")
