@@ -125,13 +125,20 @@ class Measured:
         """Searches, unless that has been done, and trains the students that are tested.
 
         Returns:
-            What was tried and what was chosen; `best` has the test figures of the best epoch by seed.
+            What was tried and what was chosen; `best` has the test figures of the best epoch by seed, `diverged` the
+            seeds with which the chosen settings led nowhere.
         """
         space = Space.of(compose(self.overrides(name, 0)), budget=self.of.budget)
         if known is None or not self.was_found_alike(known):
             known = self.search(name, space)
-        best = {str(seed): self.tested(name, seed, space.overrides(known["chosen"])) for seed in range(self.of.seeds)}
-        return {**known, "best": best}
+        best, diverged = {}, []
+        for seed in range(self.of.seeds):
+            try:
+                best[str(seed)] = self.tested(name, seed, space.overrides(known["chosen"]))
+            except (DistillError, ArithmeticError) as error:
+                print(f"{name}, seed {seed}: {error}", flush=True)
+                diverged.append(seed)
+        return {**known, "best": best, **({"diverged": diverged} if diverged else {})}
 
     def was_found_alike(self, known: Mapping[str, Any]) -> bool:
         """Whether settings were searched within the budget of now."""

@@ -48,6 +48,12 @@ be below 0.05 by chance.
 CACHED = """ The teacher answers once to each of {views} views of an image, and is read from the cache after that; a
 student without a teacher sees a new view in each epoch."""
 
+MISSING = """
+- Not measured: {names}."""
+
+LOST = """
+- Chosen settings that diverged with a seed of the table, so that there is no mean to show: {names}."""
+
 CUT = """
 ## A bottleneck inside the teacher's architecture
 
@@ -73,14 +79,16 @@ def write(
     """
     stem = "results" if dataset == "digits" else f"results_{dataset}"
     of = DATA[dataset]
-    whole, cut = _parted(record)
+    diverged = {name: entry["diverged"] for name, entry in record.items() if "diverged" in entry}
+    whole, cut = _parted({name: entry for name, entry in record.items() if name not in diverged})
     found = _students(place, whole, metric=of.metric)
     runs = [member[0] for each in found for member in each.result.members]
     identity = json.loads((Path(runs[0]["folder"]) / "data.json").read_text(encoding="utf-8"))
     best = found[0].result
     summary = {**teacher["rows"][0], "name": teacher["student"]}
     judging = next(iter(whole.values()))
-    left = sorted({*methods_for(dataset)} - {*whole, *SPLIT})
+    left = [f"`{name}`" for name in sorted({*methods_for(dataset)} - {*record, *SPLIT})]
+    lost = [f"`{name}` (seed {', '.join(map(str, seeds))})" for name, seeds in diverged.items()]
     text = HEAD.format(
         dataset=dataset,
         what=of.metric,
@@ -92,13 +100,15 @@ def write(
         budget=judging["budget"],
         trials=len(judging["trials"]),
         judging=f"seed{'s' * (len(judging['judging']) > 1)} {' and '.join(map(str, judging['judging']))}",
-        missing=f"\n- Not measured: {', '.join(f'`{name}`' for name in left)}." if left else "",
+        missing="".join(
+            what.format(names=", ".join(names)) for what, names in ((MISSING, left), (LOST, lost)) if names
+        ),
         cached=CACHED.format(views=of.views) if of.views else "",
         teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
         student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
     )
     parts = [wrapped(text), table(found, whole, of)]
-    if split := _students(place / BOTTLENECK, cut, metric=of.metric):
+    if "ghnd" in cut and (split := _students(place / BOTTLENECK, cut, metric=of.metric)):
         ghnd = next(each.result for each in split if each.result.base["method"] == "ghnd")
         others = " and ".join([f"labels (`{of.alone}`)", *(["`kd`"] if "kd" in cut else [])])
         where = crossing(Path(ghnd.members[0][0]["folder"]))
