@@ -26,6 +26,10 @@ class Bundled:
         alone: The method without a teacher.
         metric: What counts.
         kinds: Of methods that learn on it; empty: all but those of other data.
+        methods: These alone, where a few are of interest.
+        for_teacher: What chooses data, sizes and recipe where the teacher is trained, in the place of a student; None:
+            what chooses them for the students.
+        networks: What their names do not say.
     """
 
     overrides: tuple[str, ...]
@@ -38,10 +42,16 @@ class Bundled:
     alone: str = "ce"
     metric: str = "accuracy"
     kinds: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    for_teacher: tuple[str, ...] | None = None
+    networks: str = ""
 
 
 _DETECTORS = ("model@teacher=tiny_fasterrcnn", "model@student=tiny_fasterrcnn_8")
 _SEGMENTERS = ("model@teacher=tiny_fpn_segmenter", "model@student=tiny_fpn_segmenter_8")
+_VIT_RECIPE = ("stage=scratch_adamw", "stage.teacher_epochs=30", "stage.teacher_lr=0.001")
+_VIT = ("model@teacher=vit_ti_16", "teacher.net.patch_size=8", "teacher.net.hidden_dim=96", "teacher.net.mlp_dim=192")
+_DEIT = ("model@student=deit_ti_distilled", "+student.net.patch_size=8", "+student.net.embed_dim=48")
 _BRIEF: Any = {"trials": 4, "judging": (100,), "seeds": 3, "views": 8}  # where a student takes a minute or two
 DATA = {
     "digits": Bundled(("experiment=digits/kd",), "plain_32_64_128", 100),
@@ -64,6 +74,15 @@ DATA = {
         metric="mIoU",
         kinds=("segmentation",),
     ),
+    "fashion_vit": Bundled(
+        (*_VIT_RECIPE, *_VIT, *_DEIT),
+        "vit_ti_16",
+        30,
+        **_BRIEF,
+        methods=("ce", "deit_token", "dist", "dkd", "kd", "rkd", "vitkd"),
+        networks="ViTs of 12 blocks over 16 patches of 8 x 8 pixels, 96 and, with a distillation token, 48 wide",
+        for_teacher=(*_VIT_RECIPE, *(word.replace("teacher.net", "student.net") for word in _VIT[1:])),
+    ),
 }
 # Methods that need images with several labels, with objects or maps of classes, or networks of tokens.
 OTHER_DATA = {"multilabel_kd", "own", "own_rcnn", "seg_ce", "vitkd", "deit_token"}
@@ -85,6 +104,7 @@ FITS: dict[str, dict[str, tuple[str, ...]]] = {
         "takd": ("model@method.extra_models.assistant=plain_16_32_64",),
     },
     "fashion_mini": {"takd": ("model@method.extra_models.assistant=plain_32_64_128",)},
+    "fashion_vit": {"deit_token": ("method.params.label_tap=class_logits", "method.params.token_tap=token_logits")},
 }
 
 
@@ -96,17 +116,21 @@ def train_teacher(name: str, folder: Path, *overrides: str) -> dict[str, Any]:
         folder: The run's folder; the weights are its `student.pt`.
         overrides: On top of the prelude's recipe.
     """
-    params = compose(list(DATA[name].overrides)).prelude.params
+    of = DATA[name]
+    chosen = list(of.overrides if of.for_teacher is None else of.for_teacher)
+    params = compose(chosen).prelude.params
     recipe = [f"stage.{key}={params[key]}" for key in ("epochs", "lr") if key in params]
-    network = [f"method={DATA[name].alone}", "prelude=none", "method.stages.train.label=teacher"]
-    network += [f"model@student={DATA[name].teacher}", "dataset.student_labels_per_class=null"]
-    cfg = compose([*DATA[name].overrides, *network, *recipe, *ONE_THREAD, *overrides])
+    network = [f"method={of.alone}", "prelude=none", "method.stages.train.label=teacher"]
+    network += [f"model@student={of.teacher}", "dataset.student_labels_per_class=null"]
+    cfg = compose([*chosen, *network, *recipe, *ONE_THREAD, *overrides])
     return run(cfg, output_dir=str(folder))
 
 
 def methods_for(name: str) -> list[str]:
     """The methods that learn on a data set with its networks."""
     kinds = DATA[name].kinds
+    if DATA[name].methods:
+        return sorted(DATA[name].methods)
     if not kinds:
         return sorted({*options_of("method")} - OTHER_DATA)
     fitting = [method.name for method in methods_of() if method.about.kind in kinds]

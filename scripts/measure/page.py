@@ -28,8 +28,8 @@ percent, mean and standard deviation over {seeds} seeds, differences seed by see
 paired t-test, as `distill report` makes them. Each p stands for one comparison; of {count} methods one in twenty would
 be below 0.05 by chance.
 
-- Data: `{dataset}`, {labels} training images for the student, all of them for the teacher.
-- Teacher: {teacher}. Student: {student}.
+- Data: `{data}`, {labels} training images for the student, all of them for the teacher.
+- Teacher: {teacher}. Student: {student}.{networks}
 - Budget: {budget} epochs of training the student, over all stages of a method together.{cached}
 - Settings: of every method, the student alone too, {trials} points of its space were tried (Optuna, TPE; the first one
   is the method's file), judged by the last epoch on validation images with {judging}. The space is the rate, the
@@ -91,6 +91,8 @@ def write(
     lost = [f"`{name}` (seed {', '.join(map(str, seeds))})" for name, seeds in diverged.items()]
     text = HEAD.format(
         dataset=dataset,
+        data=best.base["dataset"],
+        networks=f" {of.networks}." if of.networks else "",
         what=of.metric,
         command=f"python -m scripts.measure.methods --dataset {dataset}",
         stem=stem,

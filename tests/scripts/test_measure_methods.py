@@ -103,11 +103,21 @@ def test_a_point_that_diverges_counts_as_tried_and_is_not_chosen(tmp_path, monke
         ("digits", {"ce", "kd", "hnd", "simkd"}, {"own", "pkd_fpn", "seg_kd", "vitkd"}),
         ("fashion_det", {"own", "pkd_fpn", "fgd", "roi_kd", "ghnd"}, {"kd", "seg_kd", "crosskd", "pseudo_boxes"}),
         ("fashion_seg", {"seg_ce", "seg_kd", "skds"}, {"kd", "own", "ghnd"}),
+        ("fashion_vit", {"ce", "kd", "vitkd", "deit_token"}, {"fitnet", "hnd", "own"}),
     ],
 )
 def test_a_data_set_measures_the_methods_that_learn_on_it(dataset, some, others):
     found = set(methods_for(dataset))
     assert some <= found and not others & found
+
+
+def test_of_vits_the_student_has_a_distillation_token_and_the_teacher_is_wider(tmp_path):
+    measured = methods.Measured("fashion_vit", tmp_path, DATA["fashion_vit"])
+    cfg = compose(measured.overrides("deit_token", 0))
+    terms = cfg.method.stages.distill.losses
+    assert (terms.ce.inputs.input, terms.kd.inputs.student) == ("student.class_logits", "student.token_logits")
+    assert cfg.teacher.net.hidden_dim == 2 * cfg.student.net.embed_dim
+    assert cfg.teacher.net.patch_size == cfg.student.net.patch_size == 8
 
 
 @pytest.mark.slow
