@@ -63,7 +63,7 @@ $(RIVALS): $(STAMP) constraints-bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_TORCHDISTILL) torchdistill==1.1.4
 	@touch $@
 
-bench: $(RIVALS) ## measure docs/performance.md: step times against torchdistill and a hand-written loop; half an idle hour
+bench: $(RIVALS) ## measure docs/performance.md: step times against torchdistill and a hand-written loop; an idle hour
 	$(BIN)/python -m scripts.benchmark
 
 clean: ## remove the environment and caches; runs under outputs/ stay

@@ -31,7 +31,7 @@ from .cache import cache, crd_setup, store
 from .methods import methods, methods_section, with_kept
 from .product import Size
 from .ranks import ranks, study
-from .report import BEGIN, EMPTY_PAGE, END, OF_METHODS, paper_table, placed, seconds_table, table
+from .report import BEGIN, EMPTY_PAGE, END, OF_METHODS, PAPER_SECONDS, paper_table, placed, seconds_table, table
 from .split import split
 from .workloads import Plan, crd, data, fixed, hint, kd, saving
 
@@ -61,13 +61,14 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     ),
     "split_tiny": (split, DETECTORS, {"repeat": 10}),
     "data": (data, {**SMALL, "batch": 64}, {}),
-    # The networks of the configurations that were published with torchdistill's paper for KD and FitNet.
-    "cache_paper": (cache, {"teacher": "resnet152"}, {}),
-    "hint_paper": (hint, {"teacher": "resnet152"}, {}),
 }
+# The other teachers of the tables of torchdistill's paper: cache_resnet50, hint_resnet50, ...
+for _teacher in [name for name in PAPER_SECONDS if name != Size.teacher]:
+    WORKLOADS |= {f"cache_{_teacher}": (cache, {"teacher": _teacher}, {})}
+    WORKLOADS |= {f"hint_{_teacher}": (hint, {"teacher": _teacher}, {})}
 # Measured by itself, since it takes long: with the machine that it was measured on, and a table of its own.
 METHODS = {"methods": (methods, {"image_size": 64, "batch": 32, "classes": 100}, {})}
-OF_OLD = ("cache", "cache_paper", "store")
+OF_OLD = ("store", *(name for name in WORKLOADS if WORKLOADS[name][0] is cache))
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # file for the result of the workload in --only
     arguments = parser.parse_args()
     if wrong := [name for name in filter(None, arguments.methods.split(",")) if name not in options_of("method")]:
-        parser.error(f"--methods: {', '.join(wrong)}: no method, see distill methods")
+        parser.error(f"--methods: {', '.join(wrong)}: no method, see distill list methods")
     if arguments.worker or arguments.profile:
         return work(arguments)
     if not arguments.quick:

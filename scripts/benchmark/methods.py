@@ -30,6 +30,7 @@ OTHER_KINDS = {
 ELSEWHERE = {method.name: why for method in methods_of() if (why := OTHER_KINDS.get(method.about.kind or ""))}
 ELSEWHERE |= {"multilabel_kd": "images have several labels", "own": OTHER_KINDS["detection"]}
 ELSEWHERE |= {"own_rcnn": OTHER_KINDS["detection"], "seg_ce": OTHER_KINDS["segmentation"]}
+ELSEWHERE |= {"vitkd": "its networks are ViTs"}
 HEADER = "| method | stage | step, times as long as KD | memory, times KD's | of that |\n|---|---|---|---|---|"
 DEAR = 1.5  # times KD from which a method has to say why
 

@@ -81,7 +81,7 @@ DATA = {
         **_BRIEF,
         methods=("ce", "deit_token", "dist", "dkd", "kd", "rkd", "vitkd"),
         networks="ViTs of 12 blocks over 16 patches of 8 x 8 pixels, 96 and, with a distillation token, 48 wide",
-        for_teacher=(*_VIT_RECIPE, *(word.replace("teacher.net", "student.net") for word in _VIT[1:])),
+        for_teacher=(*_VIT_RECIPE, *(word.replace("teacher", "student") for word in _VIT)),
     ),
 }
 # Methods that need images with several labels, with objects or maps of classes, or networks of tokens.

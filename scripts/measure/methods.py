@@ -2,6 +2,7 @@
 
     python -m scripts.measure.methods                          # all methods on digits: docs/results.md
     python -m scripts.measure.methods --dataset fashion_mini   # on larger images: docs/results_fashion_mini.md
+    python -m scripts.measure.methods --dataset fashion_vit    # those of tokens, between ViTs
     python -m scripts.measure.methods --dataset fashion_det    # detectors by mAP; fashion_seg: segmenters by mIoU
     python -m scripts.measure.methods --methods kd,at --jobs 2 # only some; what is there already is not run again
 
