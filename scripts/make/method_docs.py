@@ -22,9 +22,9 @@ also of one of your own.
 `model@teacher=... model@student=...` choose another pair: adapters take their sizes from the networks. The gain is the
 difference to the student alone in points of accuracy, of detectors of mAP, of segmenters of mIoU, a mean over seeds of
 small data that come with the installation: [results.md](../results.md),
-[results_fashion_mini.md](../results_fashion_mini.md), [results_fashion_det.md](../results_fashion_det.md) and
-[results_fashion_seg.md](../results_fashion_seg.md) have the spreads and the tests, [reasons.md](../reasons.md) tells why
-some do not help there.
+[results_fashion_mini.md](../results_fashion_mini.md), [results_fashion_vit.md](../results_fashion_vit.md),
+[results_fashion_det.md](../results_fashion_det.md) and [results_fashion_seg.md](../results_fashion_seg.md) have the
+spreads and the tests, [reasons.md](../reasons.md) tells why some do not help there.
 
 {table}
 """
