@@ -84,19 +84,19 @@ def write(
     found = _students(place, whole, metric=of.metric)
     runs = [member[0] for each in found for member in each.result.members]
     identity = json.loads((Path(runs[0]["folder"]) / "data.json").read_text(encoding="utf-8"))
-    best = found[0].result
+    alone = next(each.result for each in found if each.result.role == "alone")
     summary = {**teacher["rows"][0], "name": teacher["student"]}
     judging = next(iter(whole.values()))
     left = [f"`{name}`" for name in sorted({*methods_for(dataset)} - {*record, *SPLIT})]
     lost = [f"`{name}` (seed {', '.join(map(str, seeds))})" for name, seeds in diverged.items()]
     text = HEAD.format(
         dataset=dataset,
-        data=best.base["dataset"],
+        data=alone.base["dataset"],
         networks=f" {of.networks}." if of.networks else "",
         what=of.metric,
         command=f"python -m scripts.measure.methods --dataset {dataset}",
         stem=stem,
-        seeds=best.n,
+        seeds=alone.n,
         count=len(whole) - 1,
         labels=next(iter(identity.values()))["train"],
         budget=judging["budget"],
@@ -107,7 +107,7 @@ def write(
         ),
         cached=CACHED.format(views=of.views) if of.views else "",
         teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
-        student=f"`{best.base['student']}` ({best.parameters:,} parameters)",
+        student=f"`{alone.base['student']}` ({alone.parameters:,} parameters)",
     )
     parts = [wrapped(text), table(found, whole, of)]
     if "ghnd" in cut and (split := _students(place / BOTTLENECK, cut, metric=of.metric)):
@@ -151,12 +151,15 @@ def table(found: Sequence[Compared], record: Mapping[str, Any], of: Bundled) -> 
     whole = of.alone == "ce"  # classes of images: there is KD to compare with, and whose answers agree
     pairs = ("vs alone", "vs kd", "best epoch", "agreement") if whole else ("vs alone", "best epoch")
     columns = ("method", of.metric, *pairs, "as published", "chosen", "cost")
-    rows = [{**row_of(each), **_searched(each, record), "method": _named(each)} for each in found]
+    usual = next(each.result.parameters for each in found if each.result.role == "alone")
+    rows = [{**row_of(each), **_searched(each, record), "method": _named(each, usual)} for each in found]
     return summary_table(rows, columns, markdown=True)
 
 
-def _named(each: Compared) -> str:
-    name = f"`{each.result.base['method']}`"
+def _named(each: Compared, usual: int | None) -> str:
+    """The method, and how large its network is where that is not the student's size."""
+    size = "" if each.result.parameters == usual else f", {each.result.parameters:,} parameters"
+    name = f"`{each.result.base['method']}`{size}"
     if _is_average(each):
         return f"{name}, average of weights"
     return f"student alone ({name})" if each.result.role == "alone" else name

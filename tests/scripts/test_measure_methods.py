@@ -78,6 +78,7 @@ def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
     page.write("digits", place, teacher, record, docs=docs, gains=gains)
     text = (docs / "results.md").read_text()
     assert "| `kd` " in text and "student alone (`ce`)" in text and "over 2 seeds" in text
+    assert "Student: `plain_8_16` (1,586 parameters)" in text and "| `simkd`, 49,298 parameters " in text
     numbers = json.loads((docs / "results.json").read_text())
     assert {row["method"] for row in numbers["methods"]} == {"ce", "kd", "simkd"}
     known = yaml.safe_load(gains.read_text())
