@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -195,16 +196,17 @@ class Reasons:
         words = [*self.measured.overrides(method, seed), *self.chosen(method)]
         if change is None:
             return words
+        fields = {"poor": self.measured.place / "poor" / "student.pt", **self.of_others}
+        return words + [word.format(**fields) if "{" in word else word for word in change.overrides]
+
+    @cached_property
+    def of_others(self) -> dict[str, Any]:
+        """What was chosen for KD and for the student alone, as the changes name it."""
         kd, ce = self.stage("kd"), self.stage("ce")
         term = kd.losses.kd
-        fields = {
-            "poor": self.measured.place / "poor" / "student.pt",
-            "twice": 2 * ce.lr,
-            "budget": self.measured.of.budget,
-        }
-        fields |= {"lr": kd.lr, "labels": kd.losses.ce.weight, "weight": term.weight}
-        fields |= {"temperature": term.loss.temperature}
-        return words + [word.format(**fields) if "{" in word else word for word in change.overrides]
+        numbers = {"lr": kd.lr, "labels": kd.losses.ce.weight, "weight": term.weight}
+        numbers |= {"temperature": term.loss.temperature, "twice": 2 * ce.lr}
+        return {"budget": self.measured.of.budget, **numbers}
 
     def chosen(self, method: str) -> list[str]:
         """The settings of a method."""
