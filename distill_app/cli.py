@@ -46,14 +46,15 @@ def _verb(arguments: list[str], *, full: bool) -> int:
     from distill_app.verbs import VERBS, call
 
     verb, *rest = arguments
+    if verb not in VERBS:
+        from distill_app.verbs.list import kinds_of
+
+        if verb in kinds_of():  # distill methods
+            verb, rest = "list", arguments
     if verb in VERBS:
         outcome = call(verb, rest)
         return _experiment(outcome, full=full) if isinstance(outcome, list) else int(outcome or 0)
-    from distill_app.verbs.list import kinds_of
     from distill_app.words import unknown
-
-    if verb in kinds_of():  # distill methods
-        return int(bool(call("list", arguments)))
 
     print(f"error: {unknown('verb', verb, VERBS)}; overrides have the form key=value", file=sys.stderr)
     return 2

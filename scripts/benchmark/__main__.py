@@ -63,9 +63,12 @@ WORKLOADS: dict[str, tuple[Callable[[Plan], dict[str, Any]], dict[str, Any], dic
     "data": (data, {**SMALL, "batch": 64}, {}),
 }
 # The other teachers of the tables of torchdistill's paper: cache_resnet50, hint_resnet50, ...
-for _teacher in [name for name in PAPER_SECONDS if name != Size.teacher]:
-    WORKLOADS |= {f"cache_{_teacher}": (cache, {"teacher": _teacher}, {})}
-    WORKLOADS |= {f"hint_{_teacher}": (hint, {"teacher": _teacher}, {})}
+WORKLOADS |= {
+    f"{name}_{teacher}": (workload, {"teacher": teacher}, {})
+    for teacher in PAPER_SECONDS
+    for name, workload in (("cache", cache), ("hint", hint))
+    if teacher != Size.teacher
+}
 # Measured by itself, since it takes long: with the machine that it was measured on, and a table of its own.
 METHODS = {"methods": (methods, {"image_size": 64, "batch": 32, "classes": 100}, {})}
 OF_OLD = ("store", *(name for name in WORKLOADS if WORKLOADS[name][0] is cache))

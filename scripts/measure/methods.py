@@ -34,7 +34,7 @@ from typing import Any
 from distill_app import compose, run
 from distill_app.config.groups import conf_dir
 from distill_app.config.methods import MEASURED
-from distill_app.errors import DistillError
+from distill_app.errors import DistillError, NonFiniteLoss
 
 from ..output import require_folder
 from .knobs import Knob, Space, trained_network
@@ -136,7 +136,7 @@ class Measured:
         for seed in range(self.of.seeds):
             try:
                 best[str(seed)] = self.tested(name, seed, space.overrides(known["chosen"]))
-            except (DistillError, ArithmeticError) as error:
+            except (NonFiniteLoss, ArithmeticError) as error:  # anything else is no matter of settings
                 print(f"{name}, seed {seed}: {error}", flush=True)
                 diverged.append(seed)
         return {**known, "best": best, **({"diverged": diverged} if diverged else {})}

@@ -1,6 +1,7 @@
 """The page of results over methods: the tables of `distill report`, and how the numbers came about."""
 
 import json
+import math
 import re
 import statistics
 import textwrap
@@ -14,7 +15,7 @@ import yaml
 from distill_app.config.plan import AVERAGE
 from distill_app.report import picture
 from distill_app.report.comparison import Compared, compared
-from distill_app.report.results import aggregate
+from distill_app.report.results import Result, aggregate
 from distill_app.report.tables import row_of
 from distill_app.runs.collect import collect
 from distill_app.runs.report import summary_table
@@ -84,19 +85,19 @@ def write(
     found = _students(place, whole, metric=of.metric)
     runs = [member[0] for each in found for member in each.result.members]
     identity = json.loads((Path(runs[0]["folder"]) / "data.json").read_text(encoding="utf-8"))
-    alone = next(each.result for each in found if each.result.role == "alone")
+    student = _usual(found)
     summary = {**teacher["rows"][0], "name": teacher["student"]}
     judging = next(iter(whole.values()))
     left = [f"`{name}`" for name in sorted({*methods_for(dataset)} - {*record, *SPLIT})]
     lost = [f"`{name}` (seed {', '.join(map(str, seeds))})" for name, seeds in diverged.items()]
     text = HEAD.format(
         dataset=dataset,
-        data=alone.base["dataset"],
+        data=student.base["dataset"],
         networks=f" {of.networks}." if of.networks else "",
         what=of.metric,
         command=f"python -m scripts.measure.methods --dataset {dataset}",
         stem=stem,
-        seeds=alone.n,
+        seeds=student.n,
         count=len(whole) - 1,
         labels=next(iter(identity.values()))["train"],
         budget=judging["budget"],
@@ -107,7 +108,7 @@ def write(
         ),
         cached=CACHED.format(views=of.views) if of.views else "",
         teacher=f"`{summary['name']}` ({summary['parameters']:,} parameters, {100 * summary[of.metric]:.2f} %)",
-        student=f"`{alone.base['student']}` ({alone.parameters:,} parameters)",
+        student=f"`{student.base['student']}` ({student.parameters:,} parameters)",
     )
     parts = [wrapped(text), table(found, whole, of)]
     if "ghnd" in cut and (split := _students(place / BOTTLENECK, cut, metric=of.metric)):
@@ -141,6 +142,11 @@ def _students(place: Path, record: Mapping[str, Any], *, metric: str) -> list[Co
     return sorted(found, key=lambda each: -_mean(each, metric))
 
 
+def _usual(found: Sequence[Compared]) -> Result:
+    """A result whose network is the student as it is; some methods deploy more than that, none less."""
+    return min((each.result for each in found), key=lambda result: result.parameters or math.inf)
+
+
 def _mean(each: Compared, metric: str) -> float:
     spread = each.result.figures[metric].spread
     return float("-inf") if spread is None else spread.mean
@@ -151,7 +157,7 @@ def table(found: Sequence[Compared], record: Mapping[str, Any], of: Bundled) -> 
     whole = of.alone == "ce"  # classes of images: there is KD to compare with, and whose answers agree
     pairs = ("vs alone", "vs kd", "best epoch", "agreement") if whole else ("vs alone", "best epoch")
     columns = ("method", of.metric, *pairs, "as published", "chosen", "cost")
-    usual = next(each.result.parameters for each in found if each.result.role == "alone")
+    usual = _usual(found).parameters
     rows = [{**row_of(each), **_searched(each, record), "method": _named(each, usual)} for each in found]
     return summary_table(rows, columns, markdown=True)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from distill_app import compose, run
-from distill_app.errors import DistillError
+from distill_app.errors import NonFiniteLoss
 from distill_app.report.statistics import p_text, paired, spread
 
 from ..benchmark.report import placed
@@ -30,7 +30,10 @@ from .measuring import DATA, train_teacher
 from .methods import DOCS, Measured
 
 PAGE, BOTH = "reasons.md", ("digits", "fashion_mini")
-TEACHER_EPOCHS = {"digits": 100, "fashion_mini": 80}  # of one that sees the student's labels: as many steps as of all
+TEACHER_EPOCHS = {
+    "digits": 100,
+    "fashion_mini": 80,
+}  # of one that sees the student's labels alone, so that its epochs are short
 HEADER = "| data | method | accuracy | changed | accuracy then | difference |\n|---|---|---|---|---|---|"
 RANDOM = ("teacher.checkpoint=null", "teacher.allow_random=true")
 _STAGE = "method.stages.distill"
@@ -42,26 +45,8 @@ AS_KD = (
 )
 BESIDE = (f"+loss@{_STAGE}.losses.kd=kl", *AS_KD)
 # Of features and relations: they read the teacher inside, and nothing of its outputs.
-INSIDE = (
-    "at",
-    "cckd",
-    "crd",
-    "cwd",
-    "ickd",
-    "kdsvd",
-    "kta",
-    "l2",
-    "mgd",
-    "nst",
-    "ofd",
-    "pkd",
-    "pkt",
-    "reviewkd",
-    "rkd",
-)
-INSIDE += ("spkd", "vid")
 BESIDE_KD = ("at", "crd", "cwd", "kta", "mgd", "nst", "pkd", "pkt", "rkd", "spkd")
-
+INSIDE = tuple(sorted((*BESIDE_KD, "cckd", "ickd", "kdsvd", "l2", "ofd", "reviewkd", "vid")))
 
 # (method, change in words) -> seed -> accuracy on test images; without a change the runs of the table.
 Found: TypeAlias = dict[tuple[str, str], dict[str, float]]
@@ -138,7 +123,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=DOCS)
     arguments = parser.parse_args()
     require_folder(parser, arguments.docs, arguments.output)
-    searched = json.loads((arguments.docs / "searched.json").read_text(encoding="utf-8"))
+    searched = require_inputs(parser, arguments.docs)
     found: dict[str, Found] = {}
     for dataset in BOTH:
         place = arguments.output / dataset
@@ -149,6 +134,27 @@ def main() -> None:
         reasons = Reasons(Measured(dataset, place.resolve(), DATA[dataset]), searched[dataset])
         found[dataset] = reasons.found(jobs=arguments.jobs)
     write(arguments.docs / PAGE, found)
+
+
+def require_inputs(parser: argparse.ArgumentParser, docs: Path) -> dict[str, Any]:
+    """What was searched, after a look, before anything is trained, at whether the tables have a place.
+
+    Raises:
+        SystemExit: They have none, or settings of a method are missing.
+    """
+    try:
+        text = (docs / PAGE).read_text(encoding="utf-8")
+        for name in QUESTIONS:
+            placed(text, "", marks=_marks(name))
+        searched: dict[str, Any] = json.loads((docs / "searched.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        parser.error(f"{docs}: {error}")
+    for dataset in BOTH:
+        asked = [change for changes in QUESTIONS.values() for change in changes if dataset in change.on]
+        needed = {"ce", "kd", *(name for change in asked for name in (change.method, change.reference))}
+        if missing := sorted(needed - searched.get(dataset, {}).keys()):
+            parser.error(f"{docs / 'searched.json'}: nothing of {dataset} for {', '.join(missing)}; run methods first")
+    return searched
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ class Reasons:
             place = self.measured.place / "reasons" / method / re.sub(r"\W+", "_", change.text)
         try:
             rows = run(cfg, output_dir=str(place / str(seed)))["rows"]
-        except (DistillError, ArithmeticError) as error:
+        except (NonFiniteLoss, ArithmeticError) as error:
             print(f"{place}: {error}", flush=True)
             return math.nan
         return float(next(row["accuracy"] for row in reversed(rows) if row["network"] == trained_network(cfg)))
@@ -231,12 +237,15 @@ def write(page: Path, found: Mapping[str, Found]) -> None:
     """
     text = page.read_text(encoding="utf-8")
     for name, changes in QUESTIONS.items():
-        marks = (f"<!-- {name}: made by python -m scripts.measure.reasons -->", f"<!-- end of {name} -->")
         lines = [
             row(dataset, change, found[dataset]) for dataset in found for change in changes if dataset in change.on
         ]
-        text = placed(text, "\n".join([HEADER, *lines]), marks=marks)
+        text = placed(text, "\n".join([HEADER, *lines]), marks=_marks(name))
     page.write_text(text, encoding="utf-8")
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: made by python -m scripts.measure.reasons -->", f"<!-- end of {name} -->"
 
 
 def row(dataset: str, change: Change, found: Found) -> str:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from distill_app import compose
+from distill_app.errors import CacheError, NonFiniteLoss
 from scripts.measure import methods, page
 from scripts.measure.knobs import Space
 from scripts.measure.measuring import DATA, FITS, methods_for, train_teacher
@@ -86,6 +87,26 @@ def test_methods_are_searched_trained_tested_and_written_down(tmp_path):
     assert known["fashion_mini"] == {"at": -1.5} and set(known["digits"]) == {"kd", "simkd"}
     assert known["digits"]["kd"] == pytest.approx(100 * gain, abs=0.006)
     assert (docs / "results.png").stat().st_size > 1000
+    some = {name: record[name] for name in ("simkd", "kd")}
+    page.write("digits", place, teacher, some, docs=docs, gains=gains)  # --methods kd,simkd: without the student alone
+    assert "Student: `plain_8_16` (1,586 parameters)" in (docs / "results.md").read_text()
+
+
+def test_only_a_student_that_diverges_is_told_as_such(tmp_path, monkeypatch):
+    measured = methods.Measured("digits", tmp_path, replace(DATA["digits"], trials=1, seeds=2, budget=1))
+    known = {"budget": 1, "judging": [100, 101], "chosen": {}, "trials": [{"values": {}, "value": 0.5}]}
+
+    def tested(_, name, seed, overrides, error=NonFiniteLoss):
+        if seed:
+            raise error("the loss is not finite")
+        return 0.5
+
+    monkeypatch.setattr(methods.Measured, "tested", tested)
+    found = measured.method("ce", known)
+    assert found["diverged"] == [1] and found["best"] == {"0": 0.5}
+    monkeypatch.setattr(methods.Measured, "tested", lambda *words: tested(*words, error=CacheError))
+    with pytest.raises(CacheError):
+        measured.method("ce", known)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Experiments that tell why a method stands where it stands: one thing changed, held against the table's runs."""
 
+import json
+from argparse import ArgumentParser
 from dataclasses import replace
 
 import pytest
@@ -39,6 +41,24 @@ def test_a_term_beside_kd_has_the_settings_that_were_chosen_for_kd(tmp_path):
     losses = compose(asked.overrides("spkd", change, 0)).method.stages.distill.losses
     assert set(losses) == {"ce", "kd", "spkd"} and change.reference == "kd"
     assert (losses.kd.weight, losses.kd.loss.temperature, losses.ce.weight) == (2.0, 8.0, 0.5)
+
+
+def test_a_page_without_a_place_and_a_method_that_was_not_searched_are_told_before_training(tmp_path, capsys):
+    def told() -> str:
+        with pytest.raises(SystemExit):
+            reasons.require_inputs(ArgumentParser(), tmp_path)
+        return capsys.readouterr().err
+
+    assert "reasons.md" in told()
+    (tmp_path / "reasons.md").write_text("# Why\n")
+    assert "labels: made by python -m scripts.measure.reasons" in told()
+    text = (reasons.DOCS / "reasons.md").read_text()
+    (tmp_path / "reasons.md").write_text(text)
+    searched = json.loads((reasons.DOCS / "searched.json").read_text())
+    del searched["fashion_mini"]["sdd"]
+    (tmp_path / "searched.json").write_text(json.dumps(searched))
+    assert "nothing of fashion_mini for sdd" in told() and (tmp_path / "reasons.md").read_text() == text
+    assert reasons.require_inputs(ArgumentParser(), reasons.DOCS)
 
 
 @pytest.mark.slow
