@@ -28,11 +28,13 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
     return {**os.environ, **own, **{name: str(value) for name, value in about.items()}}
 
 
-def outcomes(folder: Path, cases: Mapping[str, Mapping[str, Any]], *, ranks: int) -> dict[str, Any]:
+def outcomes(
+    folder: Path, cases: Mapping[str, Mapping[str, Any]], *, ranks: int, dtype: str = "float32"
+) -> dict[str, Any]:
     """What comes of some configs, each carried out by so many processes; name -> gradients, records, weights."""
     file, result, port = folder / "cases.json", folder / f"outcomes_{ranks}.pt", free_port()
     file.write_text(json.dumps(cases))
-    command = [sys.executable, str(WORKER), str(file), str(result)]
+    command = [sys.executable, str(WORKER), str(file), str(result), dtype]
     started = [
         subprocess.Popen(
             command, env=environment(rank, ranks, port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

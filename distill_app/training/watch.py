@@ -142,7 +142,8 @@ class FiniteWatch:
         self, optimization: Optimization, *, stage: str, epoch: int, device: torch.device, world: World = ALONE
     ):
         self._optimization, self._stage, self._epoch, self._world = optimization, stage, epoch, world
-        self._flag, self._one = torch.zeros((), device=device), torch.ones((), device=device)
+        self._flag = torch.zeros((), device=device, dtype=torch.float32)  # as optimisers and the check want it
+        self._one = torch.ones_like(self._flag)
         self._seen: list[_Seen] = []
         optimizer = optimization.optimizer
         self._deferred = all(group.get("fused") for group in optimizer.param_groups)

@@ -1,7 +1,8 @@
-"""One rank of a test: `python worker.py CASES RESULT`, started with RANK and WORLD_SIZE, or alone.
+"""One rank of a test: `python worker.py CASES RESULT [DTYPE]`, started with RANK and WORLD_SIZE, or alone.
 
 CASES is a JSON file of name -> resolved config. Every case is run as a launcher would; the first rank stores what
-came of it: the gradients of the first optimiser step of every stage, the records, the weights.
+came of it: the gradients of the first optimiser step of every stage, the records, the weights. All is computed in
+DTYPE, float32 unless said.
 """
 
 import json
@@ -37,7 +38,8 @@ def step(self: Optimization) -> None:
     own_step(self)
 
 
-def main(cases: str, result: str) -> None:
+def main(cases: str, result: str, dtype: str = "float32") -> None:
+    torch.set_default_dtype(getattr(torch, dtype))
     assert outcome.final_plot is report.final_plot
     outcome.final_plot = lambda folder: folder  # nobody looks at it
     Optimization.step, frozen.sharded = step, sharded

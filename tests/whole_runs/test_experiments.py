@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from engine_fixtures import QUIET, equal, metrics, mostly_slow, networks, run, runner
+from scipy.stats import ttest_1samp
 
 from distill_app.check.quick import check
 from distill_app.config.groups import conf_dir
@@ -99,7 +100,7 @@ def test_pretraining_sees_other_images_of_the_same_size_and_the_method_goes_on_f
 @pytest.mark.slow
 def test_a_student_with_a_teacher_beats_the_student_alone_on_real_digits(tmp_path):
     gains = []
-    for seed in range(3):
+    for seed in range(8):
         folder = tmp_path / str(seed)
         summary = run(folder, f"seed={seed}", base=("experiment=digits/kd",))
         accuracy = {row["network"]: row["accuracy"] for row in summary["rows"]}
@@ -109,5 +110,7 @@ def test_a_student_with_a_teacher_beats_the_student_alone_on_real_digits(tmp_pat
         assert next(row["agreement"] for row in summary["rows"] if row["network"] == "student") > 0.85
         epochs = [record for record in metrics(folder) if record["kind"] == "epoch" and record["stage"] == "distill"]
         assert epochs[-1]["metrics"]["loss_kd"] < 0.2 * epochs[0]["metrics"]["loss_kd"]
-    # The preset says what was measured over seeds; half of that gain leaves room for another machine's rounding.
+    # The preset says 5 points. A seed's gain varies by 2.5 with no more than the processor's rounding; the mean of
+    # eight, by less than one.
     assert sum(gains) / len(gains) > 0.03, gains
+    assert ttest_1samp(gains, 0.0, alternative="greater").pvalue < 0.01, gains
