@@ -49,15 +49,15 @@ def _verb(arguments: list[str], *, full: bool) -> int:
     if verb not in VERBS:
         from distill_app.verbs.list import kinds_of
 
-        if verb in kinds_of():  # distill methods
-            verb, rest = "list", arguments
-    if verb in VERBS:
-        outcome = call(verb, rest)
-        return _experiment(outcome, full=full) if isinstance(outcome, list) else int(outcome or 0)
-    from distill_app.words import unknown
+        kinds = kinds_of()
+        if verb not in kinds:
+            from distill_app.verbs.unknown import unknown_verb
 
-    print(f"error: {unknown('verb', verb, VERBS)}; overrides have the form key=value", file=sys.stderr)
-    return 2
+            print(f"error: {unknown_verb(verb, kinds)}; overrides have the form key=value", file=sys.stderr)
+            return 2
+        verb, rest = "list", arguments  # distill methods
+    outcome = call(verb, rest)
+    return _experiment(outcome, full=full) if isinstance(outcome, list) else int(outcome or 0)
 
 
 def _experiment(arguments: list[str], *, full: bool) -> int:

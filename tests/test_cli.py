@@ -175,11 +175,23 @@ def test_a_traceback_is_shown_on_demand(distill, tmp_path, monkeypatch):
         assert code != 0 and "Traceback (most recent call last)" in err
 
 
-@pytest.mark.parametrize("word", ["resum", "distill", "run"])
-def test_an_unknown_verb_gets_its_nearest_match(word, distill):
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("resum", "distill resume"),
+        ("Train", "distill method=kd"),
+        ("check", "distill dry_run=true"),
+        ("test", "distill evaluate RUN"),
+        ("method", "distill methods"),
+        ("stage", "distill stages"),
+        ("metods", "distill methods"),
+        ("xyzzy", None),
+    ],
+)
+def test_an_unknown_verb_gets_what_was_meant(word, meant, distill):
     code, _, err = distill(word)
     assert code == 2 and f"error: unknown verb {word!r}" in err and "overrides have the form key=value" in err
-    assert ("did you mean 'resume'?" in err) == (word == "resum")
+    assert f"did you mean {meant!r}?" in err if meant else "did you mean" not in err
 
 
 def test_a_bug_keeps_its_traceback_and_an_error_for_the_user_has_none():
