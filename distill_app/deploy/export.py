@@ -86,7 +86,7 @@ class Target:
             raise UsageError(f"--output: {self.card} is there and no export's; name another file or folder")
         for name in (self.file.name, *further):
             file = self.file.with_name(name)
-            if file.exists() and described.get("file") != self.file.name:
+            if file.exists() and self.file.name not in _named(described):
                 raise UsageError(
                     f"--output: {file} is there, and no {self.description.name} beside it says that it is an export; "
                     f"remove it, or name another file or folder"
@@ -138,6 +138,11 @@ def export(
             whole = {
                 **about,
                 "file": target.file.name,
+                "earlier": [
+                    name
+                    for name in _named(read_object(target.description) or {})
+                    if name != target.file.name and target.file.with_name(name).exists()
+                ],
                 "sha256": digest,
                 "verified": _verification(samples, difference),
             }
@@ -240,13 +245,23 @@ def description_in(place: Path) -> tuple[Path, dict[str, Any]] | None:
     candidates = sorted(place.glob("*.json")) if place.is_dir() else [place.with_suffix(".json")]
     for candidate in candidates:
         described = read_object(candidate) or {}
-        name = described.get("file")
-        if described.get("kind") != KIND or not isinstance(name, str) or name != os.path.basename(name):
+        if described.get("kind") != KIND or not _is_name(described.get("file")):
             continue
-        file = candidate.with_name(name)
+        file = candidate.with_name(described["file"])
         if place.is_dir() or file.name == place.name:
             return file, described
     return None
+
+
+def _named(described: Mapping[str, Any]) -> list[str]:
+    """The files of exports that a description names: its own, and those of other formats that it described before."""
+    earlier = described.get("earlier")
+    return [name for name in (described.get("file"), *(earlier if isinstance(earlier, list) else [])) if _is_name(name)]
+
+
+def _is_name(value: object) -> bool:
+    """Whether a description names a file beside itself, and not somewhere else."""
+    return isinstance(value, str) and value == os.path.basename(value) != ""
 
 
 def same_bytes(file: Path, described: Mapping[str, Any]) -> bool:

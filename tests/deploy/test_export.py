@@ -243,6 +243,19 @@ def test_a_file_that_no_description_names_is_not_replaced(tiny_net, tmp_path):
     assert again[0].files == again[1].files
 
 
+def test_exports_of_several_formats_into_one_folder_are_written_again(tiny_net, tmp_path):
+    for to in ("state_dict", "safetensors", "torchscript", "state_dict", "safetensors"):
+        written = exported(*tiny_net, tmp_path, to=to)
+        described = json.loads((tmp_path / "model.json").read_text())
+        assert described["file"] == written.files[0].name
+    assert described["earlier"] == ["model.pt", "model.ts"]
+    (tmp_path / "model.ts").unlink()
+    exported(*tiny_net, tmp_path, to="state_dict")
+    (tmp_path / "model.ts").write_bytes(b"weeks of work")
+    with pytest.raises(UsageError, match=r"model\.ts is there, and no model\.json"):
+        exported(*tiny_net, tmp_path, to="torchscript")
+
+
 def test_what_lies_beside_an_export_replaces_no_file_of_others(tmp_path):
     target = Target.of(tmp_path, to="safetensors")
     (tmp_path / "config.json").write_text("{}")
