@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.data.images import MAX_PIXELS
+from distill_app.data.names import is_text
 from distill_app.data.object_images import ObjectImages
 from distill_app.data.objects import MOST_ID, Faults, ImageRecord, ObjectRecord
 from distill_app.errors import DataError
@@ -120,6 +121,8 @@ def _categories(content: Mapping[str, Any], path: str) -> dict[int, str]:
         if type(number) is not int or number in found:
             raise DataError(f"{path}: category {_short(each)} has no id of its own")
         found[number] = str(each.get("name", number))
+        if not is_text(found[number]):
+            raise DataError(f"{path}: category {number} has a name that is no text in UTF-8: {found[number]!a}")
     if not found:
         raise DataError(f"{path} declares no categories")
     return found
@@ -147,6 +150,8 @@ def _image_problem(each: Any, root: str, found: Mapping[Any, ImageRecord]) -> st
     name = f"image {each['id']} ({_short(each['file_name'])})"
     if each["id"] in found:
         return f"{name} has the id of another one"
+    if not is_text(each["file_name"]):
+        return f"{name} has a name that is no text in UTF-8, so that nothing can record it; rename the file, too"
     if not _inside(each["file_name"]):
         return f"{name} lies outside of {root}"
     sides: list[Any] = [each.get(side) for side in ("height", "width")]

@@ -29,7 +29,7 @@ def refuse_unwritable(paths: Iterable[str], *, key: str = "root") -> None:
     Raises:
         DataError: There are such.
     """
-    if odd := [path for path in paths if not _is_text(path)]:
+    if odd := [path for path in paths if not is_text(path)]:
         told = some(map(ascii, odd), limit=SHOWN)
         raise DataError(
             f"{key}: the names of {len(odd)} files are no text in UTF-8, so that nothing can record them: {told}; "
@@ -37,9 +37,10 @@ def refuse_unwritable(paths: Iterable[str], *, key: str = "root") -> None:
         )
 
 
-def _is_text(path: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a name can be written in UTF-8; those of files that cannot hold lone surrogates."""
     try:
-        path.encode()
+        name.encode()
     except UnicodeEncodeError:
         return False
     return True

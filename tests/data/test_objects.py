@@ -104,6 +104,7 @@ HOSTILE = [
     (with_image(file_name="/etc/passwd"), "image 7 ('/etc/passwd') lies outside of"),
     (with_image(file_name="x\\..\\a.jpg"), "lies outside of"),
     (with_image(file_name="gone.jpg"), "image 7 ('gone.jpg') is not there"),
+    (with_image(file_name="caf\udce9.jpg"), r"image 7 ('caf\udce9.jpg') has a name that is no text in UTF-8"),
     (with_image(width=10**9), "or too many of them"),
     (with_image(height=-4), "has no height and width"),
     (with_image(1, id=7), "has the id of another one"),
@@ -161,6 +162,10 @@ def test_a_record_that_is_wrong_is_named_or_left_out(tmp_path, made, told):
         ("[]", "has no list of images"),
         ('{"images": [], "annotations": []}', "has no list of categories"),
         ('{"images": [], "annotations": [], "categories": []}', "declares no categories"),
+        (
+            r'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\ud800"}]}',
+            "category 1 has a name that",
+        ),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "not one of 0 images has an object"),
     ],
 )
