@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -39,6 +40,12 @@ def unadvised(error: BaseException) -> str:
         return str(error)
     left = (line.strip() for line in str(error).splitlines() if not any(word in line for word in _ADVICE))
     return next(filter(None, left), "it holds more than tensors and plain types, or is damaged")
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an exception and the first line of what it says, for a line of the list of errors."""
+    line = next((line for line in unadvised(error).splitlines() if line.strip()), "")
+    return ": ".join(filter(None, (type(error).__name__, textwrap.shorten(line, 300, placeholder=" ..."))))
 
 
 def some(items: Iterable[Any], *, limit: int = 4) -> str:

@@ -23,6 +23,7 @@ from distill_app.report.results import aggregate
 from distill_app.runs.collect import collect
 from distill_app.runs.files import read_object
 from distill_app.runs.metrics import metrics_of
+from distill_app.words import first_line
 
 VERSION = 1
 _SWEEP = "sweep.jsonl"  # lies in the folder of a sweep, whose runs differ in seeds, too
@@ -127,7 +128,7 @@ def loaded(file: Path, described: Mapping[str, Any], *, allow: Sequence[str] = (
     except DistillError:
         raise
     except Exception as error:  # a damaged or hostile file can fail in any part of a reader
-        raise UsageError(f"{file} cannot be read as {name}: {type(error).__name__}: {_first(error)}") from None
+        raise UsageError(f"{file} cannot be read as {name}: {first_line(error)}") from None
     answer = described.get("answer")
     if not kind.is_program and isinstance(answer, Mapping):
         tap, path = str(answer.get("tap")), str(answer.get("path"))
@@ -141,10 +142,6 @@ def loaded(file: Path, described: Mapping[str, Any], *, allow: Sequence[str] = (
 def name_in(described: Mapping[str, Any]) -> str:
     """Which network of its run an export is."""
     return str(described.get("network") or "student")
-
-
-def _first(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200]
 
 
 def told_by(folder: Path, config: Mapping[str, Any], *, network: str, source: str) -> dict[str, Any]:

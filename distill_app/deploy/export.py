@@ -17,7 +17,7 @@ from distill_app.networks.answers import entry_at, entry_of
 from distill_app.networks.modes import evaluating
 from distill_app.runs.files import UMASK, read_object, write_json, write_text
 from distill_app.runs.statefile import weights_hash
-from distill_app.words import unadvised
+from distill_app.words import first_line
 
 KIND = "distill-app export"
 BATCHES = (1, 2, 5)
@@ -169,7 +169,7 @@ def _write(network: nn.Module, samples: Tensor, file: Path, *, to: str, about: M
     except (DistillError, OSError):
         raise
     except Exception as error:  # exporters fail in as many ways as networks are written
-        raise ExportError(f"{type(network).__name__} cannot be exported to {to}: {_first(error)}") from error
+        raise ExportError(f"{type(network).__name__} cannot be exported to {to}: {first_line(error)}") from error
 
 
 def verified(
@@ -193,7 +193,7 @@ def verified(
         with quiet():
             other = FORMATS[to].read(file, architecture)
     except Exception as error:
-        raise ExportError(f"what was exported to {to} cannot be read again: {_first(error)}") from error
+        raise ExportError(f"what was exported to {to} cannot be read again: {first_line(error)}") from error
     largest = 0.0
     for size in (*BATCHES, len(samples)):
         images = samples[:size]
@@ -203,7 +203,7 @@ def verified(
                 answer = _answer(entry_at(other(images), key))
         except Exception as error:
             raise ExportError(
-                f"what was exported to {to} does not run on a batch of {size}: {_first(error)}"
+                f"what was exported to {to} does not run on a batch of {size}: {first_line(error)}"
             ) from error
         if answer.shape != expected.shape:
             shapes = f"{tuple(answer.shape)} in the place of {tuple(expected.shape)}"
@@ -233,11 +233,6 @@ def _key(about: Mapping[str, Any]) -> str:
 
 def _verification(samples: Tensor, difference: float) -> dict[str, Any]:
     return {"images": len(samples), "batch_sizes": [*BATCHES, len(samples)], "largest_difference": difference}
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in unadvised(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def description_in(place: Path) -> tuple[Path, dict[str, Any]] | None:

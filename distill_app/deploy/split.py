@@ -31,7 +31,7 @@ from distill_app.networks.modes import evaluating
 from distill_app.networks.taps import tensors_in
 from distill_app.runs.files import UMASK, read_object, write_json, write_text
 from distill_app.runs.statefile import clean_state_dict
-from distill_app.words import unadvised
+from distill_app.words import first_line
 
 CARD = "README.md"
 _BATCHES = {PROGRAM: (1, 2, 5, 8), WEIGHTS: (1, 3)}  # detectors take seconds for an image
@@ -164,7 +164,7 @@ def _written(
     except OSError:
         raise
     except Exception as error:  # networks fail to be halved or exported in as many ways as they are written
-        raise ExportError(f"{type(net).__name__} cannot be split: {_first(error)}") from error
+        raise ExportError(f"{type(net).__name__} cannot be split: {first_line(error)}") from error
     return message
 
 
@@ -235,7 +235,7 @@ def _verified(net: nn.Module, images: Images, read: Mapping[str, nn.Module], *, 
             with quiet():
                 answer = tensors_in(read["tail"](**load(save(read["head"](batch)))))
         except Exception as error:
-            raise ExportError(f"the halves do not run on a batch of {size}: {_first(error)}") from error
+            raise ExportError(f"the halves do not run on a batch of {size}: {first_line(error)}") from error
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (answer, expected)]
         if shapes[0] != shapes[1]:
             raise ExportError(
@@ -270,8 +270,3 @@ def _told(tensor: Tensor) -> dict[str, Any]:
 
 def _file_told(file: Path) -> dict[str, Any]:
     return {"file": file.name, "sha256": digest(file), "bytes": file.stat().st_size}
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in unadvised(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

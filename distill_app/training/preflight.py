@@ -13,6 +13,7 @@ from distill_app.training.assemble import Context, build_slots, build_terms, exa
 from distill_app.training.average import WeightAverage
 from distill_app.training.experiment import Experiment
 from distill_app.training.stage import Stage
+from distill_app.words import first_line
 
 Look = Callable[[StagePlan, Stage | None], None]
 
@@ -64,7 +65,7 @@ def _problems(plan: StagePlan, trial: Experiment, *, changed: set[str], look: Lo
             raise
         images = f"a network of this stage cannot run on {_images(plan, trial)}"
         way = "one that wants others gets them by NETWORK.input.size and channels, such as teacher.input.size=224"
-        return [f"{plan.key}: {images}: {_told(error)}; {way}"]
+        return [f"{plan.key}: {images}: {first_line(error)}; {way}"]
     return []
 
 
@@ -93,10 +94,6 @@ def _images(plan: StagePlan, trial: Experiment) -> str:
     _, channels, height, width = shape
     sides = f"{height} px" if height == width else f"{height} x {width} px"
     return f"images of {channels} channels and {sides} ({plan.data_key}.train_transform, {plan.data_key}.image_size)"
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _names_a_key(text: str) -> bool:

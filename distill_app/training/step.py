@@ -18,6 +18,10 @@ from distill_app.training.precision import Precision
 from distill_app.world import is_shared, part_of, whole
 
 
+class NoGradient(Exception):
+    """The forward of a step went well, and its backward does not."""
+
+
 @dataclass
 class Slot:
     """An adapter and the addresses of its positional arguments (one address, or a list handed on as a list)."""
@@ -161,6 +165,9 @@ class Step(nn.Module):
         """The names of trainable parameters on which no loss term depends, found by one backward of all terms.
 
         Weights play no part: a term that a schedule holds at zero for now still reads its tensors.
+
+        Raises:
+            NoGradient: The backward failed.
         """
         named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         with untouched(self), torch.enable_grad():
@@ -168,8 +175,26 @@ class Step(nn.Module):
             total = torch.stack([value.float() for value in values.values()]).sum()
             if not total.requires_grad:
                 return [name for name, _ in named]
-            gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+            try:
+                gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # backwards of other people's functions fail in any way
+                raise NoGradient(str(error)) from error
         return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+    def without_gradient(self, batch: Mapping[str, Any], activations: Mapping[str, Any]) -> dict[str, Exception]:
+        """The terms whose backward fails by itself, and how."""
+        found: dict[str, Exception] = {}
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        with untouched(self), torch.enable_grad():
+            _, values = self(batch, activations)
+            for name, value in values.items():
+                try:
+                    _pulls(value, parameters)
+                except Exception as error:
+                    found[name] = error
+        return found
 
 
 def _pulls(value: Tensor, parameters: Sequence[nn.Parameter]) -> bool:

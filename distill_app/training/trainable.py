@@ -6,9 +6,10 @@ from typing import Any
 from torch import nn
 
 from distill_app.config.plan import StagePlan
-from distill_app.errors import SettingError, TapError
+from distill_app.errors import ConfigError, SettingError, TapError
 from distill_app.networks.network import Network
-from distill_app.training.step import Step
+from distill_app.training.step import NoGradient, Step
+from distill_app.words import first_line
 
 
 def frozen_modules(networks: Mapping[str, Network], plan: StagePlan) -> list[nn.Module]:
@@ -75,13 +76,26 @@ def freeze(step: Step, plan: StagePlan, batch: Mapping[str, Any], activations: M
 
     Returns:
         The names of the parameters on which no loss term depends.
+
+    Raises:
+        ConfigError: A term has no gradient that can be computed.
     """
     for module in step.eval_only:
         module.requires_grad_(False)
     for name, adapter in step.adapters.items():
         adapter.requires_grad_(name in plan.trained_adapters)
     step.train()
-    unread = step.unread_parameters(batch, activations)
+    try:
+        unread = step.unread_parameters(batch, activations)
+    except NoGradient as error:
+        failing = step.without_gradient(batch, activations)
+        places = {f"{plan.key}.losses.{name}": found for name, found in failing.items()}
+        raise ConfigError(
+            [
+                f"{place}: its gradient cannot be computed: {first_line(found)}"
+                for place, found in (places or {plan.key: error}).items()
+            ]
+        ) from error
     for name, parameter in step.named_parameters():
         if name in unread:
             parameter.requires_grad_(False)

@@ -156,6 +156,22 @@ def test_lists_stay_lists_where_numbers_are_wanted(tmp_path):
         assert all(type(beta) is float for beta in built.optimization.optimizer.param_groups[0]["betas"])
 
 
+class Overwriting(nn.Module):
+    """A term whose forward runs and whose backward does not."""
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        probabilities = student.exp()
+        probabilities.mul_(2.0)
+        return (probabilities - teacher).pow(2).mean()
+
+
+def test_a_term_without_a_gradient_is_told_by_the_check():
+    term = f"{DISTILL}.losses.kd.loss"
+    line = (f"{term}._target_={__name__}.Overwriting", f"~{term}.temperature", f"runtime.allow=[{__name__}]")
+    (error,) = errors_of("method=kd", *line)
+    assert error.startswith(f"{DISTILL}.losses.kd: its gradient cannot be computed: RuntimeError: one of the variables")
+
+
 def test_too_few_class_weights_are_told_by_the_check():
     (error,) = errors_of(f"+{DISTILL}.losses.ce.loss.weight=[1,1,5]")
     assert error.startswith(f"{DISTILL}.losses.ce: CrossEntropyLoss cannot take")
