@@ -20,7 +20,7 @@ from distill_app.config import schema
 from distill_app.config.groups import bringing, groups, options_of
 from distill_app.config.tree import compose_mounted
 from distill_app.errors import is_of_composition, one_line
-from distill_app.words import unknown
+from distill_app.words import some, unknown
 
 MOUNTED = {"LossTermConf": "loss", "ModelConf": "model"}
 
@@ -187,6 +187,8 @@ class _Words:
         known = self.known
         if "Ambiguous value" in text:
             return f"{key}: {value!r} are several values; {self._several(key, value)}"
+        if (self.culprit or "").startswith("~") and "Could not delete" not in text:
+            return f"{key}: {self._kept(key)}"
         if "Could not delete" in text and key in known.keys:
             there = OmegaConf.select(known.cfg, key, throw_on_missing=False)
             if there is None:
@@ -206,6 +208,16 @@ class _Words:
             if key not in known.keys:
                 return f"{key}: {self._unknown_key(key, value)}"
         return f"{key}: {self._value(text, key, value)}"
+
+    def _kept(self, key: str) -> str:
+        """What `~key` cannot take out, since the config would be none without it."""
+        if key in self.known.mounts:
+            return f"cannot be taken out, since there has to be one; write {key}=NAME"
+        there = OmegaConf.select(self.known.cfg, key, throw_on_missing=False)
+        if isinstance(there, DictConfig) and there:
+            entries = some(f"'~{key}.{name}'" for name in there)
+            return f"cannot be taken out; take out its entries: {entries}"
+        return f"cannot be taken out, since it is always there; write {key}=VALUE, or {key}=null where it may be empty"
 
     def _group(self, key: str, value: str) -> str:
         """A group that is mounted somewhere else than at its own name, typed as a key."""

@@ -45,6 +45,9 @@ COMPOSITION = {
         "stage.patience: is null, and Hydra takes out only what has a value; write stage.patience=0 '~"
     ],
     "~stage.lr=5": ["stage.lr: is 0.", " and not 5, so that nothing is taken out; write '~stage.lr'"],
+    "~stage.lr": ["stage.lr: cannot be taken out, since it is always there; write stage.lr=VALUE"],
+    "~method": ["method: cannot be taken out, since there has to be one; write method=NAME"],
+    f"~{KD}.inputs": [f"{KD}.inputs: cannot be taken out; take out its entries: '~{KD}.inputs.student', '~"],
     "~prelud": ["prelud: unknown key 'prelud'; did you mean 'prelude'?, so there is nothing to take out"],
     "stage": ["'stage' is no override; write key=value"],
     "seed=0,1": ["seed: '0,1' are several values; sweep over them with -m"],
