@@ -215,7 +215,7 @@ class _Words:
             return f"cannot be taken out, since there has to be one; write {key}=NAME"
         there = OmegaConf.select(self.known.cfg, key, throw_on_missing=False)
         if isinstance(there, DictConfig) and there:
-            entries = some(f"'~{key}.{name}'" for name in there)
+            entries = some(f"'~{key}.{name!s}'" for name in there)
             return f"cannot be taken out; take out its entries: {entries}"
         return f"cannot be taken out, since it is always there; write {key}=VALUE, or {key}=null where it may be empty"
 
