@@ -23,10 +23,10 @@ from distill_app.report.results import aggregate
 from distill_app.runs.collect import collect
 from distill_app.runs.files import read_object
 from distill_app.runs.metrics import metrics_of
+from distill_app.runs.points import SWEEP
 from distill_app.words import first_line
 
 VERSION = 1
-_SWEEP = "sweep.jsonl"  # lies in the folder of a sweep, whose runs differ in seeds, too
 
 
 def described(
@@ -201,7 +201,7 @@ def figures_of(folder: Path, *, network: str, summary: Mapping[str, Any]) -> lis
 
 
 def _over_seeds(folder: Path, *, network: str) -> dict[str, dict[str, Any]]:
-    if not (folder.parent / _SWEEP).is_file():
+    if not (folder.parent / SWEEP).is_file():  # the runs of a sweep differ in seeds, too
         return {}
     for result in aggregate(collect(folder.parent)):
         if any(run["folder"] == str(folder) and row.get("network") == network for run, row in result.members):

@@ -142,7 +142,14 @@ def _seconds(role: str, run: Numbers, row: Numbers) -> float | None:
     own = [seconds for name, seconds in stages.items() if name not in (prelude or ()) and seconds is not None]
     if role == DISTILLED and own and prelude is not None:
         return sum(own)
-    return number(row.get("seconds"))
+    trained = [seconds for name, seconds in stages.items() if seconds is not None and _trains(run["stages"][name], row)]
+    return sum(trained) if trained else number(row.get("seconds"))  # which may be rounded
+
+
+def _trains(stage: Numbers, row: Numbers) -> bool:
+    """Whether a stage trained the network of a row."""
+    trained = stage.get("trained")
+    return isinstance(trained, list) and str(row.get("network")).removesuffix("_ema") in trained
 
 
 def seconds_in_all(runs: Iterable[Mapping[str, Any]]) -> float:

@@ -61,7 +61,7 @@ def depth_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
 def networks_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
     """What the networks of evaluations cost where they are used, a line for each."""
     sizes = list(dict.fromkeys(size for each in found for cost in each["costs"] for size in cost["seconds"]))
-    columns = [Column("run"), Column("network"), Column("parameters", numeric=True)]
+    columns = [Column("run"), Column("evaluation"), Column("network"), Column("parameters", numeric=True)]
     columns.append(Column("size", "of parameters and buffers", numeric=True))
     columns.append(Column("FLOPs", "of one image; a multiplication and an addition are two", numeric=True))
     for size in sizes:
@@ -72,7 +72,8 @@ def networks_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
         for cost in each["costs"]:
             times = [cost["seconds"].get(size) for size in sizes]
             speed = int(sizes[-1]) / times[-1] if times[-1] else None
-            cells = [Cell(str(each["run"])), Cell(cost["network"]), Cell(f"{cost['parameters']:,}", cost["parameters"])]
+            cells = [*(Cell(str(each[key])) for key in ("run", "name")), Cell(cost["network"])]
+            cells.append(Cell(f"{cost['parameters']:,}", cost["parameters"]))
             cells += [Cell(size_text(cost["bytes"]), cost["bytes"]), Cell(count_text(cost["flops"]), cost["flops"])]
             cells += [Cell("-") if time is None else Cell(f"{1000 * time:.2f} ms", time) for time in times]
             cells += [Cell("-") if speed is None else Cell(f"{speed:,.0f}", speed), Cell(cost["on"])]

@@ -124,8 +124,12 @@ def aggregate(runs: Iterable[Mapping[str, Any]]) -> list[Result]:
             key = (*(_text(run.get(k)) for k in BASE), *settings, str(row.get("name")))
             groups.setdefault(key, []).append((run, row))
     merged = _merged(groups, width=len(BASE) + len(columns))
-    # Sorted by run, not by result: results stay in the order of the run (teacher, alone, distilled).
-    return [_result(key, merged[key], columns) for key in sorted(merged, key=lambda key: [*map(_order, key[:-1])])]
+
+    def place(key: tuple[str | None, ...]) -> tuple[Any, ...]:
+        # By run, not by result: behind the teacher, results stay in the order of the run (alone, distilled).
+        return (*map(_order, key[:-1]), role_of(*merged[key][0]) != TEACHER)
+
+    return [_result(key, merged[key], columns) for key in sorted(merged, key=place)]
 
 
 def _result(key: Sequence[str | None], members: list[Member], columns: Sequence[str]) -> Result:
@@ -162,6 +166,12 @@ def role_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if network == "baseline" or name == "student alone" or (of_labels(run) and network == "student"):
         return ALONE
     return DISTILLED if any(str(each).startswith("student") for each in (network, name)) else OTHER
+
+
+def student_row(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of what a run's method trained: of the student as it learnt, else of the student alone; empty without."""
+    by_role: dict[str, Mapping[str, Any]] = {role_of(run, row): row for row in run["rows"]}
+    return next((by_role[role] for role in (DISTILLED, ALONE, OTHER) if role in by_role), {})
 
 
 def _text(value: Any) -> str | None:

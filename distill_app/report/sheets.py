@@ -5,12 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_app.report.comparison import Against, Compared
-from distill_app.report.results import number
+from distill_app.report.results import number, student_row
 from distill_app.report.statistics import p_text
-from distill_app.report.tables import figure_text, leading_pair, metrics_in, published_text, settings_of, what_of
+from distill_app.report.tables import (
+    figure_text,
+    leading_pair,
+    metrics_in,
+    published_text,
+    settings_of,
+    shortened,
+    what_of,
+)
 from distill_app.runs.collect import BASE
 from distill_app.runs.metrics import Metric, joined
 from distill_app.runs.naming import short_names
+from distill_app.runs.report import head_text
 
 _SIGNIFICANT = 0.05
 # Of networks with a cut: column, what it tells when pointed at, and where a row of results has it.
@@ -112,7 +121,7 @@ def _of_cut(value: Any) -> Cell:
 
 
 def runs_sheet(runs: Sequence[Mapping[str, Any]], found: Sequence[Compared]) -> Sheet:
-    """Every run: what it is, what became of it, and the last row of its results."""
+    """Every run: what it is, what became of it, and what its student reached."""
     rows = [{**{key: run.get(key) for key in BASE}, **(run.get("varied") or {})} for run in runs]
     keys = _differing(rows, [*BASE, *settings_of(found)])
     metrics = [metric for metric in joined(run["metrics"] for run in runs) if metric.table]
@@ -122,7 +131,7 @@ def runs_sheet(runs: Sequence[Mapping[str, Any]], found: Sequence[Compared]) -> 
     columns += [Column("training", "all stages", numeric=True), Column("commit"), Column("host")]
     sheet = []
     for run, row in zip(runs, rows, strict=True):
-        last = run["rows"][-1] if run["rows"] else {}
+        last = student_row(run)
         seconds = [value for stage in run["stages"].values() if (value := number(stage.get("seconds"))) is not None]
         cells = [Cell(run["path"]), *(_text(row.get(key)) for key in keys), _text(run.get("seed"))]
         cells.append(Cell(run["state"], kind=f"state {str(run['state']).split()[0]}", title=str(run["reason"] or "")))
@@ -143,7 +152,9 @@ def failed_sheet(runs: Sequence[Mapping[str, Any]]) -> Sheet:
         fresh = run["state"] == "refused" or not run["command"]
         remedy = run["point_command"] if fresh else f"distill resume {run['folder']}"
         state = Cell(run["state"], kind=f"state {str(run['state']).split()[0]}")
-        texts = [_text(what_of(run, runs) or None), state, _text(run["reason"]), Cell(remedy, kind="code")]
+        reason = str(run["reason"] or "-")
+        told = Cell(shortened(reason), title=reason if shortened(reason) != reason else "")
+        texts = [_text(what_of(run, runs) or None), state, told, Cell(remedy, kind="code")]
         rows.append([Cell(run["path"]), *texts])
     return Sheet(columns, rows)
 
@@ -181,7 +192,7 @@ def _key_columns(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list
     for key in keys:
         values = [row.get(key) for row in rows if row.get(key) is not None]
         numeric = all(_value(value) is not None for value in values)
-        columns.append(Column(names[key].replace("_", " "), key, numeric=numeric, choices=_choices(values)))
+        columns.append(Column(head_text(names[key]), key, numeric=numeric, choices=_choices(values)))
     return columns
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from distill_app.report.statistics import Paired, p_text
 from distill_app.runs.collect import BASE, differing
 from distill_app.runs.metrics import Metric, joined
 from distill_app.runs.naming import short_names
-from distill_app.runs.report import cell_text, summary_table
+from distill_app.runs.report import cell_text, head_text, summary_table
 from distill_app.words import some
 
 _REFERENCES = {"vs alone": "the student alone", "vs kd": "tuned KD"}
@@ -23,9 +25,21 @@ def results_table(found: Sequence[Compared], *, markdown: bool = False) -> str:
 
     What all results share stands below it, and so do keys that are cut short above columns.
     """
-    columns = columns_of(found)
-    table = summary_table([row_of(each) for each in found], columns, markdown=markdown, heads=short_names(columns))
+    columns, rows = columns_of(found), [row_of(each) for each in found]
+    heads = short_names(columns)
+    if markdown:
+        heads = {key: markdown_text(head) for key, head in heads.items()}
+        rows = [{key: markdown_text(v) if isinstance(v, str) else v for key, v in row.items()} for row in rows]
+    table = summary_table(rows, columns, markdown=markdown, heads=heads)
     return "\n".join([table, *([""] if markdown else []), *_notes(found, columns, markdown=markdown)])
+
+
+_MARKS = re.compile(r"[\\`*<>\[\]]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is none
+
+
+def markdown_text(text: str) -> str:
+    """A text that Markdown shows as it is: names come from files of others."""
+    return _MARKS.sub(r"\\\g<0>", text)
 
 
 def columns_of(found: Sequence[Compared]) -> list[str]:
@@ -106,7 +120,7 @@ def _notes(found: Sequence[Compared], columns: Sequence[str], *, markdown: bool)
         lines.append(f"published: {told}: distill published PAIR")
     if "vs kd" in columns:
         lines.append(f"tuned KD: {'; '.join(tuned_texts(found))}")
-    return [f"- {line}" for line in lines] if markdown else lines
+    return [f"- {markdown_text(line)}" for line in lines] if markdown else lines
 
 
 def tuned_texts(found: Iterable[Compared]) -> list[str]:
@@ -161,33 +175,40 @@ def results_tex(found: Sequence[Compared]) -> str:
     heads, right = short_names(columns), {"n", "runs", "seconds", "cost"}
     lines = [f"% {line}" for line in _notes(found, columns, markdown=False)]
     lines += [r"\begin{tabular}{" + "".join("r" if column in right else "l" for column in columns) + "}", r"\toprule"]
-    lines += [" & ".join(_tex(cell_text("", heads[key].replace("_", " "))) for key in columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(_tex(cell_text("", head_text(heads[key]))) for key in columns) + r" \\", r"\midrule"]
     for each in found:
         row = row_of(each)
         lines.append(" & ".join(_tex(cell_text(column, row.get(column))) for column in columns) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
+_MINUS = re.compile(r"(?<![\w.)-])-(?=[\d.])")  # before a number, and not in 1e-5 or a name
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
     "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "|": r"\textbar{}", "[": "{[}",  # not the argument of the line's end before it
 }  # fmt: skip
 
 
 def _tex(text: str) -> str:
-    escaped = "".join(_TEX.get(sign, sign) for sign in text)
+    escaped = _MINUS.sub("$-$", "".join(_TEX.get(sign, sign) for sign in text))
     return escaped.replace(" +- ", r" $\pm$ ").replace("(p ", r"($p$ ") if text != "-" else "--"
 
 
 def status_text(runs: Sequence[Mapping[str, Any]]) -> str:
     """How many runs are in which state; which did not finish, what they are, and why; and other test images."""
-    lines = [f"{len(runs)} runs: {states_text(runs)}"]
+    lines = [f"{len(runs)} run{'s' * (len(runs) != 1)}: {states_text(runs)}"]
     for run in runs:
         if run["state"] != "done":
-            reason = f": {cell_text('reason', run['reason'])}" if run["reason"] else ""
+            reason = f": {shortened(cell_text('reason', run['reason']))}" if run["reason"] else ""
             what = f" ({cell_text('what', what_of(run, runs))})" if what_of(run, runs) else ""
             lines.append(f"- {cell_text('path', run['path'])}{what} {cell_text('state', run['state'])}{reason}")
     return "\n".join([*lines, *(f"- warning: {text}" for text in tested_apart(runs))])
+
+
+def shortened(reason: str) -> str:
+    """The beginning of a long reason; all of it stands in the run's status.json."""
+    return textwrap.shorten(reason, 300, placeholder=" ...")
 
 
 def tested_apart(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:

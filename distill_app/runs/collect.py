@@ -15,7 +15,8 @@ import yaml
 from distill_app.runs.claim import stored_config
 from distill_app.runs.files import read_object
 from distill_app.runs.metrics import metrics_of
-from distill_app.runs.settings import is_neutral, leading, settings_of
+from distill_app.runs.points import SWEEP, LostPoint, lost_points
+from distill_app.runs.settings import empties_of, is_neutral, leading, settings_of
 from distill_app.runs.status import state_of
 from distill_app.runs.untrusted import read_limited, read_text
 
@@ -31,17 +32,20 @@ def collect(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Each has its path below the root, state, reason, what a summary says (`BASE`, seed, rows, objective, stages), the
     kind of its method, on which images it was tested (None: unknown), where and by what it was run (device, host,
     commit), what was typed (command, and point_command of this run alone), and
-    under `varied` the settings in which the runs differ, key to value as text: those that somebody typed or chose, and
-    of the others as few as tell all apart.
+    under `varied` the settings in which the runs differ, key to value as text, None where a run has no such key: those
+    that somebody typed or chose, and of the others as few as tell all apart.
     """
     runs = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted((name for name in subfolders if name not in _SKIPPED_FOLDERS), key=_natural)
         if "summary.json" in files or "status.json" in files:
             runs.append(_run(Path(folder), root=Path(root)))
+        if SWEEP in files:
+            runs += [_lost(point, root=Path(root)) for point in lost_points(Path(folder))]
+    runs.sort(key=lambda run: [_natural(part) for part in Path(run["path"]).parts])
     columns = _columns(runs)
     for run in runs:
-        known = {**run.pop("choices"), **run.pop("settings")}
+        known = {**run.pop("choices"), **run.pop("empties"), **run.pop("settings")}
         run["varied"] = {_shown(key): known.get(key) for key in columns}
         del run["typed"]
     return runs
@@ -58,10 +62,20 @@ def rows_of(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
+def _tells_results(summary: Mapping[str, Any]) -> bool:
+    """Whether it is a run's: with a list of networks that have names."""
+    rows = summary.get("rows")
+    return isinstance(rows, list) and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows)
+
+
 def _run(folder: Path, *, root: Path) -> dict[str, Any]:
     summary, status = read_object(folder / "summary.json"), read_object(folder / "status.json") or {}
     config = stored_config(folder) or {}
+    strange = summary is not None and not _tells_results(summary)
+    summary = None if strange else summary
     state, reason = state_of(status) or ("done" if summary else "unreadable"), status.get("reason")
+    if strange:
+        state, reason = "unreadable", "summary.json is not that of a run"
     if state == "died":
         reason = f"process {status.get('pid')} is gone; to go on: distill resume {folder}"
     point = status.get("point")
@@ -85,11 +99,21 @@ def _run(folder: Path, *, root: Path) -> dict[str, Any]:
         "kind": _kind(config.get("method")),
         "benchmark": _benchmark(config.get("benchmark")),
         "settings": settings,
+        "empties": empties_of(config),
         "tested": _tested(folder),
         **_where(folder),
         **_commands(folder, hydra["overrides"]),
         **hydra,
     }
+
+
+def _lost(point: LostPoint, *, root: Path) -> dict[str, Any]:
+    """A point that failed before it had a folder; what it was to be is known as far as it was typed."""
+    typed = dict(override.lstrip("+").partition("=")[::2] for override in point.overrides if "=" in override)
+    told = {key: typed[key] for key in (*BASE, "seed") if key in typed}
+    command = shlex.join(["distill", *point.overrides])
+    more = {"state": point.state, "reason": point.reason, "point": point.varied, "point_command": command}
+    return {**_run(point.folder, root=root), **told, **more}
 
 
 def _told_otherwise(summary: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
@@ -175,7 +199,7 @@ def _hydra(folder: Path) -> dict[str, Any]:
     for key in ("hydra", "runtime", "choices"):
         choices = choices.get(key) if isinstance(choices, Mapping) else None
     chosen = choices if isinstance(choices, Mapping) else {}
-    told = {str(key): None if value is None else str(value) for key, value in chosen.items()}
+    told = {str(key): "null" if value is None else str(value) for key, value in chosen.items()}
     ours = {key: value for key, value in told.items() if not key.startswith("hydra/") and not is_neutral(key)}
     typed = [str(each) for each in overrides] if isinstance(overrides, list) else []
     return {"choices": ours, "overrides": typed, "typed": [each.partition("=")[0].lstrip("+~") for each in typed]}
@@ -193,7 +217,10 @@ def _columns(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     told = [run for run in runs if run["settings"]]
     keys = dict.fromkeys(key for run in told for key in run["settings"])
     values = {key: tuple(run["settings"].get(key) for run in told) for key in keys}
-    varying = {key: tuple(map(str, column)) for key, column in values.items() if len(set(column)) > 1}
+    named = {f"{key}.name" for key in BASE}
+    varying = {
+        key: tuple(map(str, column)) for key, column in values.items() if len(set(column)) > 1 and key not in named
+    }
     cells = [tuple(str(run[key]) for key in BASE) for run in told]
     columns: list[str] = []
 
@@ -223,8 +250,8 @@ def _splits(column: Iterable[Any], cells: Iterable[Any]) -> bool:
 
 
 def _shown(key: str) -> str:
-    """How a key is told: the name of a network stands for all of it."""
-    return key.removesuffix(".name")
+    """How a key is told: the name of a network stands for all of it, and no column is called as one of `BASE`."""
+    return f"{key} (option)" if key in BASE else key.removesuffix(".name")
 
 
 def differing(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:

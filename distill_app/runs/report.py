@@ -40,7 +40,7 @@ def summary_table(
     rows, described = list(rows), {metric.name: metric for metric in metrics}
     cells = [[cell_text(column, row.get(column), described.get(column)) for column in columns] for row in rows]
     right = [any(isinstance(row.get(column), (int, float)) for row in rows) for column in columns]
-    head = [cell_text("name", (heads or {}).get(column, column).replace("_", " ")) for column in columns]
+    head = [cell_text("name", head_text((heads or {}).get(column, column))) for column in columns]
     if markdown:
         cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     least = 3 if markdown else 1
@@ -52,6 +52,11 @@ def summary_table(
 
     rule = ["-" * (w - 1) + (":" if r else "-") if markdown else "-" * w for w, r in zip(widths, right, strict=True)]
     return "\n".join([line(head), line(rule), *(line(row) for row in cells)])
+
+
+def head_text(name: str) -> str:
+    """What stands above a column: a key as it is typed, the name of a figure in words."""
+    return name if "." in name else name.replace("_", " ")
 
 
 def cell_text(column: str, value: Any, metric: Metric | None = None) -> str:

@@ -67,6 +67,12 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in leaves if value not in _EMPTY and not is_neutral(key)}
 
 
+def empties_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that are null or empty, which `settings_of` leaves out, key to value as text."""
+    leaves = islice(_leaves(config, ""), _MOST)
+    return {key: value for key, value in leaves if value in _EMPTY and not is_neutral(key)}
+
+
 def fingerprint(config: Mapping[str, Any]) -> str:
     """A short hash of all settings but the seed: runs that share it may be averaged."""
     settings = settings_of(config)

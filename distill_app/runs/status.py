@@ -55,11 +55,13 @@ def state_of(record: Mapping[str, Any]) -> str | None:
 
     Returns:
         The state; `died` for running by a process that is gone, `running (unknown: other host)` where this machine
-        cannot see the process. None where there is no state.
+        cannot see the process. None where there is no state, or one that no run has.
     """
     state = record.get("state")
+    if state not in STATES:
+        return None
     if state != "running":
-        return None if state is None else str(state)
+        return str(state)
     pid, host = record.get("pid"), record.get("host")
     if not isinstance(pid, int) or pid <= 0:
         return "running (unknown: no process named)"

@@ -39,7 +39,7 @@ def test_rows(experiment: Experiment, done: Done) -> list[dict[str, Any]]:
             if name in plan.trained or name not in last:
                 last[name] = plan
     rows = []
-    for name, plan in last.items():
+    for name, plan in sorted(last.items(), key=lambda item: item[0] != "teacher"):  # in the order of a prelude's stages
         rows.append(_test_row(experiment, done, name, plan))
         if name in experiment.parts.averages:
             rows.append(_test_row(experiment, done, name, plan, averaged=True))
@@ -70,7 +70,7 @@ def _test_row(
         "stage": plan.name,
         **found.figures,
         "parameters": parameter_count(network.module),
-        "seconds": round(sum(seconds), 1) if seconds else None,
+        "seconds": round(sum(seconds), 3) if seconds else None,
         **({"cut": cut.described()} if cut else {}),
         **found.beside,
     }

@@ -8,7 +8,7 @@ from distill_app.report import picture
 from distill_app.report.comparison import compared
 from distill_app.report.page import write_page
 from distill_app.report.results import aggregate
-from distill_app.report.tables import results_csv, results_table, results_tex, status_text
+from distill_app.report.tables import markdown_text, results_csv, results_table, results_tex, status_text
 from distill_app.runs.collect import collect
 from distill_app.runs.files import write_text
 
@@ -35,13 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     found = compared(aggregate(runs))
     table, status = results_csv(found), status_text(runs)
-    print(table if arguments.csv else f"{results_table(found)}\n\n{status}", end="" if arguments.csv else "\n")
-    image = "\n\n![Results on the test set](report.png)" if found else ""
+    results = f"{results_table(found)}\n\n" if found else ""
+    print(table if arguments.csv else f"{results}{status}", end="" if arguments.csv else "\n")
+    image = "![Results on the test set](report.png)\n\n" if found else ""
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / "report.csv", table)
-        markdown = results_table(found, markdown=True)
-        write_text(output / "report.md", f"# Results\n\n{markdown}{image}\n\n{status}\n")
+        markdown = f"{results_table(found, markdown=True)}\n\n" if found else ""
+        told = "\n".join(map(_in_markdown, status.splitlines()))
+        write_text(output / "report.md", f"# Results\n\n{markdown}{image}{told}\n")
         write_text(output / "report.tex", results_tex(found))
         picture.draw(output / "report.png", found=found)
         write_page(output / "report.html", runs=runs, found=found, title=root.resolve().name)
@@ -51,3 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.csv:
         print(f"\npage: {output / 'report.html'}")
     return 0
+
+
+def _in_markdown(line: str) -> str:
+    return f"- {markdown_text(line[2:])}" if line.startswith("- ") else markdown_text(line)

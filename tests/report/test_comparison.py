@@ -1,5 +1,6 @@
 """What a result is held against, how, and what it cost."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,9 @@ def test_tuned_kd_is_chosen_where_epochs_are_judged_and_not_by_the_test_set(swee
 
 
 @pytest.mark.parametrize("key", ["stage.epochs", "dataset.student_labels_per_class", "method.stages.distill.epochs"])
-def test_longer_training_or_more_data_is_no_better_tuning(tmp_path, key):
-    for value, student in ((10, 0.75), (100, 0.9)):
+@pytest.mark.parametrize("more", [100, None])  # null is a value: all labels
+def test_longer_training_or_more_data_is_no_better_tuning(tmp_path, key, more):
+    for value, student in ((10, 0.75), (more, 0.9)):
         settings = {key: value}
         both = {"seed": 0, "settings": settings}
         write_run(
@@ -70,6 +72,30 @@ def test_longer_training_or_more_data_is_no_better_tuning(tmp_path, key):
         if each.result.base["method"] == "at":
             assert each.kd.by_metric["accuracy"].mean == pytest.approx(0.01)
             assert each.alone.by_metric["accuracy"].mean == pytest.approx(0.11)
+
+
+def test_an_empty_value_is_a_setting_as_any_other(tmp_path):
+    """Of students alone that differ in null or [], each run is held against its own."""
+    for name, flips, clip, alone in (("a", [], None, 0.5), ("b", [], 1.0, 0.6), ("c", ["flip"], 1.0, 0.7)):
+        settings = {"dataset.train_transform": flips, "stage.clip_grad_norm": clip}
+        write_run(tmp_path / name, seed=0, results=rows(alone=alone, student=0.8), settings=settings)
+    found = {each.result.setting: each.alone.by_metric["accuracy"].mean for each in distilled(tmp_path).values()}
+    values = (("null", "[]"), ("1", "[]"), ("1", '["flip"]'))
+    settings = [f"kd, stage.clip_grad_norm={clip}, dataset.train_transform={flips}" for clip, flips in values]
+    assert found == {each: pytest.approx(gain) for each, gain in zip(settings, (0.3, 0.2, 0.1), strict=True)}
+
+
+def test_the_cost_of_short_stages_is_of_their_exact_times(tmp_path):
+    found = [row("student alone", "baseline", "alone", 0.7), row("student with kd", "student", "distill", 0.8)]
+    folder = write_run(tmp_path / "a", seed=0, results=found)
+    summary = json.loads((folder / "summary.json").read_text())
+    for stage, seconds in (("alone", 0.056), ("distill", 0.059)):
+        summary["stages"][stage]["seconds"] = seconds
+    for each in summary["rows"]:
+        each["seconds"] = 0.1
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (each,) = distilled(tmp_path).values()
+    assert each.cost == pytest.approx(0.059 / 0.056)
 
 
 def test_several_kd_that_say_nothing_of_the_validation_set_are_not_tuned(tmp_path):

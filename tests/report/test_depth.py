@@ -41,12 +41,12 @@ def test_what_networks_cost_is_a_line_for_each_with_time_and_operations(run):
     evaluations.write(evaluations.place_of(run, network="student", split="test"), evaluation())
     sheet = networks_sheet(shown(run))
     heads = [column.head for column in sheet.columns]
-    assert heads == [
-        *("run", "network", "parameters", "size", "FLOPs", "latency, batch 1", "latency, batch 32", "images/s", "on")
-    ]
+    figures = ["latency, batch 1", "latency, batch 32", "images/s", "on"]
+    assert heads == ["run", "evaluation", "network", "parameters", "size", "FLOPs", *figures]
     texts = [[cell.text for cell in row] for row in sheet.rows]
-    assert texts[0] == ["a", "student", "1,586", "6.3 kB", "4.76 M", "0.50 ms", "2.00 ms", "16,000", "a processor"]
-    assert texts[1][1:5] == ["teacher", "94,762", "0.4 MB", "284 M"]
+    speed = ["0.50 ms", "2.00 ms", "16,000", "a processor"]
+    assert texts[0] == ["a", "student_test", "student", "1,586", "6.3 kB", "4.76 M", *speed]
+    assert texts[1][2:6] == ["teacher", "94,762", "0.4 MB", "284 M"]
     evaluations.write(evaluations.place_of(run, network="old", split="test"), {**evaluation(), "costs": None})
     assert len(networks_sheet(shown(run)).rows) == 2
 

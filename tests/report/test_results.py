@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report_fixtures import KD, row, rows, write_run
 
-from distill_app.report.results import ALONE, DISTILLED, TEACHER, aggregate, role_of
+from distill_app.report.results import ALONE, DISTILLED, TEACHER, aggregate, role_of, student_row
 from distill_app.runs.collect import collect
 from distill_app.runs.naming import short_names
 
@@ -120,6 +120,47 @@ def test_a_teacher_that_no_run_trained_is_one_network_however_many_runs_have_it(
         (run / "summary.json").write_text(json.dumps(summary))
     teacher = next(result for result in results(tmp_path) if result.role == TEACHER)
     assert teacher.n == 1 and teacher.figures["accuracy"].spread.std is None
+
+
+def test_a_teacher_that_was_given_stands_above_the_student_and_is_no_result_of_the_run(tmp_path):
+    found = [row("student with kd", "student", "distill", 0.8), row("teacher", "teacher", "distill", 0.9)]
+    write_run(tmp_path / "a", seed=0, results=found, prelude=())
+    assert [result.name for result in results(tmp_path)] == ["teacher", "student with kd"]
+    (run,) = collect(tmp_path)
+    assert student_row(run)["accuracy"] == 0.8 and student_row({"rows": []}) == {}
+
+
+def test_points_that_failed_before_they_had_a_folder_are_runs(tmp_path):
+    write(tmp_path, {"0": {"stage.lr": 0.1}})
+    about = {"sweep": "x", "objective": None, "exit_code": 1}
+    lines = [
+        {
+            **about,
+            "number": n,
+            "overrides": [f"stage.lr={lr}"],
+            "folder": f"/gone/{n}",
+            "state": state,
+            "reason": reason,
+        }
+        for n, lr, state, reason in ((0, 0.1, "done", None), (1, 7, "failed", "first"), (1, 7, "failed", "no memory"))
+    ]
+    (tmp_path / "sweep.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "[1]\n{}\n")
+    typed = {"hydra": {"overrides": {"task": ["experiment=digits/kd", "stage.lr=0.1,7"]}}}
+    (tmp_path / "multirun.yaml").write_text(json.dumps(typed))
+    done, failed = collect(tmp_path)
+    assert done["state"] == "done" and failed["state"] == "failed" and failed["reason"] == "no memory"
+    assert failed["point_command"] == "distill experiment=digits/kd stage.lr=7" and failed["path"] == "1"
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"rows": [{"accuracy": "NaN", "name": None}]}, {"rows": 5}, {"results": []}, {"rows": [7]}]
+)
+def test_a_summary_of_something_else_is_no_finished_run(tmp_path, foreign):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(foreign))
+    (run,) = collect(tmp_path)
+    assert run["state"] == "unreadable" and run["reason"] == "summary.json is not that of a run"
+    assert not results(tmp_path)
 
 
 def test_only_finished_runs_count(tmp_path):

@@ -61,6 +61,29 @@ def test_latex_is_a_whole_table_with_nothing_that_it_would_take_for_a_command(tm
     assert not any(ord(sign) > 126 for line in lines for sign in line)
 
 
+def test_latex_takes_no_list_for_an_argument_and_shows_minus_signs(tmp_path):
+    for name, value in (("a", ["x|y"]), ("b", [-1])):
+        write_run(tmp_path / name, seed=0, results=rows(alone=0.9, student=0.8), settings={"stage.betas": value})
+    text = results_tex(compared(aggregate(collect(tmp_path))))
+    assert '\n{[}"x\\textbar{}y"] & student with kd' in text and "$-$10.00" in text
+    assert "\n[" not in text
+
+
+def test_markdown_shows_what_others_named_as_it_is(tmp_path):
+    for name, value in (("a", "<b>*x*</b> _y_ a|b"), ("b", "plain_name")):
+        write_run(tmp_path / name, seed=0, results=rows(alone=0.7, student=0.8), settings={"stage.note": value})
+    text = results_table(compared(aggregate(collect(tmp_path))), markdown=True)
+    assert r"| \<b\>\*x\*\</b\> \_y\_ a\|b " in text and "| plain_name " in text
+
+
+def test_no_column_is_called_as_another_one(tmp_path):
+    for name in ("a", "b"):
+        settings, networks = {"student.name": name, "method.name": "kd"}, ("teacher", name)
+        write_run(tmp_path / name, seed=0, results=rows(alone=0.7, student=0.8), settings=settings, networks=networks)
+    head = results_csv(compared(aggregate(collect(tmp_path)))).splitlines()[0].split(",")
+    assert len(head) == len(set(head))
+
+
 def test_what_others_named_steers_no_terminal(tmp_path):
     for name, key in (("a", "x.y\x1b[31m"), ("b", "x.y\x1b[31m")):
         write_run(tmp_path / name, seed=0, results=rows(alone=0.7, student=0.8), settings={f"long.{key}": name})

@@ -64,7 +64,7 @@ function chart(host, title, note, render) {
     if (place.clientWidth && place.clientWidth !== width) { width = place.clientWidth; redraw(); }
   };
   fit();
-  new ResizeObserver(fit).observe(place);
+  new ResizeObserver(() => requestAnimationFrame(fit)).observe(place);  // what it changes is of the next frame
 }
 
 function canvas(width, height) {
@@ -154,11 +154,12 @@ function referenceLine(svg, each, low, high, toY, from, to) {
 function xTicks(svg, x, [low, high], toX, place) {
   svg.append(draw("line", { class: "axis", x1: place.left, x2: place.right, y1: place.y, y2: place.y }));
   const least = x.whole ? 1 : 0;
-  const spaced = niceTicks(low, high, Math.max(2, (place.right - place.left) / 80));
+  const most = Math.max(2, (place.right - place.left) / 80);
+  const spaced = niceTicks(low, high, x.whole ? Math.max(1, Math.min(most, high - low)) : most);
   const ticks = x.ticks || spaced.ticks.filter((tick) => !x.whole || Number.isInteger(tick) && tick >= least);
   let last = -Infinity;
   for (const tick of ticks) {
-    const label = x.ticks ? String(tick) : shown(tick, spaced.step), at = toX(Number(tick));
+    const label = x.ticks || x.whole ? String(tick) : shown(tick, spaced.step), at = toX(Number(tick));
     svg.append(draw("line", { class: "axis", x1: at, x2: at, y1: place.y, y2: place.y + 4 }));
     if (at - last < label.length * 7 + 6) continue;
     svg.append(draw("text", { x: at, y: place.y + 18, "text-anchor": "middle" }, label));

@@ -194,7 +194,9 @@ function curves() {
   const { controls, charts } = section("curves");
   const stages = unique(data.runs.flatMap((run) => Object.keys(run.curves)));
   if (!stages.length) return drop("curves");
-  const chosen = { stage: stages.at(-1), figure: "", colour: "", words: "" };
+  const count = (stage) => data.runs.filter((run) => stage in run.curves).length;
+  const common = stages.reduce((best, stage) => (count(stage) >= count(best) ? stage : best));  // of most runs, the last
+  const chosen = { stage: common, figure: "", colour: "", words: "" };
   const figuresOf = (stage) => unique(data.runs.flatMap((run) => Object.keys(run.curves[stage] || {})));
   const preferred = (stage) => {
     const names = figuresOf(stage), leading = data.metrics.map((metric) => `_${metric.name}`);
