@@ -265,7 +265,7 @@ def test_regions_are_the_logits_of_parts_of_the_image_the_whole_first():
     torch.testing.assert_close(regions[..., 4], classifier(feature[..., 4:, 4:].mean(dim=(2, 3))))
     fewer = adapters.RegionLogits(shapes, borrowed=classifier, grids=[1, 2])([feature, pooled])
     torch.testing.assert_close(fewer, regions[..., :5])
-    for grids in ([], [2, 4], [1, 3]):
+    for grids in ([], [2, 4], [1, 3], [1, 2, 2]):
         with pytest.raises(ValueError, match="must begin with 1"):
             adapters.RegionLogits(shapes, borrowed=classifier, grids=grids)
 

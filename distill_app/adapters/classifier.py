@@ -82,8 +82,8 @@ class RegionLogits(_Classifier):
 
     def __init__(self, in_shape: Sequence[Shape], *, borrowed: nn.Module, grids: Sequence[int] = (1, 2, 4)):
         super().__init__(in_shape, borrowed=borrowed)
-        if not grids or grids[0] != 1 or not set(grids) <= {1, 2, 4}:
-            raise ValueError(f"grids={list(grids)} must begin with 1, the whole image, and be of 1, 2 and 4")
+        if not grids or grids[0] != 1 or not set(grids) <= {1, 2, 4} or len(set(grids)) < len(grids):
+            raise ValueError(f"grids={list(grids)} must begin with 1, the whole image, and be of 1, 2 and 4, each once")
         self.grids = tuple(grids)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:

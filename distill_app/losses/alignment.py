@@ -10,6 +10,7 @@ from distill_app.losses.logits import softened_kl
 from distill_app.losses.numerics import (
     as_target,
     full_precision,
+    has_spread,
     pool_to_smaller,
     require_choice,
     require_logits,
@@ -20,10 +21,15 @@ from distill_app.losses.standardised import standardised
 
 
 def pearson(first: Tensor, second: Tensor, *, eps: float) -> Tensor:
-    """Pearson's correlation of every row with its counterpart: (R, K) x (R, K) -> (R,)."""
+    """Pearson's correlation of every row with its counterpart: (R, K) x (R, K) -> (R,).
+
+    A row without a spread, but for rounding, is uncorrelated with any other, without gradient.
+    """
+    spread = has_spread(first, dim=1)
     first = first - first.mean(dim=1, keepdim=True)
     second = second - second.mean(dim=1, keepdim=True)
-    return (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1) + eps)
+    found = (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1) + eps)
+    return found * spread
 
 
 class PearsonDistance(nn.Module):
@@ -36,8 +42,8 @@ class PearsonDistance(nn.Module):
 
     Huang, You, Wang, Qian, Xu 2022, https://arxiv.org/abs/2205.10536. As in the authors' code eps is added to the
     denominator of rho; one public framework clamps with it, which differs from the eighth digit on. Columns of hardly
-    any probability thus count as uncorrelated, and a student with exactly equal logits gets a gradient of about a
-    million: clip gradients where a head starts at zero.
+    any probability thus count as uncorrelated. Deliberately different: rows and columns of a student with exactly equal
+    logits, too, without the gradient of about a million that eps leaves there.
 
     Logits are (B, C). With a batch of one there is nothing to correlate over samples: that part is T^2 gamma, without
     gradient. With two classes the correlation over classes is 1 or -1, without gradient.

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.losses.numerics import (
+    directions,
     full_precision,
     require_at_least,
     require_choice,
@@ -139,9 +139,7 @@ class ContrastiveRepresentation(nn.Module):
                 f"{len(index)} samples: read one view of each image (distill_app.adapters.SelectView)"
             )
         memory_type = self.student_memory.dtype
-        student, teacher = (
-            F.normalize(full_precision(e).flatten(1), dim=1).to(memory_type) for e in (student, teacher)
-        )
+        student, teacher = (directions(full_precision(e).flatten(1), dim=1).to(memory_type) for e in (student, teacher))
         rows = self.row_of[index]
         positives, drawn = self.draw(rows)
         candidates = torch.cat([positives.unsqueeze(1), drawn if negatives is None else self.row_of[negatives]], dim=1)
@@ -203,7 +201,7 @@ class ContrastiveRepresentation(nn.Module):
         rows, student, teacher = (whole(tensor) for tensor in (rows, student, teacher))
         for memory, embedding in ((self.student_memory, student), (self.teacher_memory, teacher)):
             moved = self.momentum * memory[rows] + (1 - self.momentum) * embedding
-            memory.index_copy_(0, rows, F.normalize(moved, dim=1))
+            memory.index_copy_(0, rows, directions(moved, dim=1))
 
 
 def _whole_bank(memory: Tensor, candidates: Tensor) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distill_app.losses.numerics import (
     as_target,
+    directions,
     full_precision,
     pool_to_smaller,
     require_at_least,
@@ -63,7 +64,7 @@ class AttentionTransfer(nn.Module):
         return torch.linalg.vector_norm(difference, ord=self.p, dim=1).mean()
 
     def _attention(self, feature: Tensor) -> Tensor:
-        return F.normalize(feature.abs().pow(self.exponent).mean(dim=1).flatten(1), dim=1)
+        return directions(feature.abs().pow(self.exponent).mean(dim=1).flatten(1), dim=1)
 
 
 class FactorTransfer(nn.Module):
@@ -95,7 +96,7 @@ class FactorTransfer(nn.Module):
         if student.dim() == teacher.dim() == 4 and student.shape[:2] == teacher.shape[:2]:
             student, teacher = pool_to_smaller(student, teacher)
         require_same_shape(student, teacher, loss="FactorTransfer")
-        difference = F.normalize(student.flatten(1), dim=1) - F.normalize(teacher.flatten(1), dim=1)
+        difference = directions(student.flatten(1), dim=1) - directions(teacher.flatten(1), dim=1)
         if self.p == 1:
             return difference.abs().mean()
         return torch.linalg.vector_norm(difference, ord=self.p, dim=1).mean()

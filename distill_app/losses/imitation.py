@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distill_app.losses.numerics import (
     as_target,
     full_precision,
+    has_spread,
     pool_to_smaller,
     require_choice,
     require_positive,
@@ -59,8 +60,8 @@ class PearsonImitation(nn.Module):
 
     Cao, Zhang, Gao, Cheng, Cheng, Zhang 2022, https://arxiv.org/abs/2207.02039: one minus the mean of Pearson's
     correlations. The standard deviation is unbiased. Deliberately different: where a channel has one value (a batch of
-    one, a map of one position) it counts as its mean, which gives NaN in the reference. A student whose map is zero
-    gets gradients of thousands, as there.
+    one, a map of one position) it counts as its mean, which gives NaN in the reference; and a channel without a spread
+    is zero, without the gradient of thousands that eps leaves there.
 
     Maps (B, C, H, W) of equal channels. If sizes differ, one is interpolated to the other's.
 
@@ -94,7 +95,8 @@ class PearsonImitation(nn.Module):
         centred = feature - feature.mean(dim=(0, 2, 3), keepdim=True)
         if feature.numel() == feature.shape[1]:
             return centred
-        return centred / (feature.std(dim=(0, 2, 3), keepdim=True) + self.eps)
+        spread = has_spread(feature.movedim(1, 0).flatten(1), dim=1).view(1, -1, 1, 1)
+        return centred / (feature.std(dim=(0, 2, 3), keepdim=True) + self.eps) * spread
 
 
 class HierarchicalContext(nn.Module):

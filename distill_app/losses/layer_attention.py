@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import as_target, full_precision, pool_to_smaller
+from distill_app.losses.numerics import as_target, directions, full_precision, pool_to_smaller
 
 
 def _require_attention(attention: Tensor, wanted: tuple[int, int, int], *, loss: str, adapter: str) -> None:
@@ -75,9 +75,9 @@ class AttendedTransfer(nn.Module):
         energies = [full_precision(feature).square().mean(dim=1, keepdim=True) for feature in student]
         total = attention.new_zeros(())
         for t, target in enumerate(teacher):
-            wanted = F.normalize(as_target(target).square().mean(dim=1).flatten(1), dim=1)
+            wanted = directions(as_target(target).square().mean(dim=1).flatten(1), dim=1)
             size = (target.shape[2], target.shape[3])
             for s, energy in enumerate(energies):
-                ours = F.normalize(F.adaptive_avg_pool2d(energy, size).flatten(1), dim=1)
+                ours = directions(F.adaptive_avg_pool2d(energy, size).flatten(1), dim=1)
                 total = total + (attention[:, t, s] * (ours - wanted).square().mean(dim=1)).mean()
         return total

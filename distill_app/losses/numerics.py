@@ -17,6 +17,26 @@ def as_target(tensor: Tensor) -> Tensor:
     return full_precision(tensor).detach()
 
 
+SHORTEST = 1e-12  # what is shorter has no direction
+
+
+def directions(vectors: Tensor, *, dim: int, p: float = 2.0, eps: float = 0.0) -> Tensor:
+    """Vectors divided by their length (and eps), as torch.nn.functional.normalize does; those of length zero stay zero.
+
+    They have no gradient: the eps that otherwise takes the place of their length would make one of 1e12, which is
+    infinite in fp16.
+    """
+    length = torch.linalg.vector_norm(vectors, ord=p, dim=dim, keepdim=True)
+    return vectors / (length + eps).masked_fill(length <= SHORTEST, math.inf)
+
+
+def has_spread(values: Tensor, *, dim: int) -> Tensor:
+    """1 where values differ along a dimension by more than their own rounding, else 0, without gradient."""
+    values = values.detach()
+    spread = (values - values.mean(dim=dim, keepdim=True)).norm(dim=dim)
+    return (spread > 4 * torch.finfo(values.dtype).eps * values.norm(dim=dim)).to(values.dtype)
+
+
 def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Average-pools two maps (B, C, H, W) to the smaller height and the smaller width of the two."""
     size = (min(first.shape[-2], second.shape[-2]), min(first.shape[-1], second.shape[-1]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distill_app.losses.numerics import (
     as_target,
+    directions,
     full_precision,
     pool_to_smaller,
     require_maps,
@@ -130,7 +131,7 @@ class PairwiseSimilarity(nn.Module):
         height, width = (max(1, int(self.scale * side)) for side in feature.shape[-2:])
         regions = F.max_pool2d(feature, (height, width), (height, width), ceil_mode=True).flatten(2)
         if self.length_gradient:
-            regions = F.normalize(regions, dim=1)
+            regions = directions(regions, dim=1)
         else:
             regions = regions / (torch.linalg.vector_norm(regions.detach(), dim=1, keepdim=True) + 1e-8)
         return regions.transpose(1, 2) @ regions
@@ -201,7 +202,7 @@ class CrossImageRelations(nn.Module):
         """Of length 1, (B, C, N)."""
         if min(feature.shape[-2:]) >= self.largest:
             feature = F.avg_pool2d(feature, 4, ceil_mode=True)
-        return F.normalize(feature, dim=1).flatten(2)
+        return directions(feature, dim=1).flatten(2)
 
     def _like(self, image: Tensor, others: Tensor) -> Tensor:
         """(C, N), (B, C, N) -> (B, N, N)."""
@@ -244,4 +245,4 @@ class IntraClassVariation(nn.Module):
             inside = (labels == label).unsqueeze(1).to(feature.dtype)
             mean = (feature * inside).sum(dim=(2, 3), keepdim=True) / (inside.sum(dim=(2, 3), keepdim=True) + self.eps)
             centres = (1 - inside) * centres + inside * mean
-        return F.cosine_similarity(feature, centres, dim=1)
+        return (directions(feature, dim=1) * directions(centres, dim=1)).sum(dim=1)

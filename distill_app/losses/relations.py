@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distill_app.losses.numerics import (
     as_target,
+    directions,
     full_precision,
     require_at_least,
     require_choice,
@@ -51,7 +52,7 @@ class ProbabilisticTransfer(nn.Module):
         return (wanted * ((wanted + self.eps) / (picked + self.eps)).log()).mean()
 
     def _neighbours(self, embedding: Tensor) -> Tensor:
-        embedding = embedding / (torch.linalg.vector_norm(embedding, dim=1, keepdim=True) + self.eps)
+        embedding = directions(embedding, dim=1, eps=self.eps)
         kernel = (embedding @ embedding.T + 1) / 2
         return kernel / kernel.sum(dim=1, keepdim=True)
 
@@ -100,8 +101,8 @@ class RelationalAngle(nn.Module):
 
     @staticmethod
     def _cosines(embedding: Tensor) -> Tensor:
-        directions = F.normalize(embedding.unsqueeze(0) - embedding.unsqueeze(1), dim=2)
-        return directions @ directions.transpose(1, 2)
+        edges = directions(embedding.unsqueeze(0) - embedding.unsqueeze(1), dim=2)
+        return edges @ edges.transpose(1, 2)
 
 
 class CorrelationCongruence(nn.Module):
@@ -153,7 +154,7 @@ class CorrelationCongruence(nn.Module):
     def _correlation(self, embedding: Tensor) -> Tensor:
         embedding = full_precision(embedding).flatten(1)
         if self.normalize:
-            embedding = F.normalize(embedding, dim=1)
+            embedding = directions(embedding, dim=1)
         product = embedding @ embedding.T
         if self.kernel == "bilinear":
             return product
@@ -188,4 +189,4 @@ class SimilarityPreserving(nn.Module):
         return (self._similarity(student) - self._similarity(teacher)).square().mean()
 
     def _similarity(self, feature: Tensor) -> Tensor:
-        return F.normalize(feature @ feature.T, p=self.p, dim=1)
+        return directions(feature @ feature.T, p=self.p, dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distill_app.losses.logits import softened_kl
 from distill_app.losses.numerics import (
     as_target,
+    directions,
     full_precision,
     require_at_least,
     require_positive,
@@ -45,7 +46,7 @@ def _require_views(rows: Tensor, views: int, target: Tensor | None, *, loss: str
 
 def view_similarity(embedding: Tensor, views: int, *, loss: str) -> Tensor:
     """Cosines of every rotated view with every upright one: (B * views, D) -> (B * (views - 1), B)."""
-    grouped = F.normalize(_by_image(full_precision(embedding), views, loss=loss), dim=2)
+    grouped = directions(_by_image(full_precision(embedding), views, loss=loss), dim=2)
     return grouped[:, 1:].flatten(0, 1) @ grouped[:, 0].T
 
 

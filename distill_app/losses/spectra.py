@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_app.losses.numerics import as_target, full_precision
+from distill_app.losses.numerics import as_target, directions, full_precision
 
 # How many more of the student's vectors may stand for one of the teacher's.
 SPARE = 3
@@ -68,7 +68,7 @@ class SingularVectors(nn.Module):
         alike = ours.detach().transpose(1, 2) @ theirs
         nearest = alike.abs().argmax(dim=1, keepdim=True)
         picked = ours.gather(2, nearest.expand(-1, ours.shape[1], -1)) * alike.gather(1, nearest).sign()
-        shares = F.normalize(values, dim=1).unsqueeze(1)
+        shares = directions(values, dim=1).unsqueeze(1)
         return picked * shares, theirs * shares
 
 

@@ -1,11 +1,12 @@
 """Losses over what channels have in common: products, spectra and moments of maps, not their values."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_app.losses.numerics import (
+    SHORTEST,
     as_target,
+    directions,
     full_precision,
     pool_to_smaller,
     require_maps,
@@ -13,8 +14,6 @@ from distill_app.losses.numerics import (
     require_same_channels,
     require_same_shape,
 )
-
-TINY = 1e-12  # the least length that rows are divided by, as in torch.nn.functional.normalize
 
 
 class NeuronSelectivity(nn.Module):
@@ -37,7 +36,7 @@ class NeuronSelectivity(nn.Module):
         """
         require_maps(student, teacher, loss="NeuronSelectivity")
         student, teacher = pool_to_smaller(full_precision(student), as_target(teacher))
-        ours, theirs = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
+        ours, theirs = directions(student.flatten(2), dim=2), directions(teacher.flatten(2), dim=2)
         if ours.shape[2] <= min(ours.shape[1], theirs.shape[1]):
             # The mean of (x . y)^2 over rows x of X and y of Y is <X^T X, Y^T Y>, divided by their numbers.
             difference = _second_moment(ours) - _second_moment(theirs)
@@ -58,8 +57,9 @@ class ChannelCorrelation(nn.Module):
     L = 1 / (B C) * sum_b ||N(F_s F_s^T) - N(F_t F_t^T)||_F^2,  F flattened to (C, HW), N divides rows by their L2 norm
 
     Liu, Huang, Tian, Liu, Wei, Wu, Wu 2021, https://arxiv.org/abs/2202.03680. As in the authors' code for CIFAR; theirs
-    for ImageNet, and torchdistill, divide by B once more, which makes the term depend on the batch size. Maps
-    (B, C, H, W) of equal channels; sizes may differ. The matrices (C, C) are formed only where there are more positions
+    for ImageNet, and torchdistill, divide by B once more, which makes the term depend on the batch size. Deliberately
+    different: a channel that is zero everywhere has a row of zeros, without gradient. Maps (B, C, H, W) of equal
+    channels; sizes may differ. The matrices (C, C) are formed only where there are more positions
     than channels: else all that is needed of them, products of their rows, follows from matrices (HW, HW).
     """
 
@@ -78,7 +78,7 @@ class ChannelCorrelation(nn.Module):
 
     @staticmethod
     def _by_channels(ours: Tensor, theirs: Tensor) -> Tensor:
-        rows = [F.normalize(feature @ feature.transpose(1, 2), dim=2) for feature in (ours, theirs)]
+        rows = [directions(feature @ feature.transpose(1, 2), dim=2) for feature in (ours, theirs)]
         return (rows[0] - rows[1]).square().sum()
 
     @staticmethod
@@ -88,7 +88,8 @@ class ChannelCorrelation(nn.Module):
         if ours.device.type != "mps":  # which has no float64
             ours, theirs = ours.double(), theirs.double()
         own, wanted, common = (_row_products(x, y) for x, y in ((ours, ours), (theirs, theirs), (ours, theirs)))
-        length, other = (square.clamp(min=TINY**2).sqrt() for square in (own, wanted))
+        common = torch.where(own.detach() > SHORTEST**2, common, 0.0)  # as `directions` has it
+        length, other = (square.clamp(min=SHORTEST**2).sqrt() for square in (own, wanted))
         total = own / (length * length) + wanted / (other * other) - 2 * common / (length * other)
         return total.sum().to(kind)
 
@@ -116,8 +117,8 @@ class AffinityDistance(nn.Module):
         """
         require_same_shape(student, teacher, loss="AffinityDistance")
         require_maps(student, teacher, loss="AffinityDistance")
-        ours = F.normalize(full_precision(student).flatten(2), dim=2)
-        theirs = F.normalize(as_target(teacher).flatten(2), dim=2)
+        ours = directions(full_precision(student).flatten(2), dim=2)
+        theirs = directions(as_target(teacher).flatten(2), dim=2)
         # |s s^T - t t^T|^2 for t of length 1 or 0, without the difference of large numbers that would lose small ones.
         along = (ours * theirs).sum(dim=2, keepdim=True)
         length, wanted = ours.square().sum(dim=2), theirs.square().sum(dim=2)

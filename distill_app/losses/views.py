@@ -60,4 +60,4 @@ class CrossViewKL(nn.Module):
         weak, strong = (sure[:, view] >= bound for view, bound in enumerate(self.bounds))
         within = softened_kl(ours, theirs, self.temperature).sum(dim=1)
         across = softened_kl(ours, theirs.flip(1), self.temperature).sum(dim=1)
-        return (self.within * weak * within + self.across * strong * across).mean()
+        return (self.within * (weak * within) + self.across * (strong * across)).mean()

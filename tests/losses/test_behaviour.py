@@ -9,7 +9,7 @@ import torch
 from engine_fixtures import mostly_slow
 from logit_fixtures import MAKE
 from logit_fixtures import inputs as logits_and_labels
-from torch import nn
+from torch import Tensor, nn
 
 from distill_app import losses
 from distill_app.networks.taps import map_tensors, tensors_in
@@ -161,6 +161,41 @@ def test_fp16_activations_give_finite_losses_and_gradients(name, scale):
     value.backward()
     assert value.dtype == torch.float32 and value.isfinite()
     assert all(leaf.grad.isfinite().all() for leaf in what_learns(values))
+
+
+def _one_channel_off(leaf: Tensor) -> None:
+    leaf.relu_()
+    if leaf.dim() >= 2:
+        leaf[:, 0] = 0
+        leaf[0, 1] = 0
+
+
+def _constant(leaf: Tensor) -> None:
+    leaf.fill_(1.5)
+
+
+DEGENERATE = {"zero": Tensor.zero_, "constant": _constant, "a channel off": _one_channel_off}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("form", DEGENERATE)
+@pytest.mark.parametrize("name", LOSSES)
+def test_students_that_say_nothing_give_finite_losses_and_gradients(name, form, samples, dtype):
+    """Dead features and equal logits: what eps leaves of a direction there would have a gradient beyond fp16."""
+    make, given = LOSSES[name]
+    values = converted(given(samples), dtype)
+    for leaf in leaves(values, "student"):
+        DEGENERATE[form](leaf.detach())
+    try:
+        value = make()(**values)
+    except ValueError:
+        assert samples == 1, "a loss may refuse a batch of one"
+        return
+    if value.requires_grad:
+        value.backward()
+    assert value.isfinite()
+    assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves(values, "student"))
 
 
 @pytest.mark.slow

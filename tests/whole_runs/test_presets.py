@@ -176,6 +176,9 @@ SINCE = {
         {"logits": {"temperature": 2.0}, "features": {"grid": 4, "ratio": 2.0}},
         72.76,
     ),
+    "imagenet/ickd_r34_r18": ((100, 0.1, 256), {"ce": 1, "ickd": 2.5}, {"ickd": {}}, 72.19),
+    "imagenet/dml_r34_r18": ((100, 0.1, 256), {"ce": 1, "peer_ce_peer_1": 1, "mutual": 1}, {"mutual": {}}, 71.03),
+    "imagenet/dml_r50_mv1": ((100, 0.1, 256), {"ce": 1, "peer_ce_peer_1": 1, "mutual": 1}, {"mutual": {}}, 71.13),
     "imagenet/wttm_r34_r18": ((100, 0.1, 256), {"ce": 1, "ttm": 4}, {"ttm": {"power": 0.2, "weighted": True}}, 72.19),
     "imagenet/wsld_r34_r18": ((100, 0.1, 256), {"ce": 1, "wsld": 2.5}, {"wsld": {"temperature": 2.0}}, 72.04),
     "imagenet/sphericalkd_r34_r18": (
@@ -431,7 +434,10 @@ def test_dkd_on_top_of_reviewkd_has_the_terms_of_both_presets():
 @pytest.mark.slow
 def test_logit_standardisation_on_mlkd_is_of_the_instance_level_alone():
     (plan,) = plans_of("cifar100/lskd_mlkd_r32x4_r8x4")
-    assert (plan.conf.epochs, list(plan.scheduler.schedule["milestones"])) == (480, [300, 360, 420])
+    assert (plan.conf.epochs, plan.conf.lr) == (480, 0.025)
+    assert list(plan.scheduler.schedule["milestones"]) == [150, 180, 210]
+    teacher = compose(["experiment=cifar100/lskd_mlkd_r32x4_r8x4"]).prelude.stages.teacher
+    assert (teacher.epochs, teacher.lr) == (240, 0.05)
     assert {name: term.weight for name, term in plan.terms.items()} == {"ce": 1, "instance": 9, "batch": 9, "class": 9}
     own = {name: term.loss for name, term in plan.terms.items() if name != "ce"}
     assert all(loss["temperatures"] == [2.0, 3.0, 5.0, 2.0, 6.0] for loss in own.values())
