@@ -68,7 +68,7 @@ def _experiment(arguments: list[str], *, full: bool) -> int:
 
     from distill_app import verbs
     from distill_app.app import start
-    from distill_app.check.command_line import composition_errors, refused
+    from distill_app.check.command_line import composition_errors, refused, search_errors
     from distill_app.check.flags import ordered, stored_run_errors
     from distill_app.errors import ConfigError, UsageError, is_of_composition
     from distill_app.words import Listing
@@ -78,7 +78,7 @@ def _experiment(arguments: list[str], *, full: bool) -> int:
     arguments = line.arguments
     if behind := [word for word in line.overrides if word in verbs.VERBS]:
         raise UsageError(f"a verb comes first: distill {behind[0]} ...")
-    for text in refused(line) if line.wrong else stored_run_errors(arguments):
+    for text in refused(line) if line.wrong else (*stored_run_errors(arguments), *search_errors(arguments)):
         listing.add(text)
     if listing.texts:
         return 2

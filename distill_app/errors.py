@@ -45,6 +45,10 @@ class SettingError(DistillError, ValueError):
     exit_code = 2
 
 
+class NotInstalled(SettingError):
+    """A package that an extra of this one brings and that is not there; the message says what to type."""
+
+
 class DataError(SettingError):
     """A data set that cannot give what is asked of it."""
 

@@ -18,7 +18,7 @@ FLOORS = (
     ("analysis", "cache", "tasks", "models"),
     ("networks", "data", "machine", "adapters"),
     ("config", "report", "trackers", "migration"),
-    ("runs", "losses", "world", "errors", "words", "seeds"),
+    ("runs", "losses", "world", "errors", "extras", "words", "seeds"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, open_dict
 
@@ -49,6 +50,16 @@ def halfway(error: Exception) -> Halfway | None:
     with open_dict(cfg):
         cfg.pop("hydra", None)
     return Halfway(cfg, {str(mount): str(option) for mount, option in choices.items()}, failures)
+
+
+def applied(override: str, cfg: DictConfig) -> Exception | None:
+    """Applies an override of a key to a composed config; what was raised if it does not fit."""
+    parsed = OverridesParser.create().parse_override(override)
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([parsed], cfg)
+    except ConfigCompositionException as error:
+        return error
+    return None
 
 
 def _is_loader(frame: FrameType) -> bool:

@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from distill_app.errors import NotInstalled
+from distill_app.extras import remedy
 from distill_app.words import unadvised, unknown
 
 
@@ -90,6 +92,8 @@ def _untaken(key: str, name: str, conf: Mapping[str, Any], named: Iterable[str])
 
 def explain(error: BaseException, target: Any, conf: Mapping[str, Any], key: str) -> str:
     """An exception of a constructor; an unexpected keyword gets its nearest match."""
+    if isinstance(error, NotInstalled):
+        return str(error)
     what = conf["_target_"]
     if named := re.match(r"(\w+).*unexpected keyword argument '(\w+)'", str(error)):
         owner, given = named.groups()
@@ -100,7 +104,7 @@ def explain(error: BaseException, target: Any, conf: Mapping[str, Any], key: str
         signature = signature_of(getattr(inspect.getmodule(target), owner, target))
         if signature and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values()):
             return f"{what}: {unknown('argument', given, [name for name in signature.parameters if name != 'self'])}"
-    text = f"{what}: {type(error).__name__}: {unadvised(error)}"
+    text = f"{what}: {type(error).__name__}: {unadvised(error)}{remedy(error)}"
     if isinstance(error, TypeError):  # Python's own words seldom say what it was
         text += f"; given: {', '.join(f'{name}={reprlib.repr(v)}' for name, v in conf.items() if name[:1] != '_')}"
     return text

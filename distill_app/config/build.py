@@ -19,7 +19,8 @@ from hydra.utils import instantiate
 from distill_app.config.binding import accepts, binding_problems, explain, tensors
 from distill_app.config.kinds import ROOTS, TIMM, Kind, kind_of
 from distill_app.config.tree import mount_line
-from distill_app.errors import ConfigError
+from distill_app.errors import ConfigError, NotInstalled
+from distill_app.extras import EXTRAS, not_installed, remedy
 from distill_app.words import advises, unknown
 
 # They lie within the roots, and fetch, unpack or unpickle files rather than build anything.
@@ -105,6 +106,8 @@ class Builder:
             raise ConfigError(errors)
         try:
             places = list(_follow(path))
+        except NotInstalled as error:
+            raise ConfigError([f"{key}._target_: {error}"]) from error
         except ImportError as error:
             raise ConfigError([f"{key}._target_: cannot import {path!r}: {error}"]) from error
         if not self._inside(path, kind):
@@ -236,6 +239,7 @@ def _follow(path: str) -> Iterator[tuple[str, Any]]:
     """Every place on a dotted path with what is there; modules are imported as needed.
 
     Raises:
+        NotInstalled: The package is one that an extra brings.
         ImportError: What is not there, with the nearest name; or why a module cannot be imported.
     """
     found, place = None, ""
@@ -248,8 +252,10 @@ def _follow(path: str) -> Iterator[tuple[str, Any]]:
                 found = import_module(place)
             except Exception as error:
                 if isinstance(error, ModuleNotFoundError) and error.name == place:
+                    if place in EXTRAS:
+                        raise NotInstalled(not_installed(place)) from error
                     raise ImportError(_not_there(name, found, parent)) from error
-                raise ImportError(f"importing {place} raises {type(error).__name__}: {error}") from error
+                raise ImportError(f"importing {place} raises {type(error).__name__}: {error}{remedy(error)}") from error
         yield place, found
 
 

@@ -15,6 +15,7 @@ from distill_app.data.names import class_name_notes
 from distill_app.data.parts import Division, divided, part_names
 from distill_app.data.tables import USUAL, column_of
 from distill_app.errors import DataError
+from distill_app.extras import install
 from distill_app.words import some, unknown
 
 LOOKED_AT = 256  # images of a part whose bytes tell one data set from another, or whose files have to be there
@@ -124,7 +125,7 @@ def opened(path: str, subset: str | None = None) -> dict[str, Any]:
         import datasets
     except ImportError as error:
         needed = "dataset=huggingface needs the package datasets, which is not installed"
-        raise DataError(f"path: {needed}: pip install 'distill-app[hf]'") from error
+        raise DataError(f"path: {needed}: {install('datasets')}") from error
     place = Path(path)
     local = place.exists()
     if not local and (path.startswith(("/", ".", "~")) or path.count("/") > 1 or place.suffix):

@@ -118,7 +118,7 @@ def export(
 
     Raises:
         ExportError: It cannot be exported, or what was exported answers something else; no file is left.
-        SettingError: A package is not installed.
+        NotInstalled: A package is not installed.
         UsageError: Files of others are in its place.
     """
     require(to)

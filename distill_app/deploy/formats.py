@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill_app.errors import ExportError, SettingError, UsageError
+from distill_app.errors import ExportError, NotInstalled, UsageError
+from distill_app.extras import install, missing
 from distill_app.runs.statefile import clean_state_dict, load_file, save_weights
 from distill_app.words import unknown
 
@@ -198,10 +198,10 @@ def require(name: str) -> None:
     """Refuses a format whose packages are not installed.
 
     Raises:
-        SettingError: With what to type.
+        NotInstalled: With what to type.
     """
-    if missing := [package for package in FORMATS[name].packages if find_spec(package) is None]:
-        raise SettingError(f"{name} needs {', '.join(missing)}: pip install 'distill-app[{name}]'")
+    if absent := missing(*FORMATS[name].packages):
+        raise NotInstalled(f"{name} needs {', '.join(absent)}: {install(absent[0])}")
 
 
 @contextmanager

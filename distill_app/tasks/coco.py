@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distill_app.errors import SettingError
+from distill_app.extras import EXTRAS, install
 from distill_app.words import unknown
 
 KINDS = ("bbox", "segm", "keypoints")
@@ -89,7 +90,7 @@ def backend_problem(backend: str) -> str | None:
     try:
         _classes(backend)
     except ImportError as error:
-        return f"{error}; install it: pip install 'distill-app[{backend.replace('_', '-')}]'"
+        return f"{error}; install it: {install(backend)}" if backend in EXTRAS else str(error)
     return None
 
 

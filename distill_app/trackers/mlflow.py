@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill_app.extras import require
 from distill_app.runs.naming import RunFacts
 from distill_app.runs.outlets import Outlet
 from distill_app.runs.scalars import scalars_of
-from distill_app.trackers.needs import require
 
 _BATCH = 500  # metrics that are sent at once; the server takes 1000
 _LONGEST = 500  # of a parameter
@@ -25,7 +25,7 @@ class MLflow(Outlet):
         images: How many sample images of each stage it shows; 0: none.
 
     Raises:
-        SettingError: Its package is not installed.
+        NotInstalled: Its package is not installed.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MLflow(Outlet):
         tags: dict[str, str] | None = None,
         images: int = 16,
     ):
-        require("mlflow", extra="mlflow")
+        require("mlflow")
         self._uri, self._experiment, self._tags, self.images = uri, experiment, tags or {}, images
         self._client: Any = None
         self._id = ""

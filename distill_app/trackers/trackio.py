@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from distill_app.extras import require
 from distill_app.runs.naming import RunFacts
 from distill_app.runs.outlets import Outlet
 from distill_app.runs.scalars import scalars_of
-from distill_app.trackers.needs import require
 
 
 class Trackio(Outlet):
@@ -17,11 +17,11 @@ class Trackio(Outlet):
         space: The space of a hub that they are sent to; None: the data base of this machine (TRACKIO_DIR).
 
     Raises:
-        SettingError: Its package is not installed.
+        NotInstalled: Its package is not installed.
     """
 
     def __init__(self, *, project: str = "distill", space: str | None = None):
-        require("trackio", extra="trackio")
+        require("trackio")
         self._project, self._space = project, space
         self._run: Any = None
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill_app.extras import require
 from distill_app.runs.naming import RunFacts
 from distill_app.runs.outlets import Outlet
 from distill_app.runs.scalars import scalars_of
-from distill_app.trackers.needs import require
 
 _MODES = (None, "online", "offline", "disabled", "shared")
 
@@ -25,7 +25,7 @@ class WandB(Outlet):
         images: How many sample images of each stage it shows; 0: none.
 
     Raises:
-        SettingError: Its package is not installed.
+        NotInstalled: Its package is not installed.
         ValueError: Another mode.
     """
 
@@ -38,7 +38,7 @@ class WandB(Outlet):
         tags: list[str] | None = None,
         images: int = 16,
     ):
-        require("wandb", extra="wandb")
+        require("wandb")
         if mode not in _MODES:
             raise ValueError(f"mode is {mode!r}; allowed are {', '.join(str(each) for each in _MODES[1:])}, or null")
         self._project, self._entity, self._mode, self._tags = project, entity, mode, tags or []

@@ -89,7 +89,7 @@ def test_all_keys_and_values_that_do_not_fit_are_told_from_the_one_composition_t
     line = ["lr=0.1", "stage.epochs=x", "+method.name=b", "~stage.nothing", "stage.batch_size=0"]
     with pytest.raises(Exception, match="lr") as raised:
         compose(line)
-    monkeypatch.setattr("distill_app.check.command_line.compose_mounted", None)
+    monkeypatch.setattr("distill_app.check.line.compose_mounted", None)
     keys = [message.split(": ")[0] for message in composition_errors(raised.value, line, quick=True)]
     assert keys == ["lr", "stage.epochs", "method.name", "stage.nothing", "stage.batch_size"]
 

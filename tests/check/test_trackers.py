@@ -7,7 +7,7 @@ import pytest
 from distill_app.config.build import Builder
 from distill_app.config.groups import options_of
 from distill_app.runs.outlets import Outlet
-from distill_app.trackers import TensorBoard, Trackio
+from distill_app.trackers import TensorBoard
 from distill_app.trackers.build import outlet_problems, outlets_of
 
 
@@ -38,9 +38,9 @@ def test_every_option_is_a_tracker_or_says_what_to_install(composed, name):
 
 
 def test_what_is_not_installed_is_told_with_the_extra(monkeypatch):
-    monkeypatch.setattr("distill_app.trackers.needs.find_spec", lambda package: None)
+    monkeypatch.setattr("distill_app.extras.find_spec", lambda package: None)
     (problem,) = outlet_problems({"x": {"_target_": "distill_app.trackers.Trackio"}}, Builder())
-    assert "trackio is not installed: pip install 'distill-app[trackio]'" in problem and Trackio.__name__ in problem
+    assert problem == "tracker.x: trackio is not installed; pip install 'distill-app[trackio]'"
 
 
 def test_null_and_false_leave_a_tracker_out():

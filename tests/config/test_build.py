@@ -27,6 +27,10 @@ def open_ended(**kwargs):
 def touch(path):
     Path(path).touch()
 
+def late():
+    import timm
+    return timm
+
 constant = 3
 """
 
@@ -39,6 +43,7 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text(MODULE)
     (folder / "broken.py").write_text("import a_package_that_is_not_there\n")
     (folder / "worse.py").write_text("def (:\n")
+    (folder / "needy.py").write_text("import timm\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield folder.name
     for name in [name for name in sys.modules if name.split(".")[0] == folder.name]:
@@ -261,3 +266,27 @@ def test_what_is_meant_to_be_built_is_built():
         {"_target_": "torchvision.transforms.v2.RandomCrop", "size": 8}, key="dataset.train_transform[0]"
     )
     assert list(crop.size) == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"_target_": "timm.create_model"}, "student.net._target_: timm is not installed; "),
+        (
+            {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "timm.layers.SelectAdaptivePool2d"}]},
+            "student.net._args_[0]._target_: timm is not installed; ",
+        ),
+        ({"_target_": "users_own.needy.Net"}, "importing users_own.needy raises ModuleNotFoundError: "),
+        ({"_target_": "users_own.late"}, "student.net: users_own.late: ModuleNotFoundError: "),
+        (
+            {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "users_own.late"}]},
+            "student.net._args_.0: users_own.late: ModuleNotFoundError: ",
+        ),
+    ],
+)
+def test_a_package_of_an_extra_that_is_missing_is_told_with_the_extra(package, monkeypatch, conf, message):
+    for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    (error,) = errors(conf, allow=["timm", package])
+    assert message in error and error.endswith("; pip install 'distill-app[timm]'")

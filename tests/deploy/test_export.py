@@ -265,7 +265,7 @@ def test_what_lies_beside_an_export_replaces_no_file_of_others(tmp_path):
 
 
 def test_without_its_packages_a_format_says_which_extra_to_install(tiny_net, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr("distill_app.extras.find_spec", lambda name: None)
     with pytest.raises(
         SettingError, match=r"onnx needs onnx, onnxruntime, onnxscript: pip install 'distill-app\[onnx\]'"
     ):
