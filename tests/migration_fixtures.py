@@ -1,14 +1,18 @@
 """Configs in the YAML of torchdistill, written here: small ones, of both versions."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from distill_app.errors import UsageError
+from distill_app.migration.dialect import Tagged
 from distill_app.migration.experiment import convert
 from distill_app.migration.files import Imported
 
+Place = tuple[Any, ...]
 FOLDERS = """
 datasets:
   &train digits/train: !import_call
@@ -107,6 +111,113 @@ def config(
     text = yaml.safe_dump({"models": models, "train": train, "test": test, **more}, sort_keys=False)
     quoted = "'" + TORCH.replace("'", "''") + "'"
     return FOLDERS.format(root=root) + text.replace(quoted, TORCH)
+
+
+def version_0() -> dict[str, Any]:
+    """KD in the dialect of version 0: the same experiment as `config(stage({"kd": KD}))`."""
+    return {
+        "datasets": {
+            "digits": {
+                "name": "digits",
+                "type": "ImageFolder",
+                "root": "/nowhere/digits",
+                "splits": {
+                    split: {
+                        "dataset_id": f"digits/{split}",
+                        "params": {
+                            "root": f"/nowhere/digits/{split}",
+                            "transform_params": [
+                                {"type": "ToTensor", "params": None},
+                                {"type": "Normalize", "params": {"mean": [0.3] * 3, "std": [0.4] * 3}},
+                            ],
+                        },
+                    }
+                    for split in ("train", "val")
+                },
+            }
+        },
+        "models": {
+            "teacher_model": {"name": "resnet20", "params": {"num_classes": 10}, "experiment": "t", "ckpt": "t.pt"},
+            "student_model": {"name": "resnet20", "params": {"num_classes": 10}, "ckpt": "./s.pt"},
+        },
+        "train": {
+            "num_epochs": 1,
+            "train_data_loader": {
+                "dataset_id": "digits/train",
+                "random_sample": True,
+                "batch_size": 8,
+                "num_workers": 0,
+            },
+            "val_data_loader": {"dataset_id": "digits/val", "random_sample": False, "batch_size": 8, "num_workers": 0},
+            "teacher": {"sequential": [], "wrapper": "DataParallel", "requires_grad": False},
+            "student": {"adaptations": None, "sequential": [], "wrapper": None, "requires_grad": True},
+            "optimizer": {"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}},
+            "criterion": {
+                "type": "GeneralizedCustomLoss",
+                "org_term": {
+                    "criterion": {"type": "KDLoss", "params": {"temperature": 3.0, "alpha": 0.3}},
+                    "factor": 1.0,
+                },
+                "sub_terms": None,
+            },
+        },
+        "test": {"test_data_loader": {"dataset_id": "digits/val", "random_sample": False, "batch_size": 1}},
+    }
+
+
+def mappings(content: Any, path: Place = ()) -> Iterator[Place]:
+    """The places of all mappings of a config."""
+    if isinstance(content, dict):
+        yield path
+    for name, child in _below(content):
+        yield from mappings(child, (*path, name))
+
+
+def values(content: Any, path: Place = ()) -> Iterator[Place]:
+    """The places of all values of a config but the whole."""
+    for name, child in _below(content):
+        yield from values(child, (*path, name))
+        yield (*path, name)
+
+
+def _below(content: Any) -> list[tuple[Any, Any]]:
+    if isinstance(content, dict):
+        return list(content.items())
+    return list(enumerate(content)) if isinstance(content, list) else []
+
+
+def changed(content: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
+    """A copy of a config with another value at one place."""
+    new: Any = unaliased(content)
+    above = new
+    for name in place[:-1]:
+        above = above[name]
+    above[place[-1]] = value
+    return new  # type: ignore[no-any-return]
+
+
+def unaliased(content: Any) -> Any:
+    """A copy in which no two places hold the same object."""
+    if isinstance(content, Tagged):
+        return Tagged(content.tag, {name: unaliased(child) for name, child in content.items()})
+    if isinstance(content, dict):
+        return {name: unaliased(child) for name, child in content.items()}
+    return [unaliased(child) for child in content] if isinstance(content, list) else content
+
+
+def told_of(content: dict[str, Any], monkeypatch: Any) -> tuple[str, set[str] | None]:
+    """What the importer says of a config that was read already.
+
+    Returns:
+        The error and None; or the files and both lists, and the keys that are named.
+    """
+    monkeypatch.setattr("distill_app.migration.experiment.read_config", lambda path: content)
+    try:
+        found = convert(Path("config.yaml"), name="mine")
+    except UsageError as error:
+        return str(error), None
+    ledger = found.ledger
+    return str([found.files, ledger.left_out, ledger.differs]), {*ledger.left_out, *ledger.differs}
 
 
 def imported(text: str, folder: Path, *, name: str = "mine") -> Imported:

@@ -7,6 +7,7 @@ from distill_app.migration.ledger import Node
 from distill_app.migration.wiring import Side, Wires
 
 OURS = "distill_app.adapters"
+LAYOUT = {"kernel_size": 1, "stride": 1, "padding": 0}  # of convolutions, as torch has them
 
 
 def auxiliary(node: Node, side: Side, wires: Wires) -> bool:
@@ -17,42 +18,47 @@ def auxiliary(node: Node, side: Side, wires: Wires) -> bool:
         side: The network that it wraps.
         wires: The stage; gets the adapters.
     """
-    key = node.take("key", "type")
-    arguments = node.get("kwargs", "params")
+    key, arguments = node.text("key", "type"), node.get("kwargs", "params")
     if key == "EmptyModule":
-        node.use()
+        arguments.use() if not arguments else None
         return False
-    build = WRAPPERS.get(str(key))
+    build = WRAPPERS.get(key)
     if build is None:
         node.leave(f"{key!r} is no auxiliary wrapper that is known here; what it trains is an adapter")
         return True
-    _modules(node.get("sequential"))
+    _shorter(node)
     side.within = ("teacher_model", "student_model", "model")
-    build(arguments, side, wires)
-    arguments.take("find_unused_parameters")
+    try:
+        build(arguments, side, wires)
+    except LookupError as error:
+        node.leave(f"{key} cannot be read: {error}")
+        return True
+    arguments.flag("find_unused_parameters", default=None)
     arguments.rest("an argument that has no counterpart here")
     return True
 
 
-def _modules(node: Node) -> None:
+def _shorter(node: Node) -> None:
     """A shorter form of the network: it runs as far as something is read anyhow."""
-    node.use()
+    node.texts("sequential")
 
 
 def _input(node: Node, side: Side) -> str:
     """The address of `input_module: {path, io}`, or of `input_module_path`."""
     if node.has("input_module"):
         place = node.get("input_module")
-        return side.address(str(place.take("path")), entry=place.take("io", default="output") == "input")
-    return side.address(str(node.take("input_module_path")))
+        return side.address(place.text("path"), entry=place.edge("io"))
+    return side.address(node.text("input_module_path"))
 
 
 def _paraphraser(node: Node, side: Side, wires: Wires) -> None:
-    node.get("minimal").use()
+    minimal = node.get("minimal")
+    _shorter(minimal)
+    minimal.use() if not minimal else None
     source, given = _input(node, side), node.get("paraphraser_kwargs", "paraphraser_params")
-    kept, decoded = float(given.take("k")), bool(node.take("uses_decoder", default=True))
+    kept, decoded = float(given.number("k")), node.flag("uses_decoder", default=True)
     norm = _factor_sizes(given)
-    given.take("num_input_channels")
+    given.whole("num_input_channels", default=None)
     module = {"_target_": f"{OURS}.FactorEncoder", "k": kept, "norm": norm}
     encoder = wires.adapter("encoder", module, source)
     _file(node.get("paraphraser_ckpt"))
@@ -66,17 +72,15 @@ def _paraphraser(node: Node, side: Side, wires: Wires) -> None:
 def _factor_sizes(given: Node) -> bool:
     """Whether there are batch norms; all kernels are 3x3."""
     for name, only in (("kernel_size", 3), ("stride", 1), ("padding", 1)):
-        child = given.get(name)
-        if child.value not in (None, only):
-            child.leave(f"convolutions have {name} {only} here")
-        child.use()
-    return bool(given.take("uses_bn", default=True))
+        if given.whole(name, default=only) != only:
+            given.get(name).leave(f"convolutions have {name} {only} here")
+    return given.flag("uses_bn", default=True)
 
 
 def _translator(node: Node, side: Side, wires: Wires) -> None:
     source, given = _input(node, side), node.get("translator_kwargs", "translator_params")
     norm = _factor_sizes(given)
-    kept = float(given.take("num_output_channels")) / float(given.take("num_input_channels"))
+    kept = given.whole("num_output_channels", least=1) / given.whole("num_input_channels", least=1)
     module: dict[str, Any] = {"_target_": f"{OURS}.FactorEncoder", "norm": norm}
     if wires.teacher is not None and "paraphraser" in wires.teacher.adapters:
         side.adapters["translator"] = wires.adapter("translator", module, source, wires.teacher.adapters["paraphraser"])
@@ -87,21 +91,29 @@ def _translator(node: Node, side: Side, wires: Wires) -> None:
 def _connectors(node: Node, side: Side, wires: Wires) -> None:
     for name, child in node.get("connectors").items():
         source, path = wires.read(child, teacher=side.role == "teacher"), f"connector_dict.{name}"
-        norm = bool(child.get("bn2d_kwargs", "bn_params"))
-        child.get("bn2d_kwargs", "bn_params").use()
+        batch_norm = child.get("bn2d_kwargs", "bn_params")
+        norm = bool(batch_norm)
+        batch_norm.whole("num_features", default=None)
+        batch_norm.use() if not batch_norm else batch_norm.rest("batch norms of connectors have torch's defaults here")
         conv = child.get("conv2d_kwargs", "conv_params")
         side.adapters[path] = _regressor(name, conv, source, wires, path, norm=norm, activation=False)
+
+
+def _extent(conv: Node, name: str, default: int) -> int | list[int]:
+    """A number for both directions, or one for each."""
+    if isinstance(conv.get(name).value, list):
+        return [int(each) for each in conv.numbers(name)]
+    return conv.whole(name, default=default)
 
 
 def _regressor(
     name: str, conv: Node, source: str, wires: Wires, path: str, *, norm: bool, activation: bool, bias: bool = True
 ) -> str:
     """A convolution, with a batch norm and a ReLU or without."""
-    size = conv.take("kernel_size", default=1)
-    stride, padding = conv.take("stride", default=1), conv.take("padding", default=0)
-    bias = bool(conv.take("bias", default=bias))
+    size, stride, padding = (_extent(conv, name, start) for name, start in LAYOUT.items())
+    bias = conv.flag("bias", default=bias)
     ends = ("in_channels", "out_channels") if conv.has("in_channels") else ("num_input_channels", "num_output_channels")
-    before, after = (conv.take(end) for end in ends)
+    before, after = (conv.whole(end, least=1) for end in ends)
     target = wires.partners.get(path)
     if target is not None and stride == 1 and isinstance(size, int) and size % 2 and padding == size // 2:
         module: dict[str, Any] = {"_target_": f"{OURS}.ConvRegressor", "pointwise": True, "bias": bias}
@@ -121,9 +133,12 @@ def _variational(node: Node, side: Side, wires: Wires) -> None:
     for name, child in node.get("regressors").items():
         source, path = wires.read(child, teacher=side.role == "teacher"), f"regressor_dict.{name}"
         given = child.get("kwargs", "regressor_kwargs") if child.has("kwargs", "regressor_kwargs") else child
-        variance = {"init_variance": given.take("init_pred_var", default=5.0), "eps": given.take("eps", default=1e-5)}
-        width, hidden = given.take("out_channels"), given.take("middle_channels")
-        given.take("in_channels")
+        variance = {
+            "init_variance": given.number("init_pred_var", default=5.0),
+            "eps": given.number("eps", default=1e-5),
+        }
+        width, hidden = given.whole("out_channels"), given.whole("middle_channels")
+        given.whole("in_channels", default=None)
         module: dict[str, Any] = {"_target_": f"{OURS}.VIDRegressor"}
         module |= {"hidden_channels": hidden} if hidden != width else {}
         if path not in wires.partners:
@@ -136,10 +151,10 @@ def _variational(node: Node, side: Side, wires: Wires) -> None:
 def _linear(path: str) -> Callable[[Node, Side, Wires], None]:
     def build(node: Node, side: Side, wires: Wires) -> None:
         source, given = _input(node, side), node.get("linear_kwargs", "linear_params")
-        given.take("in_features")
-        module: dict[str, Any] = {"_target_": f"{OURS}.LinearProjector", "out_features": given.take("out_features")}
-        module |= {} if given.take("bias", default=True) else {"bias": False}
-        if node.take("power", default=2) != 2:
+        given.whole("in_features", default=None)
+        module: dict[str, Any] = {"_target_": f"{OURS}.LinearProjector", "out_features": given.whole("out_features")}
+        module |= {} if given.flag("bias", default=True) else {"bias": False}
+        if node.number("power", default=2) != 2:
             node.get("power").leave("embeddings are divided by their L2 norm here")
         side.adapters[path] = wires.adapter(f"{side.role}_embedding", module, source)
 
@@ -147,15 +162,15 @@ def _linear(path: str) -> Callable[[Node, Side, Wires], None]:
 
 
 def _self_supervised(node: Node, side: Side, wires: Wires) -> None:
-    node.take("feat_dim")
-    node.take("freezes_ss_module")
+    node.whole("feat_dim", default=None)
+    node.flag("freezes_ss_module", default=None)
     _file(node.get("ss_module_ckpt"))
     module = {"_target_": f"{OURS}.SelfSupervisedHead"}
     side.adapters["ss_module"] = wires.adapter(f"{side.role}_head", module, _input(node, side))
 
 
 def _variance(node: Node, side: Side, wires: Wires) -> None:
-    node.take("feat_dim")
+    node.whole("feat_dim", default=None)
     _file(node.get("var_estimator_ckpt"))
     source = _input(node, side)
     module = {"_target_": f"{OURS}.LogVarianceHead"}
@@ -164,13 +179,13 @@ def _variance(node: Node, side: Side, wires: Wires) -> None:
 
 def _review(node: Node, side: Side, wires: Wires) -> None:
     """From the deepest stage up, each reads the residual of the one before."""
-    node.get("sizes").use()  # those of the maps themselves
+    node.numbers("sizes")  # those of the maps themselves
     residual = None
-    for place, (_, child) in enumerate(list(node.get("abfs").items())[::-1]):
+    for place, child in enumerate(node.get("abfs").entries()[::-1]):
         path, given = f"abf_modules.{place}", child.get("kwargs", "params")
-        source, widths = wires.read(child, teacher=False), given.take("mid_channels", "mid_channel")
-        own = given.take("in_channels", "in_channel")
-        given.take("out_channels", "out_channel")
+        source, widths = wires.read(child, teacher=False), given.whole("mid_channels", "mid_channel")
+        own = given.whole("in_channels", "in_channel")
+        given.whole("out_channels", "out_channel", default=None)
         if path not in wires.partners:
             child.leave("no term compares it with the teacher")
             continue
@@ -188,8 +203,8 @@ def _review(node: Node, side: Side, wires: Wires) -> None:
 def _channels(node: Node, side: Side, wires: Wires) -> None:
     for name, child in node.get("embeddings").items():
         source, path = wires.read(child, teacher=False), f"embed_dict.{name}"
-        child.take("in_channels")
-        child.take("out_channels")
+        child.whole("in_channels", default=None)
+        child.whole("out_channels", default=None)
         if path not in wires.partners:
             child.leave("no term compares it with the teacher")
             continue
@@ -200,27 +215,27 @@ def _channels(node: Node, side: Side, wires: Wires) -> None:
 def _whitened(node: Node, side: Side, wires: Wires) -> None:
     """Linear layer and batch norm on the average of a map; the norm is part of the loss here."""
     source, linear, norm = _input(node, side), node.get("linear_kwargs"), node.get("norm_kwargs")
-    norm.take("num_features")
-    if norm.take("affine", default=True):
+    norm.whole("num_features", default=None)
+    if norm.flag("affine", default=True):
         norm.get("affine").leave("embeddings are normalised without a scale and a shift of their own here")
-    wires.epsilon = float(norm.take("eps", default=1e-5))
-    norm.take("momentum")  # of statistics that training does not use
+    wires.epsilon = float(norm.number("eps", default=1e-5))
+    norm.number("momentum", default=None)  # of statistics that training does not use
     taps = side.network.taps
     if source == f"{side.role}.stage4" and taps.get("pooled") == "fc:in" and taps.get("stage4", "").startswith("layer"):
         source = f"{side.role}.pooled"
     else:
         source = wires.adapter(f"{side.role}_average", {"_target_": f"{OURS}.AveragedMap"}, source)
     if linear:
-        linear.take("in_features")
-        module: dict[str, Any] = {"_target_": f"{OURS}.LinearProjector", "out_features": linear.take("out_features")}
-        module |= {} if linear.take("bias", default=True) else {"bias": False}
+        linear.whole("in_features", default=None)
+        module: dict[str, Any] = {"_target_": f"{OURS}.LinearProjector", "out_features": linear.whole("out_features")}
+        module |= {} if linear.flag("bias", default=True) else {"bias": False}
         source = wires.adapter(f"{side.role}_projection", module, source)
     side.adapters["norm_layer"] = source
 
 
 def _file(node: Node) -> None:
-    if node:
-        node.use().differ("adapters live as long as the run and are part of its checkpoints; no file of theirs is read")
+    if node.given():
+        node.differ("adapters live as long as the run and are part of its checkpoints; no file of theirs is read")
 
 
 WRAPPERS: dict[str, Callable[[Node, Side, Wires], None]] = {
@@ -238,20 +253,22 @@ WRAPPERS: dict[str, Callable[[Node, Side, Wires], None]] = {
 }
 
 
-def sequence(node: Node, adaptations: Node, side: Side, wires: Wires) -> list[str] | None:
+def sequence(entries: list[str], adaptations: Node, side: Side, wires: Wires) -> list[str] | None:
     """The modules that run in the place of a network; an adaptation at the end is an adapter.
 
     Returns:
         Their paths; None where it is the network itself, as far as something is read of it.
     """
-    entries = [str(entry) for entry in node.use().value or []]
+    entries = list(entries)
     added = dict(adaptations.items())
+    adaptations.use() if not adaptations else None
     while entries and entries[-1].startswith("+"):
         name = entries.pop().removeprefix("+")
-        child = added.pop(name, Node(None, node.ledger))
-        if len(entries) and not entries[-1].startswith("+") and child.take("key", "type") == "ConvReg":
+        child = added.pop(name, Node(None, adaptations.ledger))
+        kind = child.text("key", "type") if child else None
+        if len(entries) and not entries[-1].startswith("+") and kind == "ConvReg":
             given = child.get("kwargs", "params")
-            activation = bool(given.take("uses_relu", default=True))
+            activation = given.flag("uses_relu", default=True)
             source = side.address(entries[-1])
             side.adapters[name] = _regressor(name, given, source, wires, name, norm=True, activation=activation)
         else:

@@ -13,6 +13,7 @@ from distill_app.migration.networks import home
 from distill_app.migration.transforms import TO_TENSOR, class_of, keywords, listed, transforms
 
 TORCHVISION = "torchvision.datasets"
+SPLIT = "datasets.util.split_dataset"
 # Class -> the data set of this package that it is.
 BASES = {"CIFAR10": "cifar10", "CIFAR100": "cifar100", "ImageFolder": "imagenet"}
 
@@ -23,6 +24,7 @@ class Source:
 
     node: Node
     kind: str
+    given: Node  # its arguments as they stand there
     arguments: dict[str, Any]
     transforms: list[Node] = field(default_factory=list)
     share: float = 1.0  # of the images
@@ -47,8 +49,12 @@ class Data:
 def sources(node: Node) -> dict[str, Source]:
     """All data sets of the file by the id that loaders use; those that none names are never looked at again."""
     found: dict[str, Source] = {}
+    parts = [child.value for _, child in node.items() if child.tag == "!access_by_index_or_key"]
+    wholes = [part["data"] for part in parts if isinstance(part.get("data"), Mapping)]
     for name, child in node.items():
-        if child.tag is not None:
+        if child.value in wholes:
+            child.use()  # what is in it is read where its parts refer to it
+        elif child.tag is not None:
             found |= _tagged(name, child)
         elif child.has("splits"):
             found |= _of_splits(child)
@@ -61,11 +67,10 @@ def _tagged(name: str, node: Node) -> dict[str, Source]:
     """The form of version 1: what !import_call would build, or a part of a split."""
     if node.tag == "!access_by_index_or_key":
         split = node.get("data")
-        node.get("index_or_key").use()
-        part = _part(split, node.value.get("index_or_key"))
+        part = _part(split, node.whole("index_or_key"))
         return {name: part} if part is not None else {}
-    if str(node.value.get("key", "")).endswith("datasets.util.split_dataset"):
-        node.use()  # its parts refer to it
+    if str(node.value.get("key", "")).endswith(SPLIT):
+        node.leave("no part of it is read")
         return {}
     source = _called(node)
     return {name: source} if source is not None else {}
@@ -73,44 +78,54 @@ def _tagged(name: str, node: Node) -> dict[str, Source]:
 
 def _called(node: Node) -> Source | None:
     kind = class_of(node, TORCHVISION)
-    if kind is None:
+    if kind is None or not kind.isidentifier():
         node.leave("its class is no data set of torchvision; name one of your own by dataset.train._target_")
         return None
     arguments = keywords(node)
-    source = Source(node, kind, {}, listed(arguments.get("transform")))
-    for name, child in arguments.items():
-        if name == "transform":
-            continue
-        if name in ("target_transform", "transforms", "loader") and child:
+    source = Source(node, kind, arguments, {}, listed(arguments.get("transform")))
+    arguments.text("root", default=None)
+    arguments.flag("download", default=None)
+    given = ("transform", "target_transform", "transforms", "loader")
+    for name in given:
+        child = arguments.get(name)
+        if not child:
+            child.use()
+        elif name != "transform":
             child.leave("transforms of labels and loaders of one's own belong into a data set of your own here")
-        elif child.tag is not None:
-            child.leave("what the tag gives is known only when it is run")
-        else:
-            source.arguments[name] = child.use().value
+    source.arguments = arguments.handed_on(*given)
     return source
 
 
-def _part(split: Node, index: Any) -> Source | None:
+def _part(split: Node, index: int) -> Source | None:
     """A part of split_dataset: the whole, its share, and the transforms that it has for itself."""
-    split.get("key").use()
+    if split.tag != "!import_call" or not split.text("key").endswith(SPLIT):
+        split.leave("no part of a data set that is known here")
+        return None
     arguments = keywords(split)
     source = _called(arguments.get("dataset"))
-    lengths = arguments.take("lengths", default=[9, 1])
-    seed = arguments.take("generator_seed")
-    arguments.take("dataset_id")
-    if source is None or not isinstance(index, int) or not 0 <= index < len(lengths):
+    lengths = _lengths(arguments) or [9, 1]
+    seed = arguments.whole("generator_seed", default=None)
+    arguments.text("dataset_id", default=None)
+    if source is None or index >= len(lengths):
         split.leave("no part of a data set that is known here")
         return None
     own = Node(None, split.ledger)
-    for place, child in arguments.get("sub_splits_configs").items():
-        if int(place) == index:
+    for place, child in enumerate(arguments.get("sub_splits_configs").entries()):
+        if place == index:
             own = child
         else:
-            child.use()  # that of another part
+            child.get("transform").use()  # that of another part
     return _share(source, own.get("transform"), lengths, index, f"{split.key} {seed}")
 
 
-def _share(source: Source, transform: Node, lengths: list[Any], index: int, whole: str) -> Source:
+def _lengths(node: Node) -> list[float]:
+    lengths = node.numbers("lengths")
+    if lengths and not min(lengths) > 0:
+        raise node.get("lengths").wrong("no list of shares above 0")
+    return lengths
+
+
+def _share(source: Source, transform: Node, lengths: list[float], index: int, whole: str) -> Source:
     source.share = float(lengths[index]) / float(sum(lengths))
     # The same split under several ids has several paths; what it is of, and how it was drawn, says which it is.
     source.whole = f"{source.kind} {sorted(source.arguments.items(), key=str)} {whole.rsplit(' ', 1)[-1]}"
@@ -120,30 +135,37 @@ def _share(source: Source, transform: Node, lengths: list[Any], index: int, whol
 
 def _of_splits(node: Node) -> dict[str, Source]:
     """The form of version 0: a class and its splits."""
-    kind = str(node.take("type", "key", default=""))
-    node.take("name")
-    node.take("root")
+    kind = node.text("type", "key")
+    if not kind.isidentifier():
+        raise node.get("type", "key").wrong("no class of torchvision.datasets")
+    node.text("name", default=None)
+    node.text("root", default=None)
     found: dict[str, Source] = {}
     for _, split in node.get("splits").items():
-        arguments, name = split.get("params", "kwargs"), str(split.take("dataset_id"))
-        steps = [child for _, child in arguments.get("transform_params", "transform_configs").items()]
-        source = Source(split, kind, {}, steps)
+        arguments, name = split.get("params", "kwargs"), split.text("dataset_id")
+        listing = arguments.get("transform_params", "transform_configs")
+        listing.use() if not listing else None
+        steps = listing.entries()
+        arguments.text("root", default=None)
+        arguments.flag("download", default=None)
+        given = ["transform_params", "transform_configs"]
         for argument, child in arguments.items():
-            if argument in ("transform_params", "transform_configs"):
-                continue
-            if argument.endswith(("_params", "_configs", "_cls")) or argument == "loader":
+            if argument not in given and (argument.endswith(("_params", "_configs", "_cls")) or argument == "loader"):
+                given.append(argument)
                 child.leave("transforms of labels and loaders of one's own belong into a data set of your own here")
-            else:
-                source.arguments[argument] = child.use().value
+        source = Source(split, kind, arguments, arguments.handed_on(*given), steps)
         if not split.has("random_split"):
             found[name] = source
             continue
         division = split.get("random_split")
-        lengths, seed = division.take("lengths"), division.take("generator_seed")
-        for place, part in division.get("sub_splits").items():
-            own = Source(split, kind, dict(source.arguments))
-            name = str(part.take("dataset_id"))
-            found[name] = _share(own, part.get("transform_params"), lengths, int(place), f"split {seed}")
+        lengths, seed = _lengths(division), division.whole("generator_seed", default=None)
+        parts = division.get("sub_splits").entries()
+        if len(parts) > len(lengths):
+            raise division.get("lengths").wrong(f"not as long as the list of {len(parts)} sub_splits")
+        for place, part in enumerate(parts):
+            own = Source(split, kind, arguments, dict(source.arguments))
+            transform = part.get("transform_params", "transform_configs")
+            found[part.text("dataset_id")] = _share(own, transform, lengths, place, f"split {seed}")
     return found
 
 
@@ -174,30 +196,35 @@ def dataset(train: Source, test: Source, *, num_classes: int) -> Data:
 
 
 def _folders(train: Source, test: Source, conf: dict[str, Any]) -> Data:
-    roots = [home(str(source.arguments.pop("root", ""))) for source in (train, test)]
+    roots = [home(source.given.text("root")) for source in (train, test)]
+    for source in (train, test):
+        source.arguments.pop("root", None)
     _leavearguments(train, test)
     above = [root.rpartition("/")[0] for root in roots]
     if above[0] == above[1] and [root.rpartition("/")[2] for root in roots] == ["train", "val"]:
         conf["root"] = above[0]
     else:
         conf |= {"root": None, "train": {"root": roots[0]}, "test": {"root": roots[1]}}
-    conf["name"] = "imagenet" if conf["num_classes"] == 1000 else "images"
+    own = conf["num_classes"] != 1000
+    conf["name"] = "images" if own else "imagenet"
+    conf |= {"get": None} if own or conf["root"] is None else {}
     return Data("imagenet", None, _without(conf, "imagenet"), train="")
 
 
 def _torchvision(train: Source, test: Source, conf: dict[str, Any]) -> Data:
-    root = home(str(train.arguments.pop("root", "")))
-    test.arguments.pop("root", None)
+    root, other = (home(source.arguments.pop("root", None) or "") for source in (train, test))
     for source in (train, test):
         if source.arguments.pop("download", False):
             source.node.differ("nothing is downloaded: the data have to be there, dataset.get says how to get them")
     conf["root"] = root
     base = BASES.get(train.kind)
     if base is not None and train.arguments == {"train": True} and test.arguments == {"train": False}:
+        conf |= {"test": {"root": other}} if other != root else {}
         return Data(base, None, _without(conf, base), train="")
     name = train.kind.lower()
     target = {"_target_": f"{TORCHVISION}.{train.kind}", "root": "${..root}"}
     sides = {"train": target | train.arguments, "test": target | test.arguments}
+    sides["test"] |= {"root": other} if other != root else {}
     task = {"_target_": "distill_app.tasks.Classification"}
     content = {"name": name, "image_size": None, **conf, **sides, "task": task}
     return Data(f"{name}_imported", content, {}, train="")
@@ -206,9 +233,7 @@ def _torchvision(train: Source, test: Source, conf: dict[str, Any]) -> Data:
 def _leavearguments(*found: Source) -> None:
     for source in found:
         for name in source.arguments:
-            source.node.ledger.leave(
-                (*source.node.path, name), f"the folders of {source.kind} take no such argument here"
-            )
+            source.given.get(name).leave(f"the folders of {source.kind} take no such argument here")
 
 
 def _without(conf: dict[str, Any], option: str) -> dict[str, Any]:

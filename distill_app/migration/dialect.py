@@ -23,7 +23,28 @@ class Tagged(dict[str, Any]):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain types and the tags below."""
+    """Plain types and the tags below, without the keys that only hold an anchor: `_root: &root ./data`.
+
+    Nothing reads them but what refers to their anchors.
+    """
+
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self._anchored: dict[int, yaml.Node] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Adds what has an anchor to those that have one, and leaves what holds one out of a mapping."""
+        anchor = getattr(self.peek_event(), "anchor", None)
+        node = super().compose_node(parent, index)
+        if anchor is not None and node is not None:
+            self._anchored[id(node)] = node
+        if isinstance(node, yaml.MappingNode):
+            node.value = [
+                (key, value)
+                for key, value in node.value
+                if not (str(key.value).startswith("_") and id(value) in self._anchored)
+            ]
+        return node
 
 
 def _sequence(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from distill_app.errors import UsageError
+from distill_app.migration.common import Common
 from distill_app.migration.data import Data, Source, dataset, sources, validation
 from distill_app.migration.dialect import read_config
 from distill_app.migration.files import Files, Imported
 from distill_app.migration.ledger import Ledger, Node
+from distill_app.migration.loaders import evaluation, other_data
 from distill_app.migration.networks import network
-from distill_app.migration.stages import Common, stage
+from distill_app.migration.stages import stage
 
 OTHER_TASKS = (
     (r"(faster|mask|keypoint)_?rcnn|retinanet|ssd|fcos", "detects objects"),
@@ -26,7 +28,8 @@ def convert(path: Path, *, name: str | None = None) -> Imported:
         name: Of the experiment; None: that of the file.
 
     Raises:
-        UsageError: No config of torchdistill for classification, or one without a counterpart.
+        UsageError: No config of torchdistill for classification, one without a counterpart, or a value of the wrong
+            kind.
     """
     content = read_config(path)
     ledger = Ledger()
@@ -66,16 +69,16 @@ def _refuse_other_tasks(content: dict[str, Any], path: Path) -> None:
 
 def _num_classes(models: Node, root: Node) -> int:
     for role in ("student_model", "model", "teacher_model"):
-        classes = models.get(role).get("kwargs", "params").get("num_classes").value
-        if isinstance(classes, int):
+        classes = models.get(role).get("kwargs", "params").whole("num_classes", default=None, least=1)
+        if classes is not None:
             return classes
     raise UsageError(f"{models.key}: no network says num_classes; write it into kwargs")
 
 
 def _stages(node: Node, common: Common) -> dict[str, dict[str, Any]]:
     """The stages in order, each as `method.stages.<name>`, with what the recipe will say."""
-    log = node.take("log_freq")
-    common.runtime |= {} if log is None else {"log_every": int(log)}
+    log = node.whole("log_freq", default=None)
+    common.runtime |= {} if log is None else {"log_every": log}
     if not node.has("stage1"):
         return {"distill" if common.teacher else "train": _checked(stage(node, common), node)}
     found = {}
@@ -100,16 +103,19 @@ def _data(root: Node, classes: int) -> Data:
     found = sources(root.get("datasets"))
     train = root.get("train")
     first = train.get("stage1") if train.has("stage1") else train
-    train_id, val_id = (first.get(f"{part}_data_loader").get("dataset_id").value for part in ("train", "val"))
+    node = first.get("val_data_loader")
+    loads = first.get("train_data_loader")
+    train_id, val_id = loads.text("dataset_id"), node.text("dataset_id", default=None)
     test = root.get("test")
-    test_id = test.get("test_data_loader").get("dataset_id").value or val_id
-    test.use()
-    chosen = [_source(found, part, name) for part, name in (("train", train_id), ("test", test_id))]
-    val = found.get(str(val_id)) if val_id is not None else None
+    judge = test.get("test_data_loader")
+    test_id = judge.text("dataset_id", default=None) or val_id
+    test.use() if not test else None
+    evaluation(judge)
+    chosen = [_source(found, loads, train_id), _source(found, judge if judge else node, test_id)]
+    val = _source(found, node, val_id) if val_id is not None else None
     same = val is None or val.like(chosen[1])
     data = dataset(*chosen, num_classes=classes)
-    data.train = str(train_id)
-    node = first.get("val_data_loader")
+    data.train = train_id
     validation(data, chosen[0], val_node=node.get("dataset_id"), same_as_test=same)
     _loaders(train, data, node)
     for source in found.values():
@@ -118,32 +124,33 @@ def _data(root: Node, classes: int) -> Data:
                 each.value for each in chosen[1].transforms
             ]:
                 node.get("dataset_id").differ("validation images go through the transforms of the test images here")
-            source.node.use()
             for each in source.transforms:
                 each.use()
     return data
 
 
-def _source(found: dict[str, Source], part: str, name: Any) -> Source:
-    if str(name) not in found:
-        raise UsageError(f"{part}: the data set {name!r} is none of torchvision's that `datasets` describes")
-    return found[str(name)]
+def _source(found: dict[str, Source], loader: Node, name: str | None) -> Source:
+    if name not in found:
+        left = loader.ledger.left_out.items()
+        reasons = [f" ({text})" for key, text in left if f"{key}.".startswith(f"datasets.{name}.")]
+        raise UsageError(
+            f"{loader.key}.dataset_id: the data set {name!r} is none of torchvision's that `datasets` describes"
+            f"{''.join(reasons[:1])}"
+        )
+    return found[name]
 
 
 def _loaders(train: Node, data: Data, first: Node) -> None:
     """Validation: how many images at once; of later stages it is that of the first."""
-    size = first.get("kwargs").take("batch_size") if first.has("kwargs") else first.take("batch_size")
-    if size:
-        (data.conf if data.content is None else data.content)["eval_batch_size"] = int(size)
-    first.use()
+    if size := evaluation(first):
+        (data.conf if data.content is None else data.content)["eval_batch_size"] = size
     for name, part in train.items():
         if name.startswith("stage"):
-            part.get("val_data_loader").use()
-            other = part.get("train_data_loader").get("dataset_id")
-            if other.value not in (None, data.train) and str(other.value) != data.train:
-                other.leave(
-                    "every stage trains on the data of the first; method.stages.<name>.data says otherwise here"
-                )
+            loader = part.get("val_data_loader")
+            evaluation(loader)
+            if loader.get("dataset_id").value not in (None, first.get("dataset_id").value):
+                loader.get("dataset_id").leave("the epochs of every stage are judged by the images of the first here")
+            other_data(part, data.train)
 
 
 def _say_what_always_differs(common: Common, models: Node) -> None:

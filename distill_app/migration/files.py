@@ -6,11 +6,12 @@ from typing import Any
 
 import yaml
 
+from distill_app.migration.common import Common
 from distill_app.migration.data import Data
 from distill_app.migration.ledger import Ledger
 from distill_app.migration.named import named
 from distill_app.migration.networks import Network
-from distill_app.migration.stages import CONSTANT, Common
+from distill_app.migration.stages import CONSTANT
 
 # What a recipe says of the first stage, and a later stage again where it is another: with the schema's defaults.
 SCALARS: dict[str, Any] = {

@@ -4,13 +4,13 @@ import inspect
 from typing import Any
 
 from distill_app.migration.ledger import Node
-from distill_app.migration.terms import TERMS, distillation
+from distill_app.migration.terms import TERMS, Unlike, distillation
 from distill_app.migration.wiring import Wires
 
 
 def criterion(node: Node, wires: Wires) -> None:
     """Adds the terms of a stage's criterion: a weighted sum, of version 1 or 0."""
-    key = node.take("key", "type")
+    key = node.text("key", "type")
     if key not in ("WeightedSumLoss", "GeneralizedCustomLoss"):
         node.leave(f"{key!r} is no sum of terms that is known here; each of its terms is one of a stage")
         return
@@ -22,27 +22,23 @@ def criterion(node: Node, wires: Wires) -> None:
     terms = arguments.get("sub_terms")
     _whole_model(node.get("org_term"), wires)
     extra = arguments.get("model_term")
-    if extra.take("weight", default=0):
+    if extra.get("weight").given() not in (None, 0):
         extra.leave("networks for classification give no losses of their own")
     for name, term in terms.items():
         _term(name, term, wires)
-    extra.use()
-    terms.use() if not terms else None
+    for part in (extra, terms):
+        part.use() if not part else None
 
 
 def _term(name: str, node: Node, wires: Wires) -> None:
-    weight = node.get("weight", "factor")
-    if not isinstance(weight.value, int | float):
-        weight.leave("a weight is a number, or a schedule of distill_app.losses")
-        return
-    weight.use()
+    weight = node.number("weight", "factor")
     entry = node.get("criterion")
     wrapper = node.get("criterion_wrapper") if node.has("criterion_wrapper") else node.get("params")
-    _one(name, entry, wrapper, float(weight.value), wires)
+    _one(name, entry, wrapper, float(weight), wires)
 
 
 def _one(name: str, entry: Node, wrapper: Node, weight: float, wires: Wires) -> None:
-    key, arguments = str(entry.take("key", "type")), entry.get("kwargs", "params")
+    key, arguments = entry.text("key", "type"), entry.get("kwargs", "params")
     build = TERMS.get(key)
     before = dict(wires.losses)
     try:
@@ -51,7 +47,7 @@ def _one(name: str, entry: Node, wrapper: Node, weight: float, wires: Wires) -> 
         elif not _of_torch(key, name, arguments, wrapper, weight, wires):
             entry.leave(f"{key!r} is no loss of torch or torchdistill that is known here; name yours by its _target_")
             return
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, Unlike) as error:
         wires.losses = before
         entry.leave(f"{key} cannot be read: {error}")
         return
@@ -62,28 +58,31 @@ def _one(name: str, entry: Node, wrapper: Node, weight: float, wires: Wires) -> 
 
 def _whole_model(node: Node, wires: Wires) -> None:
     """The term of version 0 that reads what the networks return."""
-    weight = node.take("factor")
+    weight = node.number("factor", default=None)
     entry = node.get("criterion")
     if not weight:
-        node.use()
+        entry.use()  # it is multiplied by nothing
+        node.use() if not node else None
         return
-    if not isinstance(weight, int | float):
-        node.get("factor").leave("a weight is a number, or a schedule of distill_app.losses")
+    key, arguments = entry.text("key", "type"), entry.get("kwargs", "params")
+    try:
+        if key == "KDLoss":
+            distillation(arguments, float(weight), wires, "kd")
+        elif key == "CrossEntropyLoss":
+            inputs = {"input": wires.student.address("."), "target": "batch.target"}
+            wires.term("ce", f"torch.nn.{key}", inputs, float(weight), **_plain(arguments))
+        else:
+            entry.leave(f"{key!r} of the networks' outputs is no loss that is known here")
+            return
+    except (LookupError, Unlike) as error:
+        entry.leave(f"{key} cannot be read: {error}")
         return
-    key, arguments = str(entry.take("key", "type")), entry.get("kwargs", "params")
-    if key == "KDLoss":
-        distillation(arguments, float(weight), wires, "kd")
-    elif key == "CrossEntropyLoss":
-        inputs = {"input": wires.student.address("."), "target": "batch.target"}
-        wires.term("ce", f"torch.nn.{key}", inputs, float(weight), **_plain(arguments))
-    else:
-        entry.leave(f"{key!r} of the networks' outputs is no loss that is known here")
+    arguments.rest(f"an argument of {key} that has no counterpart here")
 
 
 def _plain(arguments: Node) -> dict[str, Any]:
     """All arguments but those that are the default anyway."""
-    given = {name: child.use().value for name, child in arguments.items() if child.tag is None}
-    return {name: value for name, value in given.items() if (name, value) != ("reduction", "mean")}
+    return {name: value for name, value in arguments.handed_on().items() if (name, value) != ("reduction", "mean")}
 
 
 def _of_torch(key: str, name: str, arguments: Node, wrapper: Node, weight: float, wires: Wires) -> bool:
@@ -93,7 +92,7 @@ def _of_torch(key: str, name: str, arguments: Node, wrapper: Node, weight: float
     loss = getattr(nn, key, None) if key.endswith("Loss") else None
     if loss is None or list(inspect.signature(loss.forward).parameters)[1:] != ["input", "target"]:
         return False
-    given, kind = wrapper.get("kwargs") if wrapper.has("kwargs") else wrapper, wrapper.take("key", default="")
+    given, kind = wrapper.get("kwargs") if wrapper.has("kwargs") else wrapper, wrapper.text("key", default="")
     if kind not in ("", "SimpleLossWrapper"):
         wrapper.leave(f"{kind!r}: what a network returns is read by taps, a term each")
         return True
@@ -104,8 +103,8 @@ def _of_torch(key: str, name: str, arguments: Node, wrapper: Node, weight: float
 
 def _end(node: Node, wires: Wires) -> str:
     """The address of one side of SimpleLossWrapper: an activation, or the labels."""
-    node.take("uses_label")
-    teacher, path, io = bool(node.take("is_from_teacher")), node.take("module_path"), node.take("io")
-    if path is None and io is None:
+    node.flag("uses_label", default=None)
+    teacher, path = node.flag("is_from_teacher", default=None), node.text("module_path", default=None)
+    if path is None and node.text("io", default=None) is None:
         return "batch.target"
-    return wires.side(teacher=teacher).address(str(path), entry=io == "input")
+    return wires.side(teacher=bool(teacher)).address(node.text("module_path"), entry=node.edge("io"))

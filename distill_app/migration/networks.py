@@ -77,10 +77,10 @@ def network(node: Node, *, num_classes: int, role: str) -> Network:
     Raises:
         UsageError: Nothing here builds that network.
     """
-    key = str(node.take("key", "name", default=""))
-    if node.take("quantized", default=False):
+    key = node.text("key", "name")
+    if node.flag("quantized", default=False):
         raise UsageError(f"{node.key}.quantized: quantised networks are not trained here")
-    if node.take("repo_or_dir") is not None:
+    if node.get("repo_or_dir").given() is not None:
         raise UsageError(
             f"{node.key}.repo_or_dir: code of torch.hub is not taken over unasked; write conf/model/{key}.yaml like "
             f"conf/model/hub_local.yaml, and take the key out of the file"
@@ -94,8 +94,9 @@ def network(node: Node, *, num_classes: int, role: str) -> Network:
         )
     _weights(node, key, found, num_classes=num_classes, role=role)
     arguments.rest(f"{key} takes no such argument here")
-    node.take("experiment", "_experiment")
-    if node.take("sync_bn", default=False):
+    arguments.use() if not arguments else None
+    node.text("experiment", default=None)
+    if node.flag("sync_bn", default=False):
         found.conf["sync_bn"] = True
     return found
 
@@ -103,7 +104,7 @@ def network(node: Node, *, num_classes: int, role: str) -> Network:
 def _own(key: str, arguments: Node, *, num_classes: int) -> Network | None:
     """torchdistill's networks of CIFAR."""
     if re.fullmatch(r"resnet(20|32|44|56|110|1202)?", key) and (key != "resnet" or arguments.has("depth")):
-        depth = int(key.removeprefix("resnet") or arguments.take("depth"))
+        depth = int(key.removeprefix("resnet") or arguments.whole("depth"))
         net = {"_target_": "distill_app.models.CifarResNet", "depth": depth}
         _common(arguments, net, num_classes=num_classes)
         # Its blocks use one ReLU twice: a hook keeps what the second call gave.
@@ -112,8 +113,8 @@ def _own(key: str, arguments: Node, *, num_classes: int) -> Network | None:
     if found := re.fullmatch(r"wide_resnet(?:(\d+)_(\d+))?", key):
         if found[1] is None and not arguments.has("depth"):
             return None
-        depth = int(found[1] or arguments.take("depth"))
-        widening, dropout = int(found[2] or arguments.take("k")), float(arguments.take("dropout_p", default=0.3))
+        depth = int(found[1] or arguments.whole("depth"))
+        widening, dropout = int(found[2] or arguments.whole("k")), float(arguments.number("dropout_p", default=0.3))
         net = {"_target_": "distill_app.models.WideResNet", "depth": depth, "widening": widening, "shortcut": "input"}
         net |= {"dropout": dropout} if dropout else {}
         _common(arguments, net, num_classes=num_classes)
@@ -123,9 +124,9 @@ def _own(key: str, arguments: Node, *, num_classes: int) -> Network | None:
     if found := re.fullmatch(r"densenet_bc_k(\d+)_depth(\d+)", key):
         growth, depth = int(found[1]), int(found[2])
         net = {"_target_": "distill_app.models.CifarDenseNet", "depth": depth, "growth_rate": growth}
-        saving = bool(arguments.take("memory_efficient", default=False))
+        saving = arguments.flag("memory_efficient", default=False)
         net |= {"memory_efficient": True} if saving else {}
-        if drop := float(arguments.take("drop_rate", default=0.0)):
+        if drop := float(arguments.number("drop_rate", default=0.0)):
             net["drop_rate"] = drop
         _common(arguments, net, num_classes=num_classes)
         name = f"densenet_bc_{depth}_{growth}" + ("_saving" if saving else "") + ("_dropout" if drop else "")
@@ -139,9 +140,7 @@ def _torchvision(key: str, arguments: Node, *, num_classes: int) -> Network | No
     if key not in models.list_models(module=models):
         return None
     net: dict[str, Any] = {"_target_": f"torchvision.models.{key}"}
-    for name, child in arguments.items():
-        if name not in ("num_classes", "weights", "pretrained", "progress") and child.tag is None:
-            net[name] = child.use().value
+    net |= arguments.handed_on("num_classes", "weights", "pretrained", "progress")
     _common(arguments, net, num_classes=num_classes)
     taps = next((taps for start, taps in FAMILIES.items() if key.startswith(start)), None)
     plain = set(net) == {"_target_", "num_classes"}
@@ -149,9 +148,9 @@ def _torchvision(key: str, arguments: Node, *, num_classes: int) -> Network | No
 
 
 def _common(arguments: Node, net: dict[str, Any], *, num_classes: int) -> None:
-    classes = arguments.take("num_classes", default=num_classes)
+    classes = arguments.whole("num_classes", default=num_classes)
     net["num_classes"] = CLASSES if classes == num_classes else classes
-    arguments.take("progress")
+    arguments.flag("progress", default=None)
 
 
 def _made(option: str, net: dict[str, Any], *, taps: str | None, names: tuple[tuple[str, str], ...] = ()) -> Network:
@@ -175,29 +174,33 @@ def _yaml(group: str, option: str) -> dict[str, Any]:
 def _weights(node: Node, key: str, network: Network, *, num_classes: int, role: str) -> None:
     """Where its weights come from, and where they went."""
     arguments, own = node.get("kwargs", "params"), key not in _torchvision_names()
-    weights, pretrained = arguments.get("weights"), arguments.take("pretrained", default=False)
+    weights, pretrained = arguments.get("weights"), arguments.flag("pretrained", default=False)
     if weights:
         _enum(weights, network)
     elif pretrained and not own:
         network.conf["weights"] = "IMAGENET1K_V1"
     elif pretrained and key in PUBLISHED.get(num_classes, ()):
-        file = f"cifar{num_classes}-{key}.pt"
-        network.conf["checkpoint"] = f"${{oc.env:DISTILL_WEIGHTS,weights}}/{file}"
-        node.differ(f"nothing is downloaded: put {RELEASES}/{file} there, or set {role}.checkpoint to the file")
+        published = f"cifar{num_classes}-{key}.pt"
+        network.conf["checkpoint"] = f"${{oc.env:DISTILL_WEIGHTS,weights}}/{published}"
+        node.differ(f"nothing is downloaded: put {RELEASES}/{published} there, or set {role}.checkpoint to the file")
     elif pretrained:
         arguments.get("pretrained").leave(f"there are no weights of {key} for {num_classes} classes")
-    source = node.get("src_ckpt")
-    if source or (node.has("ckpt") and role == "teacher"):
-        file = str(node.take("src_ckpt", "ckpt"))
+    names = ("src_ckpt", "ckpt") if role == "teacher" else ("src_ckpt",)
+    file: str | None = node.text(*names, default=None)
+    if file:
         if file.startswith(("http://", "https://")):
-            node.get("src_ckpt", "ckpt").leave(f"nothing is downloaded: fetch the file and set {role}.checkpoint to it")
+            node.get(*names).leave(f"nothing is downloaded: fetch the file and set {role}.checkpoint to it")
         elif "checkpoint" not in network.conf:
             # There a file that is not there is passed over, and the network stays as its constructor left it.
             network.conf["checkpoint"] = home(file)
             network.conf |= {"checkpoint_optional": True} if "weights" in network.conf or role == "student" else {}
-    source.use()
+        else:
+            node.get(*names).differ(
+                f"the published weights are read; set {role}.checkpoint to this file for those in it"
+            )
     if role == "student" and node.has("dst_ckpt", "ckpt"):
-        node.get("dst_ckpt", "ckpt").use().differ(
+        node.text("dst_ckpt", "ckpt", default=None)
+        node.get("dst_ckpt", "ckpt").differ(
             "weights go to student.pt in the run's folder; distill resume RUN goes on, student.checkpoint=FILE starts "
             "from a file"
         )
@@ -210,11 +213,10 @@ def _enum(weights: Node, network: Network) -> None:
         network.conf["weights"] = value.rpartition(".")[2]
         weights.use()
     elif weights.tag == "!getattr" and isinstance(value["of"], Mapping):
-        network.conf["weights"] = str(value["name"])
-        weights.use()
+        network.conf["weights"] = weights.text("name")
+        weights.get("of").text("key")
     elif weights.tag == "!import_get" and "_Weights." in str(value.get("key")):
-        network.conf["weights"] = str(value["key"]).rpartition(".")[2]
-        weights.use()
+        network.conf["weights"] = weights.text("key").rpartition(".")[2]
     else:
         weights.leave("what the tag gives is known only when it is run; write the name of torchvision's weights")
 

@@ -3,33 +3,37 @@
 from collections.abc import Callable
 from typing import Any
 
-from distill_app.migration.ledger import Node
+from distill_app.migration.ledger import MOST, Node
 from distill_app.migration.wiring import Wires
 
 OURS = "distill_app.losses"
+
+
+class Unlike(Exception):
+    """Why a loss with these settings has no counterpart."""
 
 
 def _both(node: Node, wires: Wires, kind: str = "", *, io: bool = True) -> dict[str, str]:
     """The addresses of `student_<kind>_path`, `teacher_<kind>_path`; without them, what the networks return."""
     found = {}
     for role in ("student", "teacher"):
-        path, entry = f"{role}_{kind}_path" if kind else "", f"{role}_{kind}_io" if kind else ""
-        place = str(node.take(path, default=".")) if kind else "."
-        edge = node.take(entry, default="output") if kind and io else "output"
-        found[role] = wires.side(teacher=role == "teacher").address(place, entry=edge == "input")
+        path, entry = f"{role}_{kind}_path" if kind else "", f"{role}_{kind}_io" if kind and io else ""
+        place = node.text(path, default=".") if kind else "."
+        found[role] = wires.side(teacher=role == "teacher").address(place, entry=bool(entry) and node.edge(entry))
     return found
 
 
 def distillation(node: Node, weight: float, wires: Wires, name: str, *, target: str = "KLDivergence") -> None:
     """alpha CE + beta T^2 KL; without alpha it is KL alone, and without T^2."""
     kind = "module" if node.has("student_module_path") else ""
-    inputs, temperature = _both(node, wires, kind), float(node.take("temperature"))
-    alpha, beta, reduction = node.take("alpha"), node.take("beta"), node.take("reduction", default="batchmean")
+    inputs, temperature = _both(node, wires, kind), float(node.number("temperature"))
+    alpha, beta = node.number("alpha", default=None), node.number("beta", default=None)
+    reduction = node.text("reduction", default="batchmean")
     if reduction not in ("batchmean", "mean", "sum"):
-        raise ValueError(f"reduction {reduction!r}")
+        raise Unlike(f"reduction {reduction!r}")
     ours = {"temperature": temperature} | ({} if reduction == "batchmean" else {"reduction": reduction})
     if target != "KLDivergence" and reduction != "batchmean":
-        raise ValueError(f"reduction {reduction!r} of standardised logits")
+        raise Unlike(f"reduction {reduction!r} of standardised logits")
     if not alpha:
         if temperature != 1:
             node.differ(
@@ -38,9 +42,9 @@ def distillation(node: Node, weight: float, wires: Wires, name: str, *, target: 
             )
         wires.term("kd" if name == "kd" else name, f"{OURS}.{target}", inputs, weight / temperature**2, **ours)
         return
-    labels = {
-        key: child.use().value for key, child in node.items() if key in ("weight", "ignore_index", "label_smoothing")
-    }
+    labels: dict[str, Any] = {"weight": node.numbers("weight")} if node.has("weight") else {}
+    labels |= {"ignore_index": node.whole("ignore_index", least=-MOST)} if node.has("ignore_index") else {}
+    labels |= {"label_smoothing": node.number("label_smoothing")} if node.has("label_smoothing") else {}
     labels |= {"reduction": reduction} if reduction == "sum" else {}
     ce = "ce" if "ce" not in wires.losses else f"{name}_ce"
     ends = {"input": inputs["student"], "target": "batch.target"}
@@ -50,7 +54,7 @@ def distillation(node: Node, weight: float, wires: Wires, name: str, *, target: 
 
 
 def _standardised(node: Node, weight: float, wires: Wires, name: str) -> None:
-    if float(node.take("eps", default=1e-7)) != 1e-7:
+    if node.number("eps", default=1e-7) != 1e-7:
         node.get("eps").leave("standard deviations get 1e-7 added here")
     distillation(node, weight, wires, name, target="StandardizedKL")
 
@@ -60,7 +64,7 @@ def _pairs(node: Node, weight: float, wires: Wires, name: str, *, pairs: str, ta
     entries = list(node.get(pairs).items())
     for place, (_, pair) in enumerate(entries, start=1):
         sides = {role: wires.read(pair.get(role), teacher=role == "teacher") for role in ("student", "teacher")}
-        factor = pair.take("weight", "factor", default=1)
+        factor = pair.number("weight", "factor", default=1)
         more = wires.variances.get(sides["student"], {}) if target == "VariationalInformation" else {}
         more = {
             key: value for key, value in more.items() if (key, value) not in (("init_variance", 5.0), ("eps", 1e-5))
@@ -70,21 +74,21 @@ def _pairs(node: Node, weight: float, wires: Wires, name: str, *, pairs: str, ta
 
 
 def _attention(node: Node, weight: float, wires: Wires, name: str) -> None:
-    mode = node.take("mode", default="code")
+    mode = node.text("mode", default="code")
     if mode not in ("code", "paper"):
-        raise ValueError(f"mode {mode!r}")
+        raise Unlike(f"mode {mode!r}")
     arguments = {"norm": "p"} if mode == "paper" else {}
     _pairs(node, weight, wires, name.removesuffix("_loss"), pairs="at_pairs", target="AttentionTransfer", **arguments)
 
 
 def _boundaries(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "mean")
-    margin = {"margin": float(node.take("margin"))}
+    margin = {"margin": float(node.number("margin"))}
     _pairs(node, weight, wires, name, pairs="feature_pairs", target="ActivationBoundary", **margin)
 
 
 def _variational(node: Node, weight: float, wires: Wires, name: str) -> None:
-    node.take("margin")  # which its loss does not read
+    node.number("margin", default=None)  # which its loss does not read
     _pairs(node, weight, wires, name, pairs="feature_pairs", target="VariationalInformation")
 
 
@@ -96,7 +100,7 @@ def _flow(node: Node, weight: float, wires: Wires, name: str) -> None:
             role: [wires.read(pair.get(f"{role}_{end}"), teacher=role == "teacher") for end in ("first", "second")]
             for role in ("student", "teacher")
         }
-        factor, own = pair.take("weight", "factor", default=1), name if len(entries) == 1 else f"{name}{place}"
+        factor, own = pair.number("weight", "factor", default=1), name if len(entries) == 1 else f"{name}{place}"
         wires.term(own, f"{OURS}.FlowOfSolution", sides, weight * factor, pool="max", reduction="columns")
 
 
@@ -109,13 +113,13 @@ def _channels(node: Node, weight: float, wires: Wires, name: str) -> None:
 
 
 def _reduced(node: Node, *allowed: str) -> None:
-    reduction = node.take("reduction", default=allowed[0])
+    reduction = node.text("reduction", default=allowed[0])
     if reduction not in allowed:
-        raise ValueError(f"reduction {reduction!r}; {' or '.join(allowed)} has a counterpart")
+        raise Unlike(f"reduction {reduction!r}; {' or '.join(allowed)} has a counterpart")
 
 
 def _neighbours(node: Node, weight: float, wires: Wires, name: str) -> None:
-    eps = float(node.take("eps", default=1e-7))
+    eps = float(node.number("eps", default=1e-7))
     inputs = _both(node, wires, "module")
     wires.term(name, f"{OURS}.ProbabilisticTransfer", inputs, weight, eps=None if eps == 1e-7 else eps)
 
@@ -123,12 +127,12 @@ def _neighbours(node: Node, weight: float, wires: Wires, name: str) -> None:
 def _factors(student: str, teacher: str) -> Callable[[Node, float, Wires, str], None]:
     def build(node: Node, weight: float, wires: Wires, name: str) -> None:
         _reduced(node, "mean")
-        norm = node.take("p", default=1)
-        if node.take("q", default=2) != 2:
-            raise ValueError("q: factors are divided by their L2 norm here")
+        norm = node.number("p", default=1)
+        if node.number("q", default=2) != 2:
+            raise Unlike("q: factors are divided by their L2 norm here")
         ends = {
-            "student": wires.side(teacher=False).address(str(node.take(f"{student}_path", default=student))),
-            "teacher": wires.side(teacher=True).address(str(node.take(f"{teacher}_path", default="paraphraser"))),
+            "student": wires.side(teacher=False).address(node.text(f"{student}_path", default=student)),
+            "teacher": wires.side(teacher=True).address(node.text(f"{teacher}_path", default="paraphraser")),
         }
         wires.term(name, f"{OURS}.FactorTransfer", ends, weight, p=norm)
 
@@ -138,7 +142,7 @@ def _factors(student: str, teacher: str) -> Callable[[Node, float, Wires, str], 
 def _relations(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "mean")
     inputs = _both(node, wires, "output", io=False)
-    distance, angle = (float(node.take(key) or 0) for key in ("dist_factor", "angle_factor"))
+    distance, angle = (float(node.number(key)) for key in ("dist_factor", "angle_factor"))
     wires.term("distance", f"{OURS}.RelationalDistance", inputs, weight * distance)
     wires.term("angle", f"{OURS}.RelationalAngle", dict(inputs), weight * angle)
 
@@ -146,12 +150,12 @@ def _relations(node: Node, weight: float, wires: Wires, name: str) -> None:
 def _correlation(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "batchmean")
     kernel = node.get("kernel_config", "kernel_params")
-    kind = kernel.take("type", "key")
+    kind = kernel.text("type", "key")
     arguments: dict[str, Any] = {"kernel": kind, "norm": "frobenius", "normalize": False}
     if kind == "gaussian":
-        arguments |= {"gamma": kernel.take("gamma"), "order": kernel.take("max_p")}
+        arguments |= {"gamma": kernel.number("gamma"), "order": kernel.whole("max_p")}
     elif kind != "bilinear":
-        raise ValueError(f"kernel {kind!r}")
+        raise Unlike(f"kernel {kind!r}")
     wires.term(name, f"{OURS}.CorrelationCongruence", _both(node, wires, "linear", io=False), weight, **arguments)
 
 
@@ -163,22 +167,23 @@ def _similarity(node: Node, weight: float, wires: Wires, name: str) -> None:
 
 def _contrast(node: Node, weight: float, wires: Wires, name: str) -> None:
     inputs = _both(node, wires, "norm_module", io=False) | {"index": "batch.index"}
-    for key in ("student_empty_module_path", "input_size", "output_size", "num_samples"):
-        node.take(key)  # known from the data and the embeddings
+    node.text("student_empty_module_path", default=None)
+    for key in ("input_size", "output_size", "num_samples"):
+        node.whole(key, default=None)  # known from the data and the embeddings
     if wires.positives is None:
-        raise ValueError("there is no CRDDatasetWrapper")
-    arguments: dict[str, Any] = {"negatives": node.take("num_negative_samples")}
+        raise Unlike("there is no CRDDatasetWrapper")
+    arguments: dict[str, Any] = {"negatives": node.whole("num_negative_samples", least=1)}
     arguments |= {"mode": wires.positives} if wires.positives != "exact" else {}
     for key, default in (("temperature", 0.07), ("momentum", 0.5), ("eps", 1e-7)):
-        value = float(node.take(key, default=default))
+        value = float(node.number(key, default=default))
         arguments |= {key: value} if value != default else {}
     wires.term(name, f"{OURS}.ContrastiveRepresentation", inputs, weight, **arguments)
 
 
 def _pretext(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "mean")
-    path, _ = node.take("module_path", default="ss_module"), node.take("module_io")
-    inputs = {"embedding": wires.side(teacher=True).address(str(path)), "target": "batch.target"}
+    path, entry = node.text("module_path", default="ss_module"), node.edge("module_io")
+    inputs = {"embedding": wires.side(teacher=True).address(path, entry=entry), "target": "batch.target"}
     wires.term(name, f"{OURS}.ContrastivePrediction", inputs, weight)
 
 
@@ -187,14 +192,16 @@ def _rotations(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "batchmean")
     logits = _both(node, wires, "linear_module")
     heads = _both(node, wires, "ss_module")
-    weights = node.take("loss_weights", default=[1.0, 1.0, 1.0, 1.0])
+    weights = node.numbers("loss_weights") or [1.0, 1.0, 1.0, 1.0]
+    if len(weights) != 4:
+        raise node.get("loss_weights").wrong("no list of four weights")
     select = {"_target_": "distill_app.adapters.SelectView"}
     upright = {role: wires.adapter(f"{role}_upright", select, address) for role, address in logits.items()}
     labels = {"input": upright["student"], "target": "batch.target"}
     wires.term("ce", "torch.nn.CrossEntropyLoss", labels, weight * weights[0])
-    wires.term("kd", f"{OURS}.KLDivergence", upright, weight * weights[1], temperature=node.take("kl_temp"))
+    wires.term("kd", f"{OURS}.KLDivergence", upright, weight * weights[1], temperature=node.number("kl_temp"))
     similar, turned = (
-        {"temperature": node.take(f"{key}_temp"), "keep": node.take(f"{key}_ratio")} for key in ("ss", "tf")
+        {"temperature": node.number(f"{key}_temp"), "keep": node.number(f"{key}_ratio")} for key in ("ss", "tf")
     )
     target = {"target": "batch.target"}
     wires.term("similarity", f"{OURS}.SimilarityKL", heads | target, weight * weights[2], **similar)
@@ -205,15 +212,15 @@ def _rotations(node: Node, weight: float, wires: Wires, name: str) -> None:
 def _prime_aware(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "mean")
     inputs = _both(node, wires, "embed_module")
-    path, _ = node.take("module_path", default="var_estimator"), node.take("module_io")
-    inputs["log_variance"] = wires.student.address(str(path))
-    eps = float(node.take("eps", default=1e-6))
+    path, entry = node.text("module_path", default="var_estimator"), node.edge("module_io")
+    inputs["log_variance"] = wires.student.address(path, entry=entry)
+    eps = float(node.number("eps", default=1e-6))
     wires.term(name, f"{OURS}.PrimeAwareL2", inputs, weight, eps=None if eps == 1e-6 else eps)
 
 
 def _context(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "mean")
-    sizes = node.take("output_sizes", "kernel_sizes", default=[4, 2, 1])
+    sizes = node.numbers("output_sizes", "kernel_sizes") or [4, 2, 1]
     inputs = {role: [address] for role, address in _both(node, wires, "module").items()}
     wires.term(name, f"{OURS}.HierarchicalContext", inputs, weight, sizes=None if sizes == [4, 2, 1] else sizes)
 
@@ -225,15 +232,15 @@ def _affinity(node: Node, weight: float, wires: Wires, name: str) -> None:
 
 def _pearson(node: Node, weight: float, wires: Wires, name: str, *, kind: str = "module") -> None:
     inputs = _both(node, wires, kind)
-    arguments = {"temperature": float(node.take("tau", default=1.0))}
-    arguments |= {key: float(node.take(key, default=1.0)) for key in ("beta", "gamma")}
-    eps = float(node.take("eps", default=1e-8))
+    arguments = {"temperature": float(node.number("tau", default=1.0))}
+    arguments |= {key: float(node.number(key, default=1.0)) for key in ("beta", "gamma")}
+    eps = float(node.number("eps", default=1e-8))
     wires.term(name, f"{OURS}.PearsonDistance", inputs, weight, **arguments, **({} if eps == 1e-8 else {"eps": eps}))
 
 
 def _pearson_of_features(node: Node, weight: float, wires: Wires, name: str) -> None:
     features = _both(node, wires, "feature_module")
-    channels, space = (float(node.take(key, default=1.0)) for key in ("iota", "kappa"))
+    channels, space = (float(node.number(key, default=1.0)) for key in ("iota", "kappa"))
     _pearson(node, weight, wires, name, kind="logit_module")
     node.differ(
         "the correlation over channels is added there and so made small; `channels` is negative here for the same "
@@ -246,23 +253,23 @@ def _pearson_of_features(node: Node, weight: float, wires: Wires, name: str) -> 
 def _whitened(node: Node, weight: float, wires: Wires, name: str) -> None:
     _reduced(node, "batchmean")
     features, logits = _both(node, wires, "feature_module"), _both(node, wires, "linear_module")
-    exponent, temperature = float(node.take("exponent", default=1.0)), float(node.take("temperature", default=1.0))
+    exponent, temperature = float(node.number("exponent", default=1.0)), float(node.number("temperature", default=1.0))
     if wires.epsilon is None:
-        raise ValueError("its embeddings are normalised by SRDModelWrapper, which is not there")
+        raise Unlike("its embeddings are normalised by SRDModelWrapper, which is not there")
     eps = None if wires.epsilon == 1e-4 else wires.epsilon
     wires.term("kd", f"{OURS}.KLDivergence", logits, weight / temperature**2, temperature=temperature)
     wires.term("srd", f"{OURS}.WhitenedLogDistance", features, weight, exponent=exponent, eps=eps)
 
 
 def _instances(node: Node, weight: float, wires: Wires, name: str) -> None:
-    temperature = float(node.take("temperature", default=4.0))
+    temperature = float(node.number("temperature", default=4.0))
     inputs = _both(node, wires, "module")
     wires.term("kd", f"{OURS}.KLDivergence", inputs, weight / temperature**2, temperature=temperature)
 
 
 def _directions(node: Node, weight: float, wires: Wires, name: str) -> None:
     inputs = _both(node, wires, "module")
-    wires.term(name, f"{OURS}.DirectionDistance", inputs, weight, tikhonov=float(node.take("tikhonov", default=0.1)))
+    wires.term(name, f"{OURS}.DirectionDistance", inputs, weight, tikhonov=float(node.number("tikhonov", default=0.1)))
 
 
 TERMS: dict[str, Callable[[Node, float, Wires, str], None]] = {

@@ -12,7 +12,7 @@ def class_of(node: Node, module: str) -> str | None:
     """The name of a class of a module of torchvision that !import_call names, None of others."""
     if node.tag != "!import_call":
         return None
-    key, package = str(node.take("key", default="")), node.take("package")
+    key, package = node.text("key", default=""), node.text("package", default=None)
     place, _, name = f"{package}.{key}".rpartition(".") if package else key.rpartition(".")
     return name if place == module or place.startswith(f"{module}.") else None
 
@@ -29,11 +29,10 @@ def keywords(node: Node) -> Node:
 def listed(node: Node) -> list[Node]:
     """The transforms of a Compose, of a list, or one."""
     if node.tag == "!import_call" and str(node.value.get("key", "")).endswith(".Compose"):
-        node.get("key").use()
-        init = node.get("init")
-        return [child for _, child in init.get("kwargs").get("transforms").items()]
+        class_of(node, "torchvision.transforms")
+        return keywords(node).get("transforms").entries()
     if isinstance(node.value, list):
-        return [child for _, child in node.items()]
+        return node.entries()
     return [node] if node else []
 
 
@@ -43,12 +42,12 @@ def transforms(nodes: list[Node]) -> tuple[list[dict[str, Any]], dict[str, Any] 
     normalize, tensors = None, False
     for node in nodes:
         plain = node.tag is None  # version 0
-        name = str(node.take("type", "key")) if plain else class_of(node, "torchvision.transforms")
+        name = node.text("type", "key") if plain else class_of(node, "torchvision.transforms")
         arguments = node.get("params", "kwargs") if plain else keywords(node)
         if name == "ToTensor":
             tensors = True
         elif name == "Normalize":
-            normalize = {part: arguments.take(part) for part in ("mean", "std")}
+            normalize = {part: arguments.numbers(part) for part in ("mean", "std")}
         elif name is None or not _is_transform(name):
             node.leave("no transform of torchvision; name one of your own in dataset.train_transform, by its _target_")
             continue
@@ -58,7 +57,7 @@ def transforms(nodes: list[Node]) -> tuple[list[dict[str, Any]], dict[str, Any] 
         else:
             found.append({"_target_": f"{V2}.{name}", **_simplified(name, arguments)})
         arguments.rest("an argument that has no counterpart here")
-        node.use() if not arguments else None
+        arguments.use() if not arguments else None
     return found, normalize
 
 
@@ -70,14 +69,11 @@ def _is_transform(name: str) -> bool:
 
 def _simplified(name: str, arguments: Node) -> dict[str, Any]:
     """Arguments without what they are anyway, so that equal transforms are written alike."""
-    values = {}
-    for argument, child in arguments.items():
-        if child.tag is not None:
-            child.leave("what the tag gives is known only when it is run")
-            continue
-        values[argument] = child.use().value
+    values = arguments.handed_on()
     size = values.get("size")
-    if isinstance(size, list) and len(set(size)) == 1 and "Crop" in name:  # of Resize one number is the shorter side
+    if (
+        isinstance(size, list) and size and size == size[:1] * len(size) and "Crop" in name
+    ):  # of Resize one number is the shorter side
         values["size"] = size[0]
     if name.startswith("Random") and name.endswith("Flip") and values.get("p") == 0.5:
         del values["p"]

@@ -1,6 +1,7 @@
 """From module paths and hook lists to addresses."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +26,15 @@ class Side:
     adapters: dict[str, str] = field(default_factory=dict)
 
     def address(self, path: str, *, entry: bool = False) -> str:
-        """The address of what a module gives, or takes."""
+        """The address of what a module gives, or takes.
+
+        Raises:
+            LookupError: What goes into the whole network or into a module beside it is read nowhere here.
+        """
         path = path.removeprefix("+")
-        if path in self.adapters and not entry:
+        if entry and (path == "." or path in self.adapters):
+            raise LookupError(f"the input of {path!r}, which no term reads here; name the module that gives it")
+        if path in self.adapters:
             return self.adapters[path]
         for prefix in self.within:
             path = path.removeprefix(f"{prefix}.")
@@ -80,8 +87,8 @@ class Wires:
 
     def read(self, node: Node, *, teacher: bool, path: tuple[str, ...] = ("path",), io: str = "io") -> str:
         """The address that `path` and `io` of a node mean."""
-        place = node.take(*path)
-        return self.side(teacher=teacher).address(str(place), entry=node.take(io, default="output") == "input")
+        place = node.text(*path)
+        return self.side(teacher=teacher).address(place, entry=node.edge(io))
 
     def adapter(self, name: str, module: dict[str, Any], source: Any, target: str | None = None) -> str:
         """Declares an adapter and gives its address; a later stage finds that of an earlier one."""
@@ -93,7 +100,7 @@ class Wires:
         self.adapters[name] = conf
         return f"adapters.{name}"
 
-    def term(self, name: str, target: str, inputs: dict[str, Any], weight: float, **arguments: Any) -> None:
+    def term(self, name: str, target: str, inputs: dict[str, Any], weight: float, /, **arguments: Any) -> None:
         """Adds a weighted term; one of weight 0 says nothing."""
         if weight == 0:
             return
@@ -106,7 +113,8 @@ class Wires:
         """Notes what each module of the student's side is compared with, for adapters that take its shape."""
         for path, entry in _pairs(terms):
             if self.teacher is not None:
-                self.partners.setdefault(path.removeprefix("+"), self.teacher.address(entry[0], entry=entry[1]))
+                with suppress(LookupError):  # told with the term
+                    self.partners.setdefault(path.removeprefix("+"), self.teacher.address(entry[0], entry=entry[1]))
 
 
 def _pairs(terms: Node) -> Iterator[tuple[str, tuple[str, bool]]]:

@@ -20,6 +20,10 @@ def test_texts_are_joined_and_anchors_unfolded(tmp_path):
     assert found == {"a": "digits", "b": "~/data/digits7", "c": "x/y", "d": "~/z", "e": "q"}
 
 
+def test_a_key_that_only_holds_an_anchor_is_where_it_is_referred_to(tmp_path):
+    assert read(tmp_path, "_root: &root {a: 1}\nb: *root\n_plain: 2\n") == {"b": {"a": 1}, "_plain": 2}
+
+
 def test_what_would_be_called_is_described(tmp_path):
     found = read(tmp_path, "a: !import_call {key: os.getcwd, init: }\nb: !getattr [!import_get {key: os.path}, sep]\n")
     assert isinstance(found["a"], Tagged) and (found["a"].tag, found["a"]) == (

@@ -4,7 +4,21 @@ from copy import deepcopy
 
 import pytest
 import yaml
-from migration_fixtures import CE, ENDS, KD, compared, config, experiment, imported, options, pair, side, stage, terms
+from migration_fixtures import (
+    CE,
+    ENDS,
+    KD,
+    compared,
+    config,
+    experiment,
+    imported,
+    options,
+    pair,
+    side,
+    stage,
+    terms,
+    version_0,
+)
 
 from distill_app.errors import UsageError
 from distill_app.migration.named import METHODS
@@ -37,55 +51,7 @@ def test_kd_is_the_method_of_that_name(tmp_path):
 
 
 def test_both_versions_of_the_dialect_give_the_same_experiment(tmp_path):
-    old = {
-        "datasets": {
-            "digits": {
-                "name": "digits",
-                "type": "ImageFolder",
-                "root": "/nowhere/digits",
-                "splits": {
-                    split: {
-                        "dataset_id": f"digits/{split}",
-                        "params": {
-                            "root": f"/nowhere/digits/{split}",
-                            "transform_params": [
-                                {"type": "ToTensor", "params": None},
-                                {"type": "Normalize", "params": {"mean": [0.3] * 3, "std": [0.4] * 3}},
-                            ],
-                        },
-                    }
-                    for split in ("train", "val")
-                },
-            }
-        },
-        "models": {
-            "teacher_model": {"name": "resnet20", "params": {"num_classes": 10}, "experiment": "t", "ckpt": "t.pt"},
-            "student_model": {"name": "resnet20", "params": {"num_classes": 10}, "ckpt": "./s.pt"},
-        },
-        "train": {
-            "num_epochs": 1,
-            "train_data_loader": {
-                "dataset_id": "digits/train",
-                "random_sample": True,
-                "batch_size": 8,
-                "num_workers": 0,
-            },
-            "val_data_loader": {"dataset_id": "digits/val", "random_sample": False, "batch_size": 8, "num_workers": 0},
-            "teacher": {"sequential": [], "wrapper": "DataParallel", "requires_grad": False},
-            "student": {"adaptations": None, "sequential": [], "wrapper": None, "requires_grad": True},
-            "optimizer": {"type": "SGD", "params": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}},
-            "criterion": {
-                "type": "GeneralizedCustomLoss",
-                "org_term": {
-                    "criterion": {"type": "KDLoss", "params": {"temperature": 3.0, "alpha": 0.3}},
-                    "factor": 1.0,
-                },
-                "sub_terms": None,
-            },
-        },
-        "test": {"test_data_loader": {"dataset_id": "digits/val", "random_sample": False, "batch_size": 1}},
-    }
-    before, now = imported(yaml.safe_dump(old), tmp_path), imported(config(stage({"kd": KD})), tmp_path)
+    before, now = imported(yaml.safe_dump(version_0()), tmp_path), imported(config(stage({"kd": KD})), tmp_path)
     assert not before.ledger.left_out
     assert before.files == now.files
     # Version 0 put the teacher into eval mode, and nothing has to be said of it.
@@ -271,6 +237,20 @@ def test_paths_become_taps_that_are_there_or_new_ones(tmp_path):
         "layer2_0_shortcut": "layer2.0.shortcut",
     }
     assert "a hook finds it overwritten" in found.ledger.differs["train.student.forward_hook.input"]
+
+
+def test_class_weights_are_an_argument_of_the_loss(tmp_path):
+    ce = deepcopy(CE)
+    ce["criterion"]["kwargs"] = {"weight": [1.0] * 10}
+    found = imported(config(stage({"ce": ce, "other": compared("layer1", "layer1", "HuberLoss")})), tmp_path)
+    assert terms(found)["ce"]["loss"] == {"_target_": "torch.nn.CrossEntropyLoss", "weight": [1.0] * 10}
+
+
+def test_own_folders_of_images_come_without_the_advice_for_imagenet(tmp_path):
+    assert experiment(imported(config(stage({"kd": KD})), tmp_path))["dataset"]["get"] is None
+    models = {"key": "resnet18", "kwargs": {"num_classes": 1000}}
+    whole = config(stage({"kd": KD}), teacher=models, student=models)
+    assert "get" not in experiment(imported(whole, tmp_path))["dataset"]
 
 
 def test_frozen_modules_and_a_longer_way_through_the_network_are_taken_over(tmp_path):

@@ -73,6 +73,11 @@ def test_something_left_out_is_exit_code_1_and_nothing_to_take_over_2(tmp_path, 
     assert told(capsys, str(tmp_path / "none.yaml"))[0] == 2
 
 
+def test_a_value_of_the_wrong_kind_is_an_error_by_its_key(tmp_path, capsys):
+    code, _, err = told(capsys, saved(tmp_path, config(stage({"kd": KD}, num_epochs="ten"))))
+    assert code == 2 and "error: train.num_epochs: 'ten' is no whole number" in err
+
+
 def test_files_that_are_there_are_not_written_over(tmp_path, capsys):
     folder = ("--output", str(tmp_path / "conf"))
     file = saved(tmp_path, config(stage({"kd": KD})))
@@ -110,6 +115,19 @@ def test_the_whole_check_needs_the_data_and_says_so(tmp_path, capsys, digits):
     text = config(stage({"kd": KD}), root=str(digits), teacher=teacher)
     code, out, _ = told(capsys, saved(tmp_path, text), *folder, "--name", "third")
     assert code == 0 and "checked: it can run" in out
+
+
+@pytest.mark.slow
+def test_the_check_without_data_and_checkpoint_tells_all_else_in_the_same_list(tmp_path, capsys):
+    train = stage({"kd": KD}, scheduler={"key": "StepLR", "kwargs": {"step_size": 1, "bogus": 1}})
+    train["optimizer"]["kwargs"]["bogus"] = 1
+    text = config(train, root=str(tmp_path / "none"))
+    code, out, err = told(capsys, saved(tmp_path, text), "--output", str(tmp_path / "conf"), "--check")
+    assert code == 2
+    for error in ("there is no file t.pt", "dataset.root", "stage.optimizer", "stage.scheduler.schedule"):
+        assert error in err
+    assert err.count("unknown argument 'bogus'") == 2
+    assert "image-net.org" not in out + err, "the images are one's own"
 
 
 def losses_of(folder: Path, overrides: list[str], config_dirs: list[str] | None = None) -> list[dict]:
