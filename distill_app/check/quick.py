@@ -21,10 +21,10 @@ from distill_app.check.values import wrong_values
 from distill_app.check.weights import weights_errors
 from distill_app.config.build import Builder
 from distill_app.config.each import written_out
-from distill_app.config.groups import options_of
+from distill_app.config.groups import merged_content, options_of
 from distill_app.config.inherit import PARTS, inherit
 from distill_app.config.inputs import input_errors
-from distill_app.config.plan import StagePlan, model_key, models_of
+from distill_app.config.plan import ROLES, StagePlan, model_key, models_of, networks_read
 from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf
 from distill_app.data.presence import classes_of, missing_data
@@ -95,7 +95,7 @@ def read(cfg: DictConfig) -> tuple[list[str], AppConf | None, list[StagePlan]]:
         return [*errors, *error.errors], None, []
     errors += _called_like_models(app)
     plans, problems = plan_stages(app)
-    errors += problems
+    errors += problems or _unread_networks(app, plans)
     errors += unbuildable(app, plans)
     errors += weights_errors(app)
     errors += with_found_inputs(app, plans)
@@ -243,9 +243,33 @@ def missing_keys(node: Any, key: str) -> Iterator[str]:
 
 
 def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
-    """Stages that only an override brought into being: not scheduled, and without a loss."""
+    """Stages that only an override brought into being: not scheduled, and without a loss or in no file."""
     for part in PARTS:
         method = cfg[part]
+        own = _own(part, method, "stages")
         for name in method.stages:
-            if name not in method.schedule and not method.stages[name].losses:
+            if name in method.schedule:
+                continue
+            if not method.stages[name].losses or (own is not None and name not in own):
                 yield f"{part}.stages.{name}: {unknown('stage', str(name), method.schedule)}"
+
+
+def _own(part: str, method: Any, section: str) -> Mapping[str, Any] | None:
+    """What the file of a shipped method or prelude has in a section; None for one that is not shipped."""
+    name = OmegaConf.select(method, "name", throw_on_missing=False) if isinstance(method, DictConfig) else method.name
+    return (merged_content(part, name).get(section) or {}) if name in options_of(part) else None
+
+
+def _unread_networks(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
+    """Networks that somebody added and no stage reads; those of a shipped method may stand unused."""
+    models = models_of(app)
+    shapes = [name for plan in plans for name in (*plan.shape_taps, *plan.average_taps)]
+    read = {*ROLES, *networks_read(plans), *shapes, *(model.starts_like for model in models.values())}
+    for part, owner in (("", app), *((f"{part}.", getattr(app, part)) for part in PARTS)):
+        own = _own(part.rstrip("."), owner, "extra_models") if part else {}
+        for name in owner.extra_models:
+            if name in read or own is None or any(name == entry or name.startswith(f"{entry}_") for entry in own):
+                continue
+            lists = dict.fromkeys(str(conf["each"]) for conf in own.values() if "each" in (conf or ()))
+            hint = "".join(f"; name it in '{part}params.{each}=[...]'" for each in lists)
+            yield f"{part}extra_models.{name}: no stage reads or trains this network{hint}"

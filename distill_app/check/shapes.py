@@ -12,13 +12,12 @@ from distill_app.check.recipes import recipe_notes
 from distill_app.check.seen import seen_notes
 from distill_app.check.share import tail_errors
 from distill_app.config.build import Builder
-from distill_app.config.plan import ROLES, StagePlan
+from distill_app.config.plan import ROLES, StagePlan, networks_read
 from distill_app.config.schema import AppConf
 from distill_app.config.start import start_of
 from distill_app.data.sampling import sampling_problems
 from distill_app.errors import ConfigError, DistillError
 from distill_app.machine.device import choose_device
-from distill_app.networks.network import networks_read
 from distill_app.tasks.build import task_problems
 from distill_app.trackers.build import outlet_problems
 from distill_app.training.chance import random_errors

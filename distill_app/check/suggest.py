@@ -71,7 +71,7 @@ class Suggestions:
             return self._mounted(key, value)
         if line := self.mounted(key, value):
             return [line]
-        return self._same_ending(key, value) or self._same_option(key, value)
+        return self._beside(key, value) or self._same_ending(key, value) or self._same_option(key, value)
 
     def mounted(self, key: str, value: str) -> str | None:
         """The override that chooses the option `value` of the group that belongs at `key`, if there is one."""
@@ -94,6 +94,13 @@ class Suggestions:
             return []
         own = [place for place in places if "@prelude." not in place] or places
         return [f"{place}={','.join(near)}" for place in sorted(own, reverse=True)][:MOST]
+
+    def _beside(self, key: str, value: str) -> list[str]:
+        """A key in the same section that is nearly the same."""
+        section, dot, last = key.rpartition(".")
+        there = [each.rpartition(".")[2] for each in self.keys if each.rpartition(".")[0] == section]
+        near = difflib.get_close_matches(last, there, n=1, cutoff=0.85) if dot else []
+        return [f"{section}.{name}={value}" for name in near]
 
     def _same_ending(self, key: str, value: str) -> list[str]:
         """Keys that end as this one, those first that have more of its parts, then the shortest."""

@@ -21,9 +21,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from distill_app.errors import ConfigError
-from distill_app.words import unknown
+from distill_app.words import unknown, warn
 
 ROLES = ("student", "teacher")
+MOST = 100  # of a list that is given as a number: each is a network, stage or loss term
 _WORD = re.compile(r"\{(\w+)(?:\.(first|last))?(?:\|(\w+))?\}")
 
 App = TypeVar("App")
@@ -39,9 +40,12 @@ def written_out(app: App) -> App:
         ConfigError: A list that is none, or a word that stands for nothing.
     """
     errors: list[str] = []
-    parts = {part: _method(getattr(app, part), part, errors) for part in ("prelude", "method")}
+    empty: list[str] = []
+    parts = {part: _method(getattr(app, part), part, errors, empty) for part in ("prelude", "method")}
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
+    for param in dict.fromkeys(empty):
+        warn(f"{param} is empty: of what is there once for each of its names nothing is there")
     return replace(app, **parts)  # type: ignore[type-var]
 
 
@@ -51,22 +55,23 @@ def names_of(value: Any, *, param: str) -> list[str]:
     Raises:
         ValueError: It is neither.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return [f"{param.removesuffix('s')}_{number}" for number in range(1, value + 1)]
     named = isinstance(value, list | tuple) and all(isinstance(name, str) and name.isidentifier() for name in value)
     if not named or len(set(value)) != len(value):
-        raise ValueError(f"must be a number of 0 or more, or a list of different names, got {value!r}")
+        raise ValueError(f"must be a number from 0 to {MOST}, or a list of different names, got {value!r}")
     return list(value)
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """Where a string stands: what its words may mean, its config key, and where errors go."""
+    """Where a string stands: what its words may mean, its config key, and where errors and empty lists are noted."""
 
     params: Mapping[str, Any]
     part: str
     key: str
     errors: list[str]
+    empty: list[str]
     each: str | None = None
     before: str | None = None
 
@@ -78,14 +83,16 @@ class _Scope:
             self.errors.append(f"{self.key}: {unknown('list', param, self.params)} in {self.part}.params")
             return []
         try:
-            return names_of(self.params[param], param=param)
+            if not (names := names_of(self.params[param], param=param)):
+                self.empty.append(f"{self.part}.params.{param}")
+            return names
         except ValueError as error:
             self.errors.append(f"{self.part}.params.{param}: {error}")
             return []
 
 
-def _method(method: Any, part: str, errors: list[str]) -> Any:
-    scope = _Scope(method.params, part, part, errors)
+def _method(method: Any, part: str, errors: list[str], empty: list[str]) -> Any:
+    scope = _Scope(method.params, part, part, errors, empty)
     networks, stages = scope.at("extra_models"), scope.at("stages")
     schedule: list[str] = []
     for entry in method.schedule:
@@ -179,7 +186,7 @@ def _meaning(word: re.Match[str], scope: _Scope) -> str:
         return found or otherwise or word[0]
     if end:
         names = scope.names(name)
-        if not names and not otherwise and name in scope.params:
+        if not otherwise and f"{scope.part}.params.{name}" in scope.empty:
             scope.errors.append(f"{scope.part}.params.{name}: is empty, and {scope.key} reads its {end} ({word[0]})")
         return (names[0 if end == "first" else -1] if names else otherwise) or word[0]
     if name in scope.params:

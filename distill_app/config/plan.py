@@ -1,5 +1,6 @@
 """What is known of a stage before anything is built: all that it inherits, reads and trains. Imports no torch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,14 @@ def model_key(app: AppConf, network: str) -> str:
         if network in owner.extra_models:
             return f"{part}extra_models.{network}"
     return f"extra_models.{network}"
+
+
+def networks_read(plans: Iterable[StagePlan]) -> list[str]:
+    """The networks that any stage runs, trains, or takes weights or modules from, each once."""
+    names: dict[str, None] = {}
+    for plan in plans:
+        names.update(dict.fromkeys([*plan.taps, *plan.parts, *plan.trained, *plan.conf.init_from.values()]))
+    return list(names)
 
 
 def finds_taps(conf: ModelConf) -> bool:

@@ -30,11 +30,11 @@ from distill_app.launch.queue import GATHERED
 from distill_app.runs.claim import difference, finished_summary, ways_out
 from distill_app.runs.journal import Journal
 from distill_app.runs.lifecycle import short_cause
+from distill_app.runs.points import SWEEP
 from distill_app.runs.report import summary_table
 from distill_app.runs.status import Status
 from distill_app.words import warn
 
-RECORDS = "sweep.jsonl"
 _LISTED = 5  # points of which a refusal says what differs
 
 
@@ -129,7 +129,7 @@ class Sweep:
         """What became of every point: those that other processes ran, and those that never ran, included."""
         found = dict(self.points)
         if SweepFolder.last is not None:
-            for record in Journal.read(Path(SweepFolder.last) / RECORDS).records:
+            for record in Journal.read(Path(SweepFolder.last) / SWEEP).records:
                 if record.get("sweep") == self.identity:
                     with suppress(TypeError):
                         point = Point(**record)
@@ -197,7 +197,7 @@ class Sweep:
     def _keep(self, point: Point, *, sweep_dir: str) -> None:
         self.points[point.number] = point
         # A full disk was told by what failed; the table of this process has the point all the same.
-        with suppress(OSError), open(Path(sweep_dir) / RECORDS, "a", encoding="utf-8") as file:
+        with suppress(OSError), open(Path(sweep_dir) / SWEEP, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(point)) + "\n")  # one short write: lines of several processes do not mix
 
     def _varied(self, overrides: Sequence[str]) -> list[str]:

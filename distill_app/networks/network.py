@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from distill_app.config.build import Builder
 from distill_app.config.inputs import channels_of
-from distill_app.config.plan import StagePlan, model_key
+from distill_app.config.plan import model_key
 from distill_app.config.schema import AppConf, ModelConf
 from distill_app.config.start import asking_argument, chain_of, start_of
 from distill_app.errors import ConfigError, SettingError, TapError
@@ -123,14 +123,6 @@ def redesigned(
             )
         parts.append(entry if isinstance(entry, nn.Module) else Network(owner, module, dict(taps or {})).part(entry))
     return nn.Sequential(*parts)
-
-
-def networks_read(plans: Iterable[StagePlan]) -> list[str]:
-    """The networks that any stage runs, trains, or takes weights or modules from, each once."""
-    names: dict[str, None] = {}
-    for plan in plans:
-        names.update(dict.fromkeys([*plan.taps, *plan.parts, *plan.trained, *plan.conf.init_from.values()]))
-    return list(names)
 
 
 def build_network(

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_app.config.build import Builder
-from distill_app.config.plan import AVERAGE, StagePlan
+from distill_app.config.plan import AVERAGE, StagePlan, networks_read
 from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf, to_app
 from distill_app.data.source import DataSource
 from distill_app.errors import CheckpointError, ConfigError
 from distill_app.machine.device import choose_device, set_up
-from distill_app.networks.network import Network, build_network, networks_read
+from distill_app.networks.network import Network, build_network
 from distill_app.runs.statefile import weights_hash
 from distill_app.tasks.base import Task
 from distill_app.tasks.build import task_of

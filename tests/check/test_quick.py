@@ -48,6 +48,7 @@ COMPOSITION = {
     "~stage.lr": ["stage.lr: cannot be taken out, since it is always there; write stage.lr=VALUE"],
     "~method": ["method: cannot be taken out, since there has to be one; write method=NAME"],
     f"~{KD}.inputs": [f"{KD}.inputs: cannot be taken out; take out its entries: '~{KD}.inputs.student', '~"],
+    "prelude.params.epoch=3": ["prelude.params.epoch: unknown key", "write 'prelude.params.epochs=3'"],
     "~prelud": ["prelud: unknown key 'prelud'; did you mean 'prelude'?, so there is nothing to take out"],
     "stage": ["'stage' is no override; write key=value"],
     "seed=0,1": ["seed: '0,1' are several values; sweep over them with -m"],
@@ -67,6 +68,7 @@ QUICK = {
         "losses.ce.inputs: 'logits' is no address; write student.<tap>, teacher.<tap>, batch.<key> or adapters.<name>"
     ],
     "method.stages.distill.losses.ce.inputs.target=adapters.fit": ["unknown adapter 'fit' (there are: none)"],
+    "+loss@method.stages.distil.losses.more=dkd": ["method.stages.distil: unknown stage 'distil'; did you mean 'dis"],
     "prelude.schedule=[techer]": ["prelude.schedule: unknown stage 'techer'; did you mean 'teacher'?"],
     "method.stages.distill.train=[studnet]": ["distill.train: unknown network 'studnet'; did you mean 'student'?"],
     "+method.stages.distill.roles.teacher=assistant": [
@@ -162,6 +164,26 @@ def test_one_wrong_key_or_value_hides_no_other_and_causes_no_second_message(told
 @pytest.mark.parametrize("override", TARGETS)
 def test_what_cannot_be_built_is_told(override, told):
     assert one_says(told(TARGETS), TARGETS[override]), told(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "param"),
+    [("takd", "unused", "assistants"), ("multi_teacher", "teacher_2", "teachers"), ("dml", "wide", "peers")],
+)
+def test_a_network_that_is_on_no_list_is_told_with_the_list(tiny, errors_of, method, network, param):
+    (error,) = errors_of(*tiny, f"method={method}", f"+model@method.extra_models.{network}=plain_8_16")
+    told = f"no stage reads or trains this network; name it in 'method.params.{param}=[...]'"
+    assert error == f"method.extra_models.{network}: {told}"
+
+
+def test_a_network_of_nobody_is_told(tiny, errors_of):
+    (error,) = errors_of(*tiny, "+model@extra_models.other=plain_8_16")
+    assert error == "extra_models.other: no stage reads or trains this network"
+
+
+def test_a_number_that_is_none_is_told_once(tiny, errors_of):
+    (error,) = errors_of(*tiny, "method=ban", "method.params.generations=-2")
+    assert error.startswith("method.params.generations: must be a number from 0 to 100")
 
 
 def test_one_wrong_target_hides_no_other(told):

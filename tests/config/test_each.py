@@ -54,9 +54,9 @@ def test_a_number_lists_as_many_names_and_a_list_its_own():
     assert names_of(["wide", "deep"], param="peers") == ["wide", "deep"]
 
 
-@pytest.mark.parametrize("value", [-1, True, 1.5, "peer", None, ["a", "a"], ["a b"], [1], {"a": 1}])
+@pytest.mark.parametrize("value", [-1, 10**6, True, 1.5, "peer", None, ["a", "a"], ["a b"], [1], {"a": 1}])
 def test_what_lists_no_names_is_refused(value):
-    assert refused(params={"peers": value, "chain": []})[0].startswith("method.params.peers: must be a number of 0 or")
+    assert refused(params={"peers": value, "chain": []})[0].startswith("method.params.peers: must be a number from 0")
 
 
 def test_networks_terms_and_items_are_there_once_for_each_name():
@@ -80,6 +80,12 @@ def test_a_stage_that_is_there_once_keeps_its_name_and_an_empty_list_leaves_it_o
     _, (distill,) = written(params={"peers": 0, "chain": []})
     assert distill.network("teacher") == "teacher" and list(distill.terms) == ["all"]
     assert distill.trained == ["student"] and distill.terms["all"].inputs["logits"] == ["student.logits"]
+
+
+def test_an_empty_list_is_told(caplog):
+    written(params={"peers": 0, "chain": ["one"]})
+    (text,) = caplog.messages
+    assert text == "method.params.peers is empty: of what is there once for each of its names nothing is there"
 
 
 def test_what_has_none_before_it_is_left_out_for_the_first():
