@@ -101,7 +101,7 @@ class BatchSimilarityAttention(nn.Module):
         _require_layers(in_shape, adapter="BatchSimilarityAttention")
         require_at_least(batch_size, 1, argument="batch_size")
         require_positive(temperature, argument="temperature")
-        self.batch_size, self.temperature = batch_size, temperature
+        self.batch_size, self.temperature = max(batch_size, 2), temperature  # one sample has nothing to be like
         self.keys = nn.ModuleList(self._mlp() for _ in in_shape["teacher"])
         self.queries = nn.ModuleList(self._mlp() for _ in in_shape["student"])
 

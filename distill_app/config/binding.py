@@ -52,7 +52,10 @@ def accepts(target: Any, name: str) -> bool:
 def binding_problems(
     target: Any, conf: Mapping[str, Any], key: str, context: set[str], positional: int, partial: bool
 ) -> list[str]:
-    """Arguments that a target does not take, and those that it lacks; see `Builder.problems`."""
+    """Arguments that a target does not take or that are no whole numbers, and those that it lacks.
+
+    See `Builder.problems`.
+    """
     signature = signature_of(target)
     if signature is None:
         return []
@@ -71,6 +74,13 @@ def binding_problems(
     errors = []
     if not open_ended:
         errors += [f"{key}.{name}: {_untaken(key, name, conf, named)}" for name in given if name not in named]
+    if str(getattr(target, "__module__", "")).startswith("distill_app."):  # annotations of others may be anything
+        kinds_of = {name: str(p.annotation) for name, p in named.items() if name in given}
+        errors += [
+            f"{key}.{name}: {what} wants {wanted}, got {conf[name]!r}"
+            for name, annotation in kinds_of.items()
+            if (wanted := _no_whole(annotation, conf[name]))
+        ]
     if not partial:
         errors += [
             f"{key}.{name}: {what} needs this argument; set it: '{key}.{name}=...'"
@@ -78,6 +88,22 @@ def binding_problems(
             if p.default is kinds.empty and name not in given and name not in context
         ]
     return errors
+
+
+_WHOLE = re.compile(r"(<class ')?int('>)?( \| None)?")
+_WHOLES = re.compile(r"(collections\.abc\.|typing\.)?(Sequence|list|tuple)\[int(, \.\.\.)?\]( \| None)?")
+
+
+def _no_whole(annotation: str, value: Any) -> str:
+    """What is wanted in the place of a value of another kind: a whole number or a list of such; empty if it is one."""
+    if value is None or isinstance(value, str):  # a reference that is not resolved, or an option: told elsewhere
+        return ""
+    if _WHOLE.fullmatch(annotation):
+        return "" if type(value) is int else "a whole number"
+    if _WHOLES.fullmatch(annotation) and not isinstance(value, Mapping):
+        many = isinstance(value, list | tuple) and all(type(each) is int for each in value)
+        return "" if many else "a list of whole numbers"
+    return ""
 
 
 def _untaken(key: str, name: str, conf: Mapping[str, Any], named: Iterable[str]) -> str:

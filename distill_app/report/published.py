@@ -177,7 +177,7 @@ def outline(config: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in lines_of(row, known))
     if not rows:
         yield f"  {method}: nothing for this pair"
-    yield f"  sources and recipes: distill published {pair.name} {method}"
+    yield f"  sources and recipes: distill published {pair.name}{f' {method}' if rows else ''}"
 
 
 def lines_of(row: Row, known: Benchmark) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Iterator
 
+from distill_app.config.groups import options_of
 from distill_app.errors import UsageError
 from distill_app.report.published import Benchmark, Pair, Row, benchmarks, lines_of, published
 from distill_app.runs.report import summary_table
@@ -32,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(unknown("pair", arguments.pair, known.pairs))
     pair, method = known.pairs[arguments.pair], arguments.method
     names = sorted({row.method for pair in known.pairs.values() for row in pair.rows if row.method})
-    if method is not None and method not in (*names, "ce"):
-        raise UsageError(f"{unknown('method', method, names)}; only these have published figures")
+    if method is not None and method not in (*names, *options_of("method")):
+        raise UsageError(unknown("method", method, names))
     print("\n".join(described(known, pair, method)))
     return 0
 

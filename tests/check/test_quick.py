@@ -176,6 +176,24 @@ def test_a_network_that_is_on_no_list_is_told_with_the_list(tiny, errors_of, met
     assert error == f"method.extra_models.{network}: {told}"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["student.net.widths=[8.5,16]"],
+            "student.net.widths: distill_app.models.PlainCNN wants a list of whole numbers",
+        ),
+        (["method=wkd", "++method.stages.distill.losses.logits.loss.iterations=2.5"], "wants a whole number, got 2.5"),
+        (
+            ["method=cat_kd", "++method.stages.distill.losses.cat_kd.loss.resolution=2.0"],
+            "wants a whole number, got 2.0",
+        ),
+    ],
+)
+def test_what_has_to_be_a_whole_number_is_told(tiny, errors_of, overrides, told):
+    assert any(told in error for error in errors_of(*tiny, *overrides))
+
+
 def test_a_network_of_nobody_is_told(tiny, errors_of):
     (error,) = errors_of(*tiny, "+model@extra_models.other=plain_8_16")
     assert error == "extra_models.other: no stage reads or trains this network"

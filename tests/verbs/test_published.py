@@ -34,6 +34,11 @@ def test_one_method_stands_alone_with_values_of_every_source(capsys):
     assert "CRD: " not in out and out.count("distill experiment=") == 1
 
 
+def test_a_method_without_published_figures_is_no_unknown_one(capsys):
+    code, out, _ = told(capsys, "vgg13_vgg8", "kdcl")
+    assert code == 0 and "  kdcl: nothing for this pair" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
