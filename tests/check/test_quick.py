@@ -166,6 +166,7 @@ def test_what_cannot_be_built_is_told(override, told):
     assert one_says(told(TARGETS), TARGETS[override]), told(TARGETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "network", "param"),
     [("takd", "unused", "assistants"), ("multi_teacher", "teacher_2", "teachers"), ("dml", "wide", "peers")],
@@ -176,6 +177,7 @@ def test_a_network_that_is_on_no_list_is_told_with_the_list(tiny, errors_of, met
     assert error == f"method.extra_models.{network}: {told}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

@@ -46,6 +46,7 @@ def test_processes_that_would_each_carry_out_a_run_are_refused(monkeypatch, laun
     assert found == [] if told is None else len(found) == 1 and told in found[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_processes_that_were_started_together_is_refused(distill, tiny, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RANK", "0")

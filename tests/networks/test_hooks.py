@@ -206,6 +206,7 @@ def test_unknown_option_is_refused():
         Tap.parse("x", "layer1:input")
 
 
+@pytest.mark.slow
 def test_layouts_give_maps_of_tokens_and_channels_last(images):
     vit = torchvision.models.VisionTransformer(
         image_size=8, patch_size=2, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=3

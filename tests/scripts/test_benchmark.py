@@ -247,6 +247,7 @@ def test_cells_of_the_paper_stand_beside_what_was_measured_over_the_same_network
     assert sum(line.endswith("| - | - |") for line in lines) == 10, "the others say that they were not measured here"
 
 
+@pytest.mark.slow
 def test_methods_run_in_turn_with_kd_and_stand_in_a_table_with_their_memory(tmp_path, monkeypatch):
     names = ["kd", "at", "uskd", "ghnd"]
     monkeypatch.setattr(by_method, "methods_of", lambda: [Method(name, AboutConf(), shipped=True) for name in names])
@@ -274,6 +275,7 @@ def test_memory_is_the_most_that_tensors_take_at_one_time():
     assert 2_000_000 <= by_method.peak_bytes(profile) < 2_100_000
 
 
+@pytest.mark.slow
 def test_a_method_that_is_refused_is_told_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(by_method, "methods_of", lambda: [Method("ghnd", AboutConf(), shipped=True)])
     monkeypatch.setattr(by_method, "ELSEWHERE", {})
