@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill_app.runs.metrics import metrics_of
 from distill_app.runs.report import cell_text, summary_table
 from distill_app.words import count_text, size_text
 
@@ -39,7 +40,7 @@ def confusions_of(found: Mapping[str, Any], *, most: int = _CONFUSIONS) -> list[
 
 def _figures(found: Mapping[str, Any]) -> str:
     single = {name: value for name, value in found["figures"].items() if not isinstance(value, list)}
-    return summary_table([single], list(single))
+    return summary_table([single], list(single), metrics=metrics_of(found))
 
 
 def _calibration(found: Mapping[str, Any]) -> str:

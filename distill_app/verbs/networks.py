@@ -81,11 +81,13 @@ def evaluate_in_depth(
         refuse_to_judge_on_other_data(folder, plan.name, data.identity)
         batches = experiment.data.test(plan) if split == "test" else data.judge
         names = data.identity.get("classes")
-        found = depth(experiment.task(plan), loaded, batches, device=experiment.device, teacher=teacher, classes=names)
+        task = experiment.task(plan)
+        found = depth(task, loaded, batches, device=experiment.device, teacher=teacher, classes=names)
+        found["metrics"] = [metric.described() for metric in task.metrics]
         with told(found["left_out"], "cost"):
             measured = [loaded] if teacher is None else [loaded, teacher]
             example = data.example_to_judge(device=experiment.device, count=1)
-            found["costs"] = costs(experiment.task(plan), measured, example, device=experiment.device)
+            found["costs"] = costs(task, measured, example, device=experiment.device)
     if teacher is None:
         why = "it is the teacher" if loaded.name == "teacher" else "the run has no teacher"
         found["left_out"]["fidelity, similarity, examples"] = why
