@@ -22,8 +22,8 @@ from distill_app.networks.network import Network, channel_arguments
 from distill_app.report.results import aggregate
 from distill_app.runs.collect import collect
 from distill_app.runs.files import read_object
+from distill_app.runs.lost_points import SWEEP
 from distill_app.runs.metrics import metrics_of
-from distill_app.runs.points import SWEEP
 from distill_app.words import first_line
 
 VERSION = 1

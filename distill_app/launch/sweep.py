@@ -30,7 +30,7 @@ from distill_app.launch.queue import GATHERED
 from distill_app.runs.claim import difference, finished_summary, ways_out
 from distill_app.runs.journal import Journal
 from distill_app.runs.lifecycle import short_cause
-from distill_app.runs.points import SWEEP
+from distill_app.runs.lost_points import SWEEP
 from distill_app.runs.report import summary_table
 from distill_app.runs.status import Status
 from distill_app.words import warn

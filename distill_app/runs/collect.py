@@ -14,8 +14,8 @@ import yaml
 
 from distill_app.runs.claim import stored_config
 from distill_app.runs.files import read_object
+from distill_app.runs.lost_points import SWEEP, LostPoint, lost_points
 from distill_app.runs.metrics import metrics_of
-from distill_app.runs.points import SWEEP, LostPoint, lost_points
 from distill_app.runs.settings import empties_of, is_neutral, leading, settings_of
 from distill_app.runs.status import state_of
 from distill_app.runs.untrusted import read_limited, read_text
