@@ -21,7 +21,9 @@ TAPS = {"early": "layer1", "mid": "layer2", "pre": "layer2.-1.relu:in", "calls":
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler():
+def fresh_compiler(tmp_path_factory, monkeypatch):
+    # Of its own: what inductor keeps in a folder for all was packed for the instructions of whoever came first.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "inductor"))
     torch.compiler.reset()
     yield
     torch.compiler.reset()
