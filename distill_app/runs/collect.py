@@ -230,7 +230,7 @@ def _columns(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
     complete = list(zip(*varying.values(), strict=True)) or [()] * len(told)
     for group in dict.fromkeys(group for run in told for group in run["choices"]):
-        column = [run["choices"].get(group) for run in told]
+        column = [run["choices"].get(group, "null") for run in told]
         if _splits(column, cells) and not _splits(column, complete):
             take(group, column)
     typed = {key for run in told for key in run["typed"]}
