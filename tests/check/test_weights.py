@@ -7,7 +7,7 @@ from distill_app.check.quick import read
 from distill_app.config.tree import compose
 
 NETWORKS = ["teacher", "student", "extra_models.twin", "method.extra_models.assistant"]
-ALL = ["method=takd", "+model@extra_models.twin=plain_8_16"]
+ALL = ["method=takd", "method.params.assistants=[assistant,twin]", "+model@extra_models.twin=plain_8_16"]
 
 
 def errors(*overrides: str) -> list[str]:
