@@ -39,7 +39,7 @@ def test_rows(experiment: Experiment, done: Done) -> list[dict[str, Any]]:
             if name in plan.trained or name not in last:
                 last[name] = plan
     rows = []
-    for name, plan in sorted(last.items(), key=lambda item: item[0] != "teacher"):  # in the order of a prelude's stages
+    for name, plan in last.items():
         rows.append(_test_row(experiment, done, name, plan))
         if name in experiment.parts.averages:
             rows.append(_test_row(experiment, done, name, plan, averaged=True))
