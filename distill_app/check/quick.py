@@ -29,7 +29,7 @@ from distill_app.config.planning import plan_stages
 from distill_app.config.schema import AppConf
 from distill_app.data.presence import classes_of, missing_data
 from distill_app.errors import ConfigError
-from distill_app.words import unknown
+from distill_app.words import unknown, warn
 
 FOREIGN = (
     "this config is not built on this program's own: begin the defaults list of a file of yours with `- config`, and "
@@ -252,6 +252,8 @@ def _ghost_stages(cfg: DictConfig) -> Iterator[str]:
                 continue
             if not method.stages[name].losses or (own is not None and name not in own):
                 yield f"{part}.stages.{name}: {unknown('stage', str(name), method.schedule)}"
+            elif own is None:  # a method of the user's own may have more stages than it runs
+                warn(f"{part}.stages.{name}: does not run, since {part}.schedule does not name it")
 
 
 def _own(part: str, method: Any, section: str) -> Mapping[str, Any] | None:
@@ -261,15 +263,21 @@ def _own(part: str, method: Any, section: str) -> Mapping[str, Any] | None:
 
 
 def _unread_networks(app: AppConf, plans: list[StagePlan]) -> Iterator[str]:
-    """Networks that somebody added and no stage reads; those of a shipped method may stand unused."""
+    """Networks that somebody added and no stage reads; those of a shipped method may stand unused.
+
+    Of a method of the user's own, whose file is not known here, it is a warning.
+    """
     models = models_of(app)
     shapes = [name for plan in plans for name in (*plan.shape_taps, *plan.average_taps)]
     read = {*ROLES, *networks_read(plans), *shapes, *(model.starts_like for model in models.values())}
     for part, owner in (("", app), *((f"{part}.", getattr(app, part)) for part in PARTS)):
         own = _own(part.rstrip("."), owner, "extra_models") if part else {}
         for name in owner.extra_models:
-            if name in read or own is None or any(name == entry or name.startswith(f"{entry}_") for entry in own):
+            unread = f"{part}extra_models.{name}: no stage reads or trains this network"
+            if own is None and name not in read:
+                warn(unread)
+            if own is None or name in read or any(name == entry or name.startswith(f"{entry}_") for entry in own):
                 continue
             lists = dict.fromkeys(str(conf["each"]) for conf in own.values() if "each" in (conf or ()))
             hint = "".join(f"; name it in '{part}params.{each}=[...]'" for each in lists)
-            yield f"{part}extra_models.{name}: no stage reads or trains this network{hint}"
+            yield f"{unread}{hint}"

@@ -1,9 +1,9 @@
 """Parts of a method that are there once for each of several names, `each: peers`, and the words in braces. No torch.
 
-`params: {peers: 2}` lists peer_1 and peer_2, `params: {peers: [wide, deep]}` what it says. A network, stage, adapter or
-loss term with `each: peers` is there once for each of them: a network under that name, unless there is one of the name
-already, anything else as `<entry>_<name>`, but for a stage that is there once only and keeps its name. The schedule
-names the entry. In the strings of such a part stand
+`params: {peers: 2}` lists peer_1 and peer_2, `params: {peers: [wide, deep]}` what it says; an empty list is
+warned of. A network, stage, adapter or loss term with `each: peers` is there once for each of them: a network under
+that name, unless there is one of the name already, anything else as `<entry>_<name>`, but for a stage that is there
+once only and keeps its name. The schedule names the entry. In the strings of such a part stand
 
     {each}            the name
     {before}          the one before it in the list; the part is left out for the first, which has none

@@ -71,9 +71,8 @@ def _simplified(name: str, arguments: Node) -> dict[str, Any]:
     """Arguments without what they are anyway, so that equal transforms are written alike."""
     values = arguments.handed_on()
     size = values.get("size")
-    if (
-        isinstance(size, list) and size and size == size[:1] * len(size) and "Crop" in name
-    ):  # of Resize one number is the shorter side
+    # Of Resize one number is the shorter side.
+    if "Crop" in name and isinstance(size, list) and size and size == size[:1] * len(size):
         values["size"] = size[0]
     if name.startswith("Random") and name.endswith("Flip") and values.get("p") == 0.5:
         del values["p"]

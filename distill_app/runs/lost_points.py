@@ -45,7 +45,8 @@ def lost_points(folder: Path) -> Iterator[LostPoint]:
     common = _typed(folder)
     for name, record in records.items():
         place = folder / name
-        if record.get("state") not in _ENDED or not name or (place / "status.json").exists():
+        there = any((place / file).exists() for file in ("status.json", "summary.json"))
+        if record.get("state") not in _ENDED or there or name in ("", "..") or "\0" in name:
             continue
         varied, reason = [str(each) for each in record["overrides"]], record.get("reason")
         keys = {_key(each) for each in varied}

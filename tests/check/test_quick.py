@@ -201,6 +201,14 @@ def test_a_network_of_nobody_is_told(tiny, errors_of):
     assert error == "extra_models.other: no stage reads or trains this network"
 
 
+def test_of_a_method_of_ones_own_what_nothing_reads_is_a_warning(tiny, errors_of, caplog):
+    """Its file may have more stages and networks than a run of it takes."""
+    more = ("+loss@method.stages.later.losses.more=dkd", "+model@method.extra_models.other=plain_8_16")
+    assert errors_of(*tiny, "method.name=mine", *more) == []
+    stage = "method.stages.later: does not run, since method.schedule does not name it"
+    assert {stage, "method.extra_models.other: no stage reads or trains this network"} <= set(caplog.messages)
+
+
 def test_a_number_that_is_none_is_told_once(tiny, errors_of):
     (error,) = errors_of(*tiny, "method=ban", "method.params.generations=-2")
     assert error.startswith("method.params.generations: must be a number from 0 to 100")

@@ -144,6 +144,7 @@ def test_points_that_failed_before_they_had_a_folder_are_runs(tmp_path):
         }
         for n, lr, state, reason in ((0, 0.1, "done", None), (1, 7, "failed", "first"), (1, 7, "failed", "no memory"))
     ]
+    lines.append({**lines[-1], "folder": "elsewhere/.."})  # no folder of this sweep
     (tmp_path / "sweep.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "[1]\n{}\n")
     typed = {"hydra": {"overrides": {"task": ["experiment=digits/kd", "stage.lr=0.1,7"]}}}
     (tmp_path / "multirun.yaml").write_text(json.dumps(typed))
